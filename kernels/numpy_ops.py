@@ -1,0 +1,395 @@
+"""Every operation of the contract in NumPy: the reference for the CUDA kernels, and the engine on a CPU.
+
+Arrays are NHWC, C-contiguous, all of one dtype (float32 or float64); label maps are uint8. Convolution weights are
+(kh, kw, Cin, Cout). An operation is a method, and the method that computes its gradient stands right below it. What a
+gradient needs is an argument: nothing is remembered from the forward call.
+
+Two things make it fast. Work is split over the batch into one *lane* a core, each lane with a single-threaded BLAS, so
+copies and element-wise passes use all cores too; lanes write to disjoint places or are summed in lane order, so the
+result does not depend on timing. And convolutions unfold the input along x only (see `_unfold_x`).
+"""
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+LEAKY_SLOPE = 0.2      # of LeakyReLU, DCGAN's value
+BLOCK_BYTES = 1 << 21  # working set of one block of maps in a lane: about one core's share of the cache
+FEW_CHANNELS = 16      # up to here a matrix product with Cout columns is too narrow for BLAS: see _correlate
+
+
+class Arena:
+    """Buffers that come back at the same addresses each time the `with` block is entered again.
+
+    The i-th request inside the block gets the i-th buffer, so a training step allocates only the first time. An array
+    taken inside is valid until the block is entered again; outside the block `empty` is an ordinary allocation.
+    """
+    def __init__(self, allocate):
+        self.allocate, self.buffers, self.next = allocate, [], None
+
+    def __enter__(self):
+        self.next = 0
+
+    def __exit__(self, *exception):
+        self.next = None
+
+    def empty(self, shape, dtype):
+        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        if self.next is None:
+            return self.allocate(size).view(dtype).reshape(shape)
+        if self.next == len(self.buffers):
+            self.buffers.append(self.allocate(size))
+        if len(self.buffers[self.next]) < size:  # another sequence of requests than last time
+            self.buffers[self.next] = self.allocate(size)
+        buffer = self.buffers[self.next]
+        self.next += 1
+        return buffer[:size].view(dtype).reshape(shape)
+
+
+def pair(value):
+    """2 -> (2, 2); (2, 1) -> (2, 1): strides and paddings are given as an int or as (y, x)."""
+    return (value, value) if np.isscalar(value) else tuple(value)
+
+
+def conv_shape(x_shape, w_shape, stride, pad):
+    """The shape of conv's output: (B, H, W, Cin), (kh, kw, Cin, Cout) -> (B, (H + 2 pad - kh) // stride + 1, ..., Cout)."""
+    (b, h, w, cin), (kh, kw, w_cin, cout), (sy, sx), (py, px) = x_shape, w_shape, pair(stride), pair(pad)
+    if cin != w_cin:
+        raise ValueError(f"conv: the input has {cin} channels, the weights expect {w_cin}")
+    if h + 2 * py < kh or w + 2 * px < kw:
+        raise ValueError(f"conv: a {kh}x{kw} kernel does not fit into {h}x{w} padded by {(py, px)}")
+    return b, (h + 2 * py - kh) // sy + 1, (w + 2 * px - kw) // sx + 1, cout
+
+
+def _unfold_x(x, kh, kw, stride, before, out_h, out_w):
+    """Unfold along x only: (B, H, W, C) -> (sy, Q, B, out_w, kw * C), zero-padded by `before` = (top, left).
+
+    Row ky + sy * oy of the padded image stands at [ky % sy, ky // sy + oy]. So the window rows that kernel row ky needs,
+    for all oy, are a plain slice, and no pixel is copied kh times as in im2col (Cho and Brand 2017, "MEC").
+    A negative `before` crops.
+    """
+    (sy, sx), (b, h, w, c) = stride, x.shape
+    rows = out_h + (kh - 1) // sy
+    padded = np.zeros((b, rows * sy, (out_w - 1) * sx + kw, c), x.dtype)
+    source, target = [slice(None)], [slice(None)]
+    for size, room, shift in zip((h, w), padded.shape[1:3], before):
+        start, stop = max(0, -shift), min(size, room - shift)
+        source.append(slice(start, max(start, stop)))
+        target.append(slice(start + shift, max(start, stop) + shift))
+    padded[tuple(target)] = x[tuple(source)]
+    image, row, pixel, item = padded.strides
+    windows = np.lib.stride_tricks.as_strided(
+        padded, (sy, rows, b, out_w, kw * c), (row, sy * row, image, sx * pixel, item))
+    return np.ascontiguousarray(windows)  # NHWC: each window row is one contiguous run of kw * C numbers
+
+
+class NumpyOps:
+    name = "numpy"
+
+    def __init__(self, dtype=np.float32, lanes=None):
+        self.dtype = np.dtype(dtype)
+        self.lanes = lanes or min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
+        self.pool = ThreadPoolExecutor(self.lanes)
+        self.arena = Arena(lambda size: np.empty(size, np.uint8))
+        threadpool_limits(1)  # one BLAS thread a lane; stays in force for the process
+
+    # ---------------------------------------------------------------------------------------- arrays
+    def empty(self, *shape):
+        return self.arena.empty(shape, self.dtype)
+
+    def asarray(self, array):
+        """Host -> device, in the backend's dtype."""
+        return np.ascontiguousarray(array, self.dtype)
+
+    def asnumpy(self, array):
+        """Device -> host."""
+        return array
+
+    def _lanes(self, body, n):
+        """body(lane, slice) in one thread a lane, over contiguous parts of range(n); a list of the results in lane order."""
+        lanes = min(self.lanes, n)
+        bounds = [n * lane // lanes for lane in range(lanes + 1)]
+        if lanes == 1:
+            return [body(0, slice(0, n))]
+        return list(self.pool.map(lambda lane: body(lane, slice(bounds[lane], bounds[lane + 1])), range(lanes)))
+
+    def _blocks(self, body, n, item_bytes):
+        """body(lane, block) for blocks of range(n) of about BLOCK_BYTES, lane by lane."""
+        size = max(1, BLOCK_BYTES // max(1, item_bytes))
+        def lane_body(lane, part):
+            for start in range(part.start, part.stop, size):
+                body(lane, slice(start, min(start + size, part.stop)))
+        self._lanes(lane_body, n)
+
+    # ----------------------------------------------------------------------------------- convolution
+    def conv(self, x, w, stride=1, pad=0, bias=None, activation=None, out=None):
+        """y[b, oy, ox] = act(sum over ky, kx of x[b, oy sy + ky - py, ox sx + kx - px] @ w[ky, kx] + bias)."""
+        shape = conv_shape(x.shape, w.shape, stride, pad)  # (B, Ho, Wo, Cout)
+        y = self.empty(*shape) if out is None else out
+        return self._correlate(x, w, pair(stride), pair(pad), y, bias, activation)
+
+    def conv_input_grad(self, dy, w, x_shape, stride=1, pad=0, bias=None, activation=None):
+        """dx: what conv's input receives. As a forward operation this is the transposed convolution.
+
+        Pixel s m + r of dx meets the kernel taps k = (r + pad) mod s, + s, + 2 s, ...: so each output phase r is an
+        ordinary stride-1 correlation of dy with every s-th tap, flipped. Nothing is multiplied by inserted zeros.
+        """
+        stride, pad = pair(stride), pair(pad)
+        if tuple(dy.shape) != conv_shape(x_shape, w.shape, stride, pad):
+            raise ValueError(f"conv_input_grad: dy is {tuple(dy.shape)}, but an input of {tuple(x_shape)} gives "
+                             f"{conv_shape(x_shape, w.shape, stride, pad)}")
+        dx = self.empty(*x_shape)  # (B, H, W, Cin)
+        for ry in range(min(stride[0], x_shape[1])):
+            for rx in range(min(stride[1], x_shape[2])):
+                taps, before = [], []
+                for r, s, p, k in zip((ry, rx), stride, pad, w.shape):
+                    first = (r + p) % s
+                    taps.append(slice(first, None, s))
+                    before.append(len(range(first, k, s)) - 1 - (r + p) // s)
+                phase_w = np.ascontiguousarray(w[tuple(taps)][::-1, ::-1].transpose(0, 1, 3, 2))
+                self._correlate(dy, phase_w, (1, 1), before, dx[:, ry::stride[0], rx::stride[1]], bias, activation)
+        return dx
+
+    def conv_weight_grad(self, x, dy, w_shape, stride=1, pad=0, out=None):
+        """dw[ky, kx] = sum over b, oy, ox of x[b, oy sy + ky - py, ox sx + kx - px]^T @ dy[b, oy, ox]."""
+        (sy, sx), (kh, kw, cin, cout), (b, ho, wo, _) = pair(stride), w_shape, dy.shape
+        if tuple(dy.shape) != conv_shape(x.shape, w_shape, stride, pad):
+            raise ValueError(f"conv_weight_grad: dy is {tuple(dy.shape)}, but x and w give "
+                             f"{conv_shape(x.shape, w_shape, stride, pad)}")
+        dw = self.empty(*w_shape) if out is None else out
+        parts = np.zeros((min(self.lanes, b), kh, kw * cin, cout), self.dtype)
+
+        def block(lane, maps):
+            rows = _unfold_x(x[maps], kh, kw, (sy, sx), pair(pad), ho, wo)  # (sy, Q, b, Wo, kw Cin)
+            dy_rows = np.ascontiguousarray(dy[maps].transpose(1, 0, 2, 3))  # (Ho, b, Wo, Cout)
+            for ky in range(kh):
+                window = rows[ky % sy, ky // sy:ky // sy + ho].reshape(-1, kw * cin)
+                parts[lane, ky] += window.T @ dy_rows.reshape(-1, cout)
+        self._blocks(block, b, ho * wo * kw * cin * self.dtype.itemsize)
+        np.sum(parts, axis=0, out=dw.reshape(kh, kw * cin, cout))
+        return dw
+
+    def _correlate(self, x, w, stride, before, y, bias=None, activation=None):
+        """y = act(correlation of x with w + bias); y (B, Ho, Wo, Cout) may be a strided view."""
+        (kh, kw, cin, cout), (b, ho, wo, _), sy = w.shape, y.shape, stride[0]
+        if w.size == 0:  # an output phase that no tap reaches
+            y[...] = self._activate(np.zeros(cout, self.dtype), bias, activation)
+            return y
+        w = w.reshape(kh, kw * cin, cout)
+
+        def block(_, maps):
+            rows = _unfold_x(x[maps], kh, kw, stride, before, ho, wo)  # (sy, Q, b, Wo, kw Cin)
+            shape = (ho, rows.shape[2], wo, cout)
+            total = np.zeros(shape, self.dtype)
+            if cout > FEW_CHANNELS:
+                product = np.empty((total.size // cout, cout), self.dtype)
+                for ky in range(kh):
+                    window = rows[ky % sy, ky // sy:ky // sy + ho].reshape(-1, kw * cin)
+                    total += np.matmul(window, w[ky], out=product).reshape(shape)
+            else:  # all kernel rows in one wide product, then add them up shifted against each other
+                for parity in range(min(sy, kh)):
+                    wide = w[parity::sy].transpose(1, 0, 2).reshape(kw * cin, -1)
+                    product = (rows[parity].reshape(-1, kw * cin) @ wide).reshape(*rows.shape[1:4], -1, cout)
+                    for i in range(product.shape[3]):
+                        total += product[i:i + ho, :, :, i]
+            y[maps] = self._activate(total, bias, activation).transpose(1, 0, 2, 3)
+        self._blocks(block, b, ho * wo * kw * cin * self.dtype.itemsize)
+        return y
+
+    # ---------------------------------------------------------------------------- bias and activation
+    @staticmethod
+    def _activate(x, bias, activation):
+        """In place: x + bias, then None, "relu", "leaky_relu" or "tanh"."""
+        if bias is not None:
+            x += bias
+        if activation == "relu":
+            np.maximum(x, 0, out=x)
+        elif activation == "leaky_relu":
+            np.maximum(x, LEAKY_SLOPE * x, out=x)
+        elif activation == "tanh":
+            np.tanh(x, out=x)
+        elif activation is not None:
+            raise ValueError(f"activation {activation!r}: expected None, 'relu', 'leaky_relu' or 'tanh'")
+        return x
+
+    @staticmethod
+    def _activate_grad(dy, y, activation):
+        """dy * act'(x), with act' told from the output y: all three activations allow that."""
+        if activation == "relu":
+            return dy * (y > 0)
+        if activation == "leaky_relu":
+            return np.where(y > 0, dy, LEAKY_SLOPE * dy)
+        return dy * (1 - y * y) if activation == "tanh" else dy
+
+    def bias_activation(self, x, bias=None, activation=None):
+        """act(x + bias), bias (C,)."""
+        y = self.empty(*x.shape)
+        def block(_, maps):
+            y[maps] = x[maps]
+            self._activate(y[maps], bias, activation)
+        self._blocks(block, len(x), x[0].nbytes)
+        return y
+
+    def bias_activation_grad(self, dy, y, activation=None, dbias=None):
+        """dx from the output y and its gradient dy; dbias (C,), the sum of dx over maps and pixels, is filled if given."""
+        dx = self.empty(*y.shape)
+        sums = np.zeros((self.lanes, y.shape[-1]), self.dtype)
+        def block(lane, maps):
+            dx[maps] = self._activate_grad(dy[maps], y[maps], activation)
+            if dbias is not None:
+                sums[lane] += _column_sums(dx[maps])
+        self._blocks(block, len(y), y[0].nbytes)
+        if dbias is not None:
+            np.sum(sums, axis=0, out=dbias)
+        return dx
+
+    # ------------------------------------------------------------------------- batch normalization
+    # Ioffe and Szegedy 2015. Statistics are over maps and pixels, one pair a channel.
+    def batch_norm(self, x, gamma, beta, running_mean, running_var, momentum=0.1, eps=1e-5, activation=None):
+        """act(gamma (x - mean) / sqrt(var + eps) + beta) with the batch's own statistics, and the running ones updated.
+
+        Returns y, mean (C,), var (C,): the biased variance; running_var receives the unbiased one. Maps of maps are merged as (count, mean, M2), M2 the
+        sum of squared deviations (Chan et al. 1983): E[x^2] - E[x]^2 would lose all digits when |mean| >> std.
+        """
+        pixels = x[0].size // x.shape[-1]
+        per_map = np.empty((2, *x.shape[::len(x.shape) - 1]), self.dtype)  # mean and M2 of each map, (2, B, C)
+        def map_statistics(_, maps):
+            for i in range(maps.start, maps.stop):
+                per_map[0, i] = _column_sums(x[i]) / pixels
+                deviation = x[i] - per_map[0, i]
+                per_map[1, i] = _column_sums(deviation * deviation)
+        self._blocks(map_statistics, len(x), x[0].nbytes)
+        mean, var = self.empty(x.shape[-1]), self.empty(x.shape[-1])
+        mean[:] = per_map[0].mean(0)
+        var[:] = (per_map[1].sum(0) / pixels + ((per_map[0] - mean) ** 2).sum(0)) / len(x)
+        count = len(x) * pixels
+        running_mean += momentum * (mean - running_mean)
+        running_var += momentum * (var * (count / max(1, count - 1)) - running_var)
+        return self.batch_norm_inference(x, gamma, beta, mean, var, eps, activation), mean, var
+
+    def batch_norm_inference(self, x, gamma, beta, mean, var, eps=1e-5, activation=None):
+        """act(gamma (x - mean) / sqrt(var + eps) + beta) with given statistics."""
+        y = self.empty(*x.shape)
+        scale = gamma / np.sqrt(var + self.dtype.type(eps))
+        def block(_, maps):
+            np.subtract(x[maps], mean, out=y[maps])
+            y[maps] *= scale
+            self._activate(y[maps], beta, activation)
+        self._blocks(block, len(x), x[0].nbytes)
+        return y
+
+    def batch_norm_grad(self, dy, x, y, gamma, mean, var, eps=1e-5, activation=None, dgamma=None, dbeta=None):
+        """dx of the training form, and dgamma (C,), dbeta (C,) filled.
+
+        With n = x_hat, the normalized input, and dn = dy act'(y):
+        dbeta = sum dn, dgamma = sum dn n, dx = gamma / std (dn - mean(dn) - n mean(dn n)).
+        """
+        dx, channels = self.empty(*x.shape), x.shape[-1]
+        std = np.sqrt(var + self.dtype.type(eps))
+        sums = np.zeros((2, self.lanes, channels), self.dtype)
+        def sum_block(lane, maps):
+            dx[maps] = self._activate_grad(dy[maps], y[maps], activation)
+            sums[0, lane] += _column_sums(dx[maps])
+            sums[1, lane] += _column_sums(dx[maps] * (x[maps] - mean)) / std
+        self._blocks(sum_block, len(x), x[0].nbytes)
+        dbeta = self.empty(channels) if dbeta is None else dbeta
+        dgamma = self.empty(channels) if dgamma is None else dgamma
+        np.sum(sums, axis=1, out=sums[:, 0])
+        dbeta[:], dgamma[:] = sums[:, 0]
+        count = x.size // channels
+        def apply_block(_, maps):
+            dx[maps] -= dbeta / count + (x[maps] - mean) * (dgamma / (count * std))
+            dx[maps] *= gamma / std
+        self._blocks(apply_block, len(x), x[0].nbytes)
+        return dx
+
+    # --------------------------------------------------------------------------------------- softmax
+    def softmax(self, x, bias=None, out=None):
+        """p[..., k] = exp(x_k + bias_k) / sum over j of exp(x_j + bias_j), over the class channel (paper, eq. 2)."""
+        p = self.empty(*x.shape) if out is None else out
+        def block(_, maps):
+            rows = x[maps].reshape(-1, x.shape[-1]).T + (0 if bias is None else bias[:, None])  # (K, pixels)
+            rows -= rows.max(0)  # the largest exponent becomes 0: no overflow
+            np.exp(rows, out=rows)
+            rows /= rows.sum(0)
+            p[maps].reshape(-1, x.shape[-1])[...] = rows.T
+        self._blocks(block, len(x), x[0].nbytes)
+        return p
+
+    def softmax_grad(self, dp, p, dbias=None):
+        """dx_k = p_k (dp_k - sum over j of p_j dp_j)."""
+        dx = self.empty(*p.shape)
+        sums = np.zeros((self.lanes, p.shape[-1]), self.dtype)
+        def block(lane, maps):
+            weighted = (p[maps] * dp[maps]).reshape(-1, p.shape[-1])
+            dot = np.add.reduce(weighted.T, 0)[:, None]
+            dx[maps] = (weighted - p[maps].reshape(-1, p.shape[-1]) * dot).reshape(dx[maps].shape)
+            sums[lane] += _column_sums(dx[maps])
+        self._blocks(block, len(p), p[0].nbytes)
+        if dbias is not None:
+            np.sum(sums, axis=0, out=dbias)
+        return dx
+
+    # --------------------------------------------------------------------------- label maps and losses
+    def gather(self, labels, index, table, out=None):
+        """table[labels[index]]: uint8 maps (N, H, W), indices (B,), table (K, C) -> (B, H, W, C).
+
+        The identity as the table gives one-hot maps, palette / 127.5 - 1 gives RGB.
+        """
+        y = self.empty(len(index), *labels.shape[1:], table.shape[1]) if out is None else out
+        self._blocks(lambda _, b: np.take(table, labels[index[b]], axis=0, out=y[b], mode="clip"), len(index), y[0].nbytes)
+        return y
+
+    def bce_with_logits(self, logits, target, loss=None):
+        """Binary cross-entropy from logits, meaned: log(1 + exp(-|z|)) + max(z, 0) - z t. Returns loss (1,), dlogits."""
+        loss, dlogits = self.empty(1) if loss is None else loss, self.empty(*logits.shape)
+        z = logits
+        loss[0] = np.mean(np.log1p(np.exp(-np.abs(z))) + np.maximum(z, 0) - z * target)
+        e = np.exp(-np.abs(z))
+        dlogits[...] = (np.where(z >= 0, 1, e) / (1 + e) - target) / z.size  # (sigmoid(z) - t) / B, any z
+        return loss, dlogits
+
+    def feature_matching(self, real, fake, reading="mean", loss=None, dfake=None):
+        """Distance of one layer's features, (B, H, W, C) each. Returns loss (1,) and dfake; a given dfake is added to.
+
+        "mean" (Salimans et al. 2016): mean over h, w, c of (mean over b of real - mean over b of fake)^2.
+        "paired" (after pix2pixHD): mean of |real - fake|, the i-th maps against each other.
+        """
+        loss = self.empty(1) if loss is None else loss
+        add = dfake is not None
+        dfake = dfake if add else self.empty(*fake.shape)
+        if reading == "mean":
+            gap = fake.mean(0) - real.mean(0)
+            loss[0] = np.mean(gap * gap)
+            gradient = np.broadcast_to(gap * (2 / fake.size), fake.shape)  # 2 gap / (H W C) and 1 / B, for every map
+        elif reading == "paired":
+            gap = fake - real
+            loss[0] = np.mean(np.abs(gap))
+            gradient = np.sign(gap) / fake.size
+        else:
+            raise ValueError(f"feature matching {reading!r}: expected 'mean' or 'paired'")
+        np.add(dfake, gradient, out=dfake) if add else np.copyto(dfake, gradient)
+        return loss, dfake
+
+    # ------------------------------------------------------------------------------------------ Adam
+    def adam(self, params, grads, m, v, step, lr, beta1, beta2, eps):
+        """One update of a whole network in place, all (n,) flat (Kingma and Ba 2015, algorithm 1).
+
+        step (1,) counts the updates and lr (1,) is the learning rate: both live on the device.
+        """
+        step += 1
+        correct_m, correct_v = 1 - beta1 ** step[0], 1 - beta2 ** step[0]
+        def block(_, part):
+            g = grads[part]
+            m[part] += (1 - beta1) * (g - m[part])
+            v[part] += (1 - beta2) * (g * g - v[part])
+            root = np.sqrt(v[part] * (1 / correct_v)) + eps
+            params[part] -= (lr[0] / correct_m) * m[part] / root
+        self._blocks(block, len(params), 8 * self.dtype.itemsize)
+
+
+def _column_sums(x):
+    """Sum over all axes but the last, by BLAS: ones @ x."""
+    x = x.reshape(-1, x.shape[-1])
+    return np.ones(len(x), x.dtype) @ x

@@ -1,0 +1,103 @@
+"""The same training step in PyTorch, written as a PyTorch user would: for parity tests and as the benchmark's yardstick."""
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import semgan
+
+
+class Generator(nn.Module):
+    def __init__(self, s, classes):
+        super().__init__()
+        f, k, n = s.generator_filters, s.kernel_size, len(s.generator_filters) - 1
+        self.first = (f[0], s.side >> n, s.side >> n)
+        self.dense = nn.Linear(s.latent, int(np.prod(self.first)))
+        blocks, widths = [], f + [classes] * s.bottleneck
+        for i, (cin, cout) in enumerate(zip(widths, widths[1:])):
+            stride = 2 if i < n else 1
+            blocks += [nn.ConvTranspose2d(cin, cout, k, stride, k // 2, output_padding=stride - 1, bias=False),
+                       nn.BatchNorm2d(cout, eps=semgan.BN_EPS, momentum=semgan.BN_MOMENTUM), nn.ReLU()]
+        self.deconvs = nn.Sequential(*blocks)
+        self.rgb = s.model == "gan"
+        self.conv = nn.Conv2d(widths[-1], 3 if self.rgb else classes, k, padding=k // 2)
+
+    def forward(self, z):
+        y = self.conv(self.deconvs(F.relu(self.dense(z)).view(-1, *self.first)))
+        return y.tanh() if self.rgb else y.softmax(1)
+
+
+class Discriminator(nn.Module):
+    def __init__(self, s, classes):
+        super().__init__()
+        f, k = [3 if s.model == "gan" else classes] + s.discriminator_filters, s.kernel_size
+        self.convs = nn.ModuleList(nn.Conv2d(cin, cout, k, 2, k // 2) for cin, cout in zip(f, f[1:]))
+        self.dense = nn.Linear((s.side >> len(self.convs)) ** 2 * f[-1], 1)
+
+    def forward(self, x):
+        features = []
+        for conv in self.convs:
+            x = F.leaky_relu(conv(x), 0.2)
+            features.append(x)
+        return self.dense(x.flatten(1)), features
+
+
+class TorchTrainer:
+    """Starts from the weights of a semgan.Trainer; losses (1 + L,) as there."""
+
+    def __init__(self, trainer, dtype=torch.float32):
+        self.s, classes = trainer.s, trainer.dataset.classes
+        self.g, self.d = Generator(self.s, classes), Discriminator(self.s, classes)
+        s = self.s
+        with torch.no_grad():
+            self._copy_weights(trainer)
+        for net in self.g, self.d:
+            net.to(dtype=dtype, memory_format=torch.channels_last)
+        betas = dict(betas=(s.beta1, s.beta2), eps=s.adam_eps)
+        self.adam_g = torch.optim.Adam(self.g.parameters(), s.learning_rate, fused=True, **betas)
+        self.adam_d = torch.optim.Adam(self.d.parameters(), s.discriminator_learning_rate, fused=True, **betas)
+        self.table = torch.tensor(trainer.ops.asnumpy(trainer.table), dtype=dtype)
+        self.labels = torch.from_numpy(trainer.dataset.maps)
+
+    def _copy_weights(self, trainer):
+        to = lambda a: torch.from_numpy(np.array(trainer.ops.asnumpy(a)))
+        p, (c, h, w) = trainer.g.p, self.g.first
+        # Ours is flattened as (h, w, c), PyTorch's as (c, h, w).
+        self.g.dense.weight.copy_(to(p["dense.w"])[0, 0].view(-1, h, w, c).permute(3, 1, 2, 0).reshape(c * h * w, -1))
+        self.g.dense.bias.copy_(to(p["dense.b"]).view(h, w, c).permute(2, 0, 1).flatten())
+        for i in range(len(trainer.g.strides)):
+            self.g.deconvs[3 * i].weight.copy_(to(p[f"deconv{i + 1}.w"]).permute(3, 2, 0, 1))
+        self.g.conv.weight.copy_(to(p["conv.w"]).permute(3, 2, 0, 1))
+        p = trainer.d.p
+        for i, conv in enumerate(self.d.convs, 1):
+            conv.weight.copy_(to(p[f"conv{i}.w"]).permute(3, 2, 0, 1))
+        c, side = self.d.convs[-1].out_channels, self.s.side >> len(self.d.convs)
+        self.d.dense.weight.copy_(to(p["dense.w"]).view(side, side, c).permute(2, 0, 1).flatten()[None])
+        for net in self.g.conv, self.d.dense, *self.d.convs:
+            net.bias.zero_()
+
+    def train_step(self, z, index):
+        s, b = self.s, len(index)
+        z = torch.as_tensor(z, dtype=self.table.dtype)
+        x = self.table[self.labels[torch.as_tensor(index)].long()].permute(0, 3, 1, 2)  # channels_last already
+        fake = self.g(z)
+        logits, _ = self.d(torch.cat([x, fake.detach()]))
+        loss_d = F.binary_cross_entropy_with_logits(logits, torch.cat([torch.ones_like(logits[:b]), torch.zeros_like(logits[b:])]))
+        self.adam_d.zero_grad()
+        loss_d.backward()
+        self.adam_d.step()
+
+        self.d.requires_grad_(False)  # G's loss needs no gradient of D's weights
+        with torch.no_grad():
+            _, real_features = self.d(x)
+        _, fake_features = self.d(fake)
+        pairs = list(zip(real_features, fake_features))
+        if s.feature_matching == "mean":
+            losses = [((r.mean(0) - f.mean(0)) ** 2).mean() for r, f in pairs]
+        else:
+            losses = [(r - f).abs().mean() for r, f in pairs]
+        self.adam_g.zero_grad()
+        (sum(losses) if s.feature_layers == "all" else losses[-1]).backward()
+        self.adam_g.step()
+        self.d.requires_grad_(True)
+        return torch.stack([loss_d, *losses]).detach().numpy()

@@ -1,0 +1,58 @@
+"""One training step (both networks, all gradients, both Adam updates): this project against PyTorch on the same cores.
+
+    python tests/benchmarks/training_step.py small paper
+
+The two take turns, step by step, so that a noisy machine disturbs both alike; printed are medians and their ratio.
+"""
+import argparse
+import json
+import platform
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+import data  # noqa: E402
+import kernels  # noqa: E402
+import semgan  # noqa: E402
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("presets", nargs="*", default=["small", "paper"])
+    parser.add_argument("--steps", type=int, help="timed steps of each (default 60 at side 32, else 7)")
+    parser.add_argument("--json", help="also write the figures to this file")
+    args = parser.parse_args()
+    import torch
+    from torch_step import TorchTrainer
+
+    rows = []
+    for preset in args.presets:
+        s = semgan.resolve("shapes", preset)
+        trainer = semgan.Trainer(kernels.load(), s, data.colored_shapes(s.side, s.seed))
+        torch.set_num_threads(trainer.ops.lanes)
+        yardstick = TorchTrainer(trainer)
+        times = {"ours": [], "PyTorch": []}
+        steps = args.steps or (60 if s.side <= 32 else 7)
+        for step in range(steps + 2):
+            z, index = (np.array(a) for a in trainer.inputs(trainer.step))
+            for name, run in ("ours", trainer.train_step), ("PyTorch", lambda: yardstick.train_step(z, index)):
+                start = time.perf_counter()
+                losses = run()
+                if step >= 2:  # two steps of warm-up
+                    times[name].append(time.perf_counter() - start)
+            if step < 5:  # the same step indeed
+                np.testing.assert_allclose(losses, trainer.losses, rtol=0.05, atol=1e-4)
+        ours, theirs = (float(np.median(times[name])) for name in ("ours", "PyTorch"))
+        rows.append(dict(preset=preset, ours_s=ours, pytorch_s=theirs, ratio=ours / theirs, cores=trainer.ops.lanes,
+                         cpu=platform.processor() or platform.machine(), numpy=np.__version__, torch=torch.__version__))
+        print(f"{preset:8s} ours {ours:.4f} s   PyTorch {theirs:.4f} s   ratio {ours / theirs:.2f}   "
+              f"({trainer.ops.lanes} cores, {steps} steps)", flush=True)
+    if args.json:
+        Path(args.json).write_text(json.dumps(rows, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
