@@ -9,13 +9,16 @@ copies and element-wise passes use all cores too; lanes write to disjoint places
 result does not depend on timing. And convolutions unfold the input along x only (see `_unfold_x`).
 """
 import os
-from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
+from threading import Thread
 
 import numpy as np
+from numpy.lib.stride_tricks import as_strided
 from threadpoolctl import threadpool_limits
 
 LEAKY_SLOPE = 0.2      # of LeakyReLU, DCGAN's value
 BLOCK_BYTES = 1 << 21  # working set of one block of maps in a lane: about one core's share of the cache
+ONE_LANE_BYTES = 1 << 18  # below this, waking the other lanes (some 0.1 ms) costs more than it gains
 FEW_CHANNELS = 16      # up to here a matrix product with Cout columns is too narrow for BLAS: see _correlate
 
 
@@ -62,15 +65,15 @@ def conv_shape(x_shape, w_shape, stride, pad):
     return b, (h + 2 * py - kh) // sy + 1, (w + 2 * px - kw) // sx + 1, cout
 
 
-def _unfold_x(x, kh, kw, stride, before, out_h, out_w):
-    """Unfold along x only: (B, H, W, C) -> (sy, Q, B, out_w, kw * C), zero-padded by `before` = (top, left).
+# ------------------------------------------------------------------------------- inside a convolution
+def _unfold_x(x, kw, stride, before, rows, out_w):
+    """Unfold along x only: (B, H, W, C) -> (sy, rows, B, out_w, kw * C), zero-padded by `before` = (top, left).
 
-    Row ky + sy * oy of the padded image stands at [ky % sy, ky // sy + oy]. So the window rows that kernel row ky needs,
-    for all oy, are a plain slice, and no pixel is copied kh times as in im2col (Cho and Brand 2017, "MEC").
-    A negative `before` crops.
+    Row h of the padded image stands at [h % sy, h // sy]. So the window rows that one kernel row needs for all output
+    rows are a plain slice, and no pixel is copied kh times as im2col does (Cho and Brand 2017, "MEC"). In NHWC each
+    window row is one contiguous run of kw * C numbers. A negative `before` crops.
     """
     (sy, sx), (b, h, w, c) = stride, x.shape
-    rows = out_h + (kh - 1) // sy
     padded = np.zeros((b, rows * sy, (out_w - 1) * sx + kw, c), x.dtype)
     source, target = [slice(None)], [slice(None)]
     for size, room, shift in zip((h, w), padded.shape[1:3], before):
@@ -79,9 +82,37 @@ def _unfold_x(x, kh, kw, stride, before, out_h, out_w):
         target.append(slice(start + shift, max(start, stop) + shift))
     padded[tuple(target)] = x[tuple(source)]
     image, row, pixel, item = padded.strides
-    windows = np.lib.stride_tricks.as_strided(
-        padded, (sy, rows, b, out_w, kw * c), (row, sy * row, image, sx * pixel, item))
-    return np.ascontiguousarray(windows)  # NHWC: each window row is one contiguous run of kw * C numbers
+    return np.ascontiguousarray(as_strided(padded, (sy, rows, b, out_w, kw * c), (row, sy * row, image, sx * pixel, item)))
+
+
+def _window_rows(rows, n):
+    """rows (Ho + n - 1, B, Wo, K) -> a view (n, Ho B Wo, K): the n runs of Ho rows that start at row 0, 1, ..., n - 1."""
+    r, b, width, k = rows.shape
+    return as_strided(rows, (n, (r - n + 1) * b * width, k), (rows.strides[0], *rows.strides[2:]))
+
+
+def _correlate_rows(rows, w):
+    """Sum over i of rows[i:i + Ho] @ w[i]: rows (Ho + n - 1, B, Wo, K), w (n, K, N) -> (Ho, B, Wo, N)."""
+    (r, b, width, k), (n, _, cout) = rows.shape, w.shape
+    ho = r - n + 1
+    if w.size == 0:  # no tap reaches these outputs
+        return np.zeros((ho, b, width, cout), rows.dtype)
+    if cout > FEW_CHANNELS:
+        return np.matmul(_window_rows(rows, n), w).sum(0).reshape(ho, b, width, cout)
+    # Few columns make a slow matrix product: put all w[i] side by side, then add up the results, shifted.
+    wide = (rows.reshape(-1, k) @ w.transpose(1, 0, 2).reshape(k, -1)).reshape(r, b, width, n, cout)
+    return sum(wide[i:i + ho, :, :, i] for i in range(n))
+
+
+def _phases(stride, pad, kernel, size):
+    """Along one axis, for each output phase r of conv_input_grad: its taps, the zeros before dy, the number of outputs.
+
+    Pixel s m + r of dx meets the taps k = first, first + s, ... with first = (r + pad) mod s, the j-th of them at
+    dy[m + (r + pad) // s - j]: a correlation with the flipped taps.
+    """
+    return [(slice((r + pad) % stride, None, stride),
+             len(range((r + pad) % stride, kernel, stride)) - 1 - (r + pad) // stride,
+             len(range(r, size, stride))) for r in range(min(stride, size))]
 
 
 class NumpyOps:
@@ -90,7 +121,9 @@ class NumpyOps:
     def __init__(self, dtype=np.float32, lanes=None):
         self.dtype = np.dtype(dtype)
         self.lanes = lanes or min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
-        self.pool = ThreadPoolExecutor(self.lanes)
+        self.tasks, self.done = SimpleQueue(), SimpleQueue()  # a ThreadPoolExecutor takes twice as long to hand over
+        for _ in range(1, self.lanes):  # lane 0 is the calling thread
+            Thread(target=self._work, daemon=True).start()
         self.arena = Arena(lambda size: np.empty(size, np.uint8))
         threadpool_limits(1)  # one BLAS thread a lane; stays in force for the process
 
@@ -106,96 +139,94 @@ class NumpyOps:
         """Device -> host."""
         return array
 
-    def _lanes(self, body, n):
-        """body(lane, slice) in one thread a lane, over contiguous parts of range(n); a list of the results in lane order."""
-        lanes = min(self.lanes, n)
-        bounds = [n * lane // lanes for lane in range(lanes + 1)]
-        if lanes == 1:
-            return [body(0, slice(0, n))]
-        return list(self.pool.map(lambda lane: body(lane, slice(bounds[lane], bounds[lane + 1])), range(lanes)))
-
     def _blocks(self, body, n, item_bytes):
-        """body(lane, block) for blocks of range(n) of about BLOCK_BYTES, lane by lane."""
+        """body(lane, block) for slices `block` of range(n), each about BLOCK_BYTES, in one thread a lane."""
         size = max(1, BLOCK_BYTES // max(1, item_bytes))
-        def lane_body(lane, part):
-            for start in range(part.start, part.stop, size):
-                body(lane, slice(start, min(start + size, part.stop)))
-        self._lanes(lane_body, n)
+        lanes = min(self.lanes, n) if n * item_bytes > ONE_LANE_BYTES else 1
+        def run(lane):
+            stop = n * (lane + 1) // lanes
+            for start in range(n * lane // lanes, stop, size):
+                body(lane, slice(start, min(start + size, stop)))
+        for lane in range(1, lanes):
+            self.tasks.put((run, lane))
+        errors = []
+        try:
+            run(0)  # in this thread
+        except Exception as error:
+            errors.append(error)
+        errors += [error for error in (self.done.get() for _ in range(1, lanes)) if error]
+        if errors:
+            raise errors[0]
+
+    def _work(self):
+        while True:
+            run, lane = self.tasks.get()
+            try:
+                self.done.put(run(lane))  # None
+            except Exception as error:
+                self.done.put(error)
 
     # ----------------------------------------------------------------------------------- convolution
     def conv(self, x, w, stride=1, pad=0, bias=None, activation=None, out=None):
         """y[b, oy, ox] = act(sum over ky, kx of x[b, oy sy + ky - py, ox sx + kx - px] @ w[ky, kx] + bias)."""
-        shape = conv_shape(x.shape, w.shape, stride, pad)  # (B, Ho, Wo, Cout)
-        y = self.empty(*shape) if out is None else out
-        return self._correlate(x, w, pair(stride), pair(pad), y, bias, activation)
+        shape, stride, pad = conv_shape(x.shape, w.shape, stride, pad), pair(stride), pair(pad)
+        y = self.empty(*shape) if out is None else out  # (B, Ho, Wo, Cout)
+        (kh, kw, cin, cout), (_, ho, wo, _), sy = w.shape, shape, stride[0]
+        w = w.reshape(kh, kw * cin, cout)
+
+        def block(_, maps):
+            rows = _unfold_x(x[maps], kw, stride, pad, ho + (kh - 1) // sy, wo)
+            total = sum(_correlate_rows(rows[r, :ho + len(w[r::sy]) - 1], w[r::sy]) for r in range(min(sy, kh)))
+            y[maps] = self._activate(total, bias, activation).transpose(1, 0, 2, 3)
+        self._blocks(block, len(x), ho * wo * kw * cin * self.dtype.itemsize)
+        return y
 
     def conv_input_grad(self, dy, w, x_shape, stride=1, pad=0, bias=None, activation=None):
         """dx: what conv's input receives. As a forward operation this is the transposed convolution.
 
-        Pixel s m + r of dx meets the kernel taps k = (r + pad) mod s, + s, + 2 s, ...: so each output phase r is an
-        ordinary stride-1 correlation of dy with every s-th tap, flipped. Nothing is multiplied by inserted zeros.
+        Each output phase (ry, rx) is an ordinary correlation of dy with every s-th tap: nothing is multiplied by inserted
+        zeros. The phases of one rx share the unfolded rows.
         """
-        stride, pad = pair(stride), pair(pad)
+        (sy, sx), (py, px), (kh, kw, cin, cout) = pair(stride), pair(pad), w.shape
         if tuple(dy.shape) != conv_shape(x_shape, w.shape, stride, pad):
             raise ValueError(f"conv_input_grad: dy is {tuple(dy.shape)}, but an input of {tuple(x_shape)} gives "
                              f"{conv_shape(x_shape, w.shape, stride, pad)}")
         dx = self.empty(*x_shape)  # (B, H, W, Cin)
-        for ry in range(min(stride[0], x_shape[1])):
-            for rx in range(min(stride[1], x_shape[2])):
-                taps, before = [], []
-                for r, s, p, k in zip((ry, rx), stride, pad, w.shape):
-                    first = (r + p) % s
-                    taps.append(slice(first, None, s))
-                    before.append(len(range(first, k, s)) - 1 - (r + p) // s)
-                phase_w = np.ascontiguousarray(w[tuple(taps)][::-1, ::-1].transpose(0, 1, 3, 2))
-                self._correlate(dy, phase_w, (1, 1), before, dx[:, ry::stride[0], rx::stride[1]], bias, activation)
+        y_phases, x_phases = _phases(sy, py, kh, x_shape[1]), _phases(sx, px, kw, x_shape[2])
+        flipped = [[np.ascontiguousarray(w[y_taps, x_taps][::-1, ::-1].transpose(0, 1, 3, 2)) for x_taps, _, _ in x_phases]
+                   for y_taps, _, _ in y_phases]  # [ry][rx] (n, m, Cout, Cin)
+        top = max(before for _, before, _ in y_phases)
+        room = max(top - before + out_h + len(taps) - 1 for (_, before, out_h), (taps, *_) in zip(y_phases, flipped))
+
+        def block(_, maps):
+            for rx, (_, left, out_w) in enumerate(x_phases):
+                rows = _unfold_x(dy[maps], flipped[0][rx].shape[1], (1, 1), (top, left), room, out_w)[0]
+                for ry, (_, before, out_h) in enumerate(y_phases):
+                    taps = flipped[ry][rx]
+                    start = top - before
+                    total = _correlate_rows(rows[start:start + out_h + len(taps) - 1], taps.reshape(len(taps), rows.shape[3], cin))
+                    dx[maps, ry::sy, rx::sx] = self._activate(total, bias, activation).transpose(1, 0, 2, 3)
+        self._blocks(block, len(dy), dy[0].size * -(-kw // sx) * self.dtype.itemsize)
         return dx
 
     def conv_weight_grad(self, x, dy, w_shape, stride=1, pad=0, out=None):
         """dw[ky, kx] = sum over b, oy, ox of x[b, oy sy + ky - py, ox sx + kx - px]^T @ dy[b, oy, ox]."""
-        (sy, sx), (kh, kw, cin, cout), (b, ho, wo, _) = pair(stride), w_shape, dy.shape
+        stride, pad, (kh, kw, cin, cout), (b, ho, wo, _) = pair(stride), pair(pad), w_shape, dy.shape
         if tuple(dy.shape) != conv_shape(x.shape, w_shape, stride, pad):
             raise ValueError(f"conv_weight_grad: dy is {tuple(dy.shape)}, but x and w give "
                              f"{conv_shape(x.shape, w_shape, stride, pad)}")
-        dw = self.empty(*w_shape) if out is None else out
-        parts = np.zeros((min(self.lanes, b), kh, kw * cin, cout), self.dtype)
+        dw, sy = self.empty(*w_shape) if out is None else out, stride[0]
+        parts = np.zeros((min(self.lanes, b), kh, kw * cin, cout), self.dtype)  # one sum a lane
 
         def block(lane, maps):
-            rows = _unfold_x(x[maps], kh, kw, (sy, sx), pair(pad), ho, wo)  # (sy, Q, b, Wo, kw Cin)
-            dy_rows = np.ascontiguousarray(dy[maps].transpose(1, 0, 2, 3))  # (Ho, b, Wo, Cout)
-            for ky in range(kh):
-                window = rows[ky % sy, ky // sy:ky // sy + ho].reshape(-1, kw * cin)
-                parts[lane, ky] += window.T @ dy_rows.reshape(-1, cout)
+            rows = _unfold_x(x[maps], kw, stride, pad, ho + (kh - 1) // sy, wo)
+            dy_rows = dy[maps].transpose(1, 0, 2, 3).reshape(-1, cout)  # (Ho b Wo, Cout)
+            for r in range(min(sy, kh)):
+                n = len(range(r, kh, sy))
+                parts[lane, r::sy] += np.matmul(_window_rows(rows[r, :ho + n - 1], n).transpose(0, 2, 1), dy_rows)
         self._blocks(block, b, ho * wo * kw * cin * self.dtype.itemsize)
         np.sum(parts, axis=0, out=dw.reshape(kh, kw * cin, cout))
         return dw
-
-    def _correlate(self, x, w, stride, before, y, bias=None, activation=None):
-        """y = act(correlation of x with w + bias); y (B, Ho, Wo, Cout) may be a strided view."""
-        (kh, kw, cin, cout), (b, ho, wo, _), sy = w.shape, y.shape, stride[0]
-        if w.size == 0:  # an output phase that no tap reaches
-            y[...] = self._activate(np.zeros(cout, self.dtype), bias, activation)
-            return y
-        w = w.reshape(kh, kw * cin, cout)
-
-        def block(_, maps):
-            rows = _unfold_x(x[maps], kh, kw, stride, before, ho, wo)  # (sy, Q, b, Wo, kw Cin)
-            shape = (ho, rows.shape[2], wo, cout)
-            total = np.zeros(shape, self.dtype)
-            if cout > FEW_CHANNELS:
-                product = np.empty((total.size // cout, cout), self.dtype)
-                for ky in range(kh):
-                    window = rows[ky % sy, ky // sy:ky // sy + ho].reshape(-1, kw * cin)
-                    total += np.matmul(window, w[ky], out=product).reshape(shape)
-            else:  # all kernel rows in one wide product, then add them up shifted against each other
-                for parity in range(min(sy, kh)):
-                    wide = w[parity::sy].transpose(1, 0, 2).reshape(kw * cin, -1)
-                    product = (rows[parity].reshape(-1, kw * cin) @ wide).reshape(*rows.shape[1:4], -1, cout)
-                    for i in range(product.shape[3]):
-                        total += product[i:i + ho, :, :, i]
-            y[maps] = self._activate(total, bias, activation).transpose(1, 0, 2, 3)
-        self._blocks(block, b, ho * wo * kw * cin * self.dtype.itemsize)
-        return y
 
     # ---------------------------------------------------------------------------- bias and activation
     @staticmethod
@@ -249,24 +280,30 @@ class NumpyOps:
     def batch_norm(self, x, gamma, beta, running_mean, running_var, momentum=0.1, eps=1e-5, activation=None):
         """act(gamma (x - mean) / sqrt(var + eps) + beta) with the batch's own statistics, and the running ones updated.
 
-        Returns y, mean (C,), var (C,): the biased variance; running_var receives the unbiased one. Maps of maps are merged as (count, mean, M2), M2 the
-        sum of squared deviations (Chan et al. 1983): E[x^2] - E[x]^2 would lose all digits when |mean| >> std.
+        Returns y, mean (C,), var (C,): the biased variance; running_var receives the unbiased one. Two passes,
+        the mean and then the squared deviations: E[x^2] - E[x]^2 would lose all digits when |mean| >> std.
         """
-        pixels = x[0].size // x.shape[-1]
-        per_map = np.empty((2, *x.shape[::len(x.shape) - 1]), self.dtype)  # mean and M2 of each map, (2, B, C)
-        def map_statistics(_, maps):
-            for i in range(maps.start, maps.stop):
-                per_map[0, i] = _column_sums(x[i]) / pixels
-                deviation = x[i] - per_map[0, i]
-                per_map[1, i] = _column_sums(deviation * deviation)
-        self._blocks(map_statistics, len(x), x[0].nbytes)
-        mean, var = self.empty(x.shape[-1]), self.empty(x.shape[-1])
-        mean[:] = per_map[0].mean(0)
-        var[:] = (per_map[1].sum(0) / pixels + ((per_map[0] - mean) ** 2).sum(0)) / len(x)
-        count = len(x) * pixels
+        y, channels = self.empty(*x.shape), x.shape[-1]
+        sums = np.zeros((2, self.lanes, channels), self.dtype)
+        count = x.size // channels
+        def sum_block(lane, maps):
+            sums[0, lane] += _column_sums(x[maps])
+        self._blocks(sum_block, len(x), x[0].nbytes)
+        mean, var = self.empty(channels), self.empty(channels)
+        mean[:] = sums[0].sum(0) / count
+        def deviation_block(lane, maps):
+            np.subtract(x[maps], mean, out=y[maps])
+            sums[1, lane] += _column_sums(y[maps] * y[maps])
+        self._blocks(deviation_block, len(x), x[0].nbytes)
+        var[:] = sums[1].sum(0) / count
         running_mean += momentum * (mean - running_mean)
         running_var += momentum * (var * (count / max(1, count - 1)) - running_var)
-        return self.batch_norm_inference(x, gamma, beta, mean, var, eps, activation), mean, var
+        scale = gamma / np.sqrt(var + self.dtype.type(eps))
+        def scale_block(_, maps):
+            y[maps] *= scale
+            self._activate(y[maps], beta, activation)
+        self._blocks(scale_block, len(x), x[0].nbytes)
+        return y, mean, var
 
     def batch_norm_inference(self, x, gamma, beta, mean, var, eps=1e-5, activation=None):
         """act(gamma (x - mean) / sqrt(var + eps) + beta) with given statistics."""

@@ -46,7 +46,7 @@ class TorchTrainer:
     """Starts from the weights of a semgan.Trainer; losses (1 + L,) as there."""
 
     def __init__(self, trainer, dtype=torch.float32):
-        self.s, classes = trainer.s, trainer.dataset.classes
+        self.s, self.step, classes = trainer.s, trainer.step, trainer.dataset.classes
         self.g, self.d = Generator(self.s, classes), Discriminator(self.s, classes)
         s = self.s
         with torch.no_grad():
@@ -78,7 +78,7 @@ class TorchTrainer:
 
     def train_step(self, z, index):
         s, b = self.s, len(index)
-        z = torch.as_tensor(z, dtype=self.table.dtype)
+        z = torch.tensor(z, dtype=self.table.dtype)
         x = self.table[self.labels[torch.as_tensor(index)].long()].permute(0, 3, 1, 2)  # channels_last already
         fake = self.g(z)
         logits, _ = self.d(torch.cat([x, fake.detach()]))
@@ -100,4 +100,5 @@ class TorchTrainer:
         (sum(losses) if s.feature_layers == "all" else losses[-1]).backward()
         self.adam_g.step()
         self.d.requires_grad_(True)
+        self.step += 1
         return torch.stack([loss_d, *losses]).detach().numpy()
