@@ -305,9 +305,404 @@ class Trainer:
         return np.concatenate(maps)
 
 
+
+# ------------------------------------------------------------------------------------------ run folder
+def save_checkpoint(path, trainer):
+    """All that training needs to go on, written aside and then renamed: at any moment `path` is a whole checkpoint."""
+    arrays = {f"{net}.{name}": trainer.ops.asnumpy(a) for net in "gd" for name, a in getattr(trainer, net).state().items()}
+    if not all(np.isfinite(a).all() for a in arrays.values()):
+        raise FloatingPointError(f"step {trainer.step}: a parameter is no longer a finite number")
+    header = dict(format=1, step=trainer.step, settings=vars(trainer.s), names=trainer.dataset.names,
+                  palette=trainer.dataset.palette.tolist())
+    aside = path.with_name(path.name + ".tmp")
+    with open(aside, "wb") as file:
+        np.savez(file, header=json.dumps(header), **arrays)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(aside, path)
+
+
+def load_checkpoint(run):
+    """(header, arrays) of a run folder's checkpoint. Nothing in the file is ever executed. Raises InputError."""
+    path = Path(run) / "checkpoint.npz"
+    if not path.is_file():
+        raise InputError(f"{path}: no such checkpoint; expected the folder of a run")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        header = json.loads(str(arrays.pop("header")))
+        known = resolve("", "full")[0]
+        if header["format"] != 1 or set(header["settings"]) != set(vars(known)):
+            raise InputError(f"{path}: written by another version of this program")
+        header["settings"], header["palette"] = argparse.Namespace(**header["settings"]), np.array(header["palette"], np.uint8)
+        return header, arrays
+    except InputError:
+        raise
+    except Exception as error:  # a damaged zip or array fails in many ways
+        raise InputError(f"{path}: not a readable checkpoint ({type(error).__name__}: {error})") from None
+
+
+def restore(net, prefix, arrays, path):
+    """Copy a checkpoint's arrays into a network."""
+    for name, a in net.state().items():
+        saved = arrays.get(f"{prefix}.{name}")
+        if saved is None or saved.shape != a.shape or saved.dtype.kind != "f":
+            found = "nothing" if saved is None else f"{saved.dtype} {saved.shape}"
+            raise InputError(f"{path}: a checkpoint of another model ({prefix}.{name}: expected {a.shape}, found {found})")
+        a[...] = net.ops.asarray(saved)
+
+
+def strip(maps, palette, columns=16):
+    """An image of maps side by side, 1 pixel apart, small ones enlarged. uint8 ids (N, H, W) or RGB (N, H, W, 3)."""
+    tiles = palette[maps] if maps.ndim == 3 else maps
+    gap = [(0, 0), (0, 1), (0, 1), (0, 0)]
+    tiles = np.pad(tiles, gap, constant_values=128)
+    n, h, w, _ = tiles.shape
+    columns = min(columns, n)
+    tiles = np.concatenate([tiles, np.full((-n % columns, h, w, 3), 255, np.uint8)])
+    picture = tiles.reshape(-1, columns, h, w, 3).transpose(0, 2, 1, 3, 4).reshape(-1, columns * w, 3)[:-1, :-1]
+    zoom = max(1, 64 // w)
+    return data.Image.fromarray(np.repeat(np.repeat(picture, zoom, 0), zoom, 1))
+
+
+def plot_curves(run):
+    """runs/.../curves.png from log.csv."""
+    import matplotlib
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+    with open(run / "log.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    column = lambda name: [float(row[name]) for row in rows]
+    figure, axes = plt.subplots(1, 2, figsize=(11, 3.5), layout="constrained")
+    axes[0].plot(column("step"), column("loss_d"), linewidth=0.8)
+    axes[0].axhline(np.log(2), color="grey", linestyle=":", label="log 2: D cannot tell")
+    axes[0].set(title="Discriminator: binary cross-entropy", xlabel="step")
+    for name in [n for n in rows[0] if n.startswith("features")]:
+        axes[1].semilogy(column("step"), column(name), linewidth=0.8, label=name.replace("_", " of layer "))
+    axes[1].set(title="Generator: feature matching", xlabel="step")
+    for ax in axes:
+        ax.legend()
+    figure.savefig(run / "curves.png", dpi=110)
+    plt.close(figure)
+
+
+# --------------------------------------------------------------------------------------- training loop
+def train(args):
+    """The command `python semgan.py ...`: prepare, then train until --steps or Ctrl-C, then tell how good it got."""
+    dataset_name = Path(args.dataset).name.split(".")[0] if args.dataset != "shapes" else "shapes"
+    run = Path(args.out or f"runs/{dataset_name}-{args.model}")
+    path = run / "checkpoint.npz"
+    flags = {name: getattr(args, name) for name in SETTINGS}
+    arrays = None
+    if args.resume:
+        header, arrays = load_checkpoint(run)
+        s, origin = header["settings"], {}
+        given = {n: v for n, v in flags.items() if v is not None} | {"dataset": args.dataset, "model": args.model}
+        given |= {"preset": args.preset} if args.preset else {}
+        for name, value in given.items():
+            if name != "steps" and value != getattr(s, name):
+                raise InputError(f"--{name.replace('_', '-')} {value}: {run} was started with {getattr(s, name)}; "
+                                 "with --resume only --steps can change")
+        if args.steps:
+            s.steps, origin["steps"] = args.steps, "flag"
+        origin = {name: origin.get(name, "checkpoint") for name in vars(s)}
+    else:
+        if path.exists():
+            raise InputError(f"{run} already holds a run; go on with it by --resume, or choose another folder by --out")
+        s, origin = resolve(args.dataset, args.preset or "small", args.model, **flags)
+    check(s)
+    ops = kernels.load(args.device, precision=args.precision)
+    if s.dataset == "shapes":
+        dataset = data.colored_shapes(s.side, s.seed)
+    else:
+        palette = data.read_palette(args.palette) if args.palette else None
+        dataset = data.load_maps(s.dataset, s.side, args.classes, palette)
+    trainer = Trainer(ops, s, dataset)
+    if arrays:
+        if dataset.classes != len(header["palette"]):
+            raise InputError(f"{s.dataset}: {dataset.classes} classes; {run} was started with {len(header['palette'])}")
+        restore(trainer.g, "g", arrays, path)
+        restore(trainer.d, "d", arrays, path)
+        trainer.step = header["step"]
+    try:
+        (run / "samples").mkdir(parents=True, exist_ok=True)
+        (run / "settings.json").write_text(json.dumps(vars(s), indent=1) + "\n")
+        log = open_log(run / "log.csv", trainer)
+    except OSError as error:
+        raise InputError(f"{run}: cannot write there ({error.strerror})") from None
+    print_settings(s, origin, run, dataset)
+
+    stop = []
+    for name in signal.SIGINT, signal.SIGTERM:  # finish the step, save, leave; a second signal ends at once
+        signal.signal(name, lambda number, _: (stop.append(number), signal.signal(number, signal.SIG_DFL)))
+    fixed_z = np.random.default_rng([s.seed, 2]).standard_normal((16, s.latent))
+    began, first_step, saved = time.perf_counter(), trainer.step, trainer.step if arrays else None
+    bar = tqdm(total=s.steps, initial=trainer.step, unit=" steps", smoothing=0.05, dynamic_ncols=True, disable=None)
+    with bar, log:
+        while trainer.step < s.steps and not stop:
+            trainer.train_step()
+            step = trainer.step
+            bar.update()
+            last = step == s.steps or bool(stop)
+            if step == first_step + 5:
+                seconds = (time.perf_counter() - began) / 5 * (s.steps - step)
+                bar.write(f"{ops.why}, preset {s.preset}: {s.steps - step} steps more will take about {duration(seconds)}.")
+            try:
+                if step % args.log_every == 0 or last:
+                    losses = ops.asnumpy(trainer.losses)
+                    if not np.isfinite(losses).all():
+                        raise FloatingPointError(f"step {step}: a loss is no longer a finite number")
+                    csv.writer(log).writerow([step, *(f"{x:.6g}" for x in losses), f"{time.perf_counter() - began:.1f}"])
+                    log.flush()
+                    bar.set_postfix_str(f"loss D {losses[0]:.3f} G {losses[1:].sum():.4f}")
+                if step % args.save_every == 0 or last:
+                    save_checkpoint(path, trainer)
+                    saved = step
+                    strip(trainer.sample(fixed_z), dataset.palette).save(run / "samples" / f"step_{step:06d}.png")
+            except FloatingPointError as error:
+                kept = f"the last good checkpoint is of step {saved}, in {path}" if saved else "no checkpoint was saved yet"
+                raise SystemExit(f"semgan: {error}; {kept}. Try a lower --learning-rate, or a lower "
+                                 "--discriminator-learning-rate, or --feature-matching mean.") from None
+    plot_curves(run)
+    if stop:
+        print(f"Stopped at step {trainer.step}; go on with --resume.")
+        sys.exit(128 + stop[0])
+    report(trainer, run)
+
+
+def open_log(path, trainer):
+    """log.csv, ready for appending; rows past the trainer's step are dropped."""
+    header = ["step", "loss_d", *(f"features_{i}" for i in range(1, trainer.d.layers + 1)), "seconds"]
+    rows = []
+    if trainer.step and path.exists():
+        with open(path, newline="") as file:
+            rows = [row for row in list(csv.reader(file))[1:] if len(row) == len(header) and int(row[0]) <= trainer.step]
+    aside = path.with_name("log.csv.tmp")
+    with open(aside, "w", newline="") as file:
+        csv.writer(file).writerows([header, *rows])
+    os.replace(aside, path)
+    return open(path, "a", newline="")
+
+
+def report(trainer, run):
+    """How good 256 samples are, beside the real maps themselves."""
+    s, dataset = trainer.s, trainer.dataset
+    maps = trainer.sample(np.random.default_rng([s.seed, 3]).standard_normal((256, s.latent)))
+    if trainer.g.rgb:  # to the class of the nearest colour
+        distance = ((maps[..., None, :].astype(np.int32) - dataset.palette) ** 2).sum(-1)
+        maps = distance.argmin(-1).astype(np.uint8)
+    print(f"\n{'':46s}256 samples   real maps")
+    for label, metric, form in (("maps with every class at half its median area", metrics.whole_share, "{:.0%}"),
+                                ("regions per map", lambda m, _, k: metrics.mean_components(m, k), "{:.2f}")):
+        ours, real = (form.format(metric(m, dataset.maps, dataset.classes)) for m in (maps, dataset.maps))
+        print(f"{label:46s}{ours:>11s}{real:>12s}")
+    print(f"\nIn {run}: samples/, log.csv, curves.png, checkpoint.npz.\n"
+          f"More maps: python semgan.py sample {run}    A walk: python semgan.py interpolate {run}")
+
+
+def duration(seconds):
+    """75 -> '1 minute', 86400 -> '24 hours': for estimates."""
+    for unit, size in ("day", 86400), ("hour", 3600), ("minute", 60):
+        if seconds >= 1.5 * size or unit == "minute":
+            count = max(1, round(seconds / size))
+            return f"{count} {unit}{'s' * (count > 1)}"
+
+
+# ---------------------------------------------------------------------------------------- command line
 def resolve(dataset, preset, model="semgan", **flags):
-    """The settings of a run as a namespace: defaults, then the preset's, then the flags that are not None."""
-    changes = {} if dataset == "shapes" or preset == "small" else STREET_SCENES
-    values = {name: default for name, (default, _) in SETTINGS.items()} | changes | PRESETS[preset]
-    values |= {name: value for name, value in flags.items() if value is not None}
-    return argparse.Namespace(dataset=dataset, preset=preset, model=model, **values)
+    """The settings of a run as a namespace, and where each came from; flags that are None are not given."""
+    layers = [("default", {name: default for name, (default, _) in SETTINGS.items()}),
+              ("street scenes", {} if dataset == "shapes" else STREET_SCENES),
+              (f"preset {preset}", PRESETS[preset]),
+              ("flag", {name: value for name, value in flags.items() if value is not None})]
+    values, origin = dict(dataset=dataset, preset=preset, model=model), {}
+    for source, changes in layers:
+        values |= changes
+        origin |= dict.fromkeys(changes, source)
+    return argparse.Namespace(**values), origin
+
+
+def check(s):
+    """Raises InputError for settings that cannot work."""
+    def require(good, name, expected):
+        if not good:
+            raise InputError(f"--{name.replace('_', '-')} {getattr(s, name)}: expected {expected}")
+    for name in "side", "steps", "batch_size", "latent", "kernel_size":
+        require(getattr(s, name) >= 1, name, "1 or more")
+    require(s.kernel_size % 2 == 1, "kernel_size", "an odd number, so that same padding is symmetric")
+    require(s.seed >= 0, "seed", "0 or more")
+    for name in "generator_filters", "discriminator_filters":
+        filters = getattr(s, name)
+        require(min(filters) >= 1, name, "channels of 1 or more")
+        halvings = len(filters) - (name == "generator_filters")
+        require(s.side % 2 ** halvings == 0, "side", f"a multiple of {2 ** halvings}, since {name.replace('_filters', '')} "
+                                                     f"has {halvings} layers of stride 2")
+    for name in "learning_rate", "discriminator_learning_rate", "adam_eps":
+        require(0 < getattr(s, name) < np.inf, name, "a number above 0")
+    for name in "beta1", "beta2":
+        require(0 <= getattr(s, name) < 1, name, "a number from 0 to below 1")
+
+
+def print_settings(s, origin, run, dataset):
+    rows = [(name, " ".join(map(str, v)) if isinstance(v, list) else v, origin.get(name, "")) for name, v in vars(s).items()]
+    rows += [("maps", f"{len(dataset.maps)} of {dataset.classes} classes", ""), ("run folder", run, "")]
+    print("\n".join(f"{name.replace('_', ' '):28s} {value!s:24s} {source}".rstrip() for name, value, source in rows), flush=True)
+
+
+def load_generator(run):
+    """The trained generator of a run folder, its palette and its settings, wrapped for sampling."""
+    header, arrays = load_checkpoint(run)
+    s, palette = header["settings"], header["palette"]
+    empty = data.LabelMaps(np.zeros((1, s.side, s.side), np.uint8), palette, header["names"])
+    trainer = Trainer(kernels.load(), s, empty)
+    restore(trainer.g, "g", arrays, run)
+    return trainer, palette, s
+
+
+def sample(args):
+    """`sample RUN`: new maps, each as an indexed PNG (RGB from the baseline), and a grid of all."""
+    trainer, palette, s = load_generator(args.run)
+    out = Path(args.out or Path(args.run) / "generated")
+    maps = trainer.sample(np.random.default_rng(args.seed).standard_normal((args.count, s.latent)))
+    make_folder(out)
+    for i, ids in enumerate(tqdm(maps, unit=" maps", disable=None, delay=1)):
+        image = data.Image.fromarray(ids)
+        if not trainer.g.rgb:
+            image.putpalette(palette.tobytes())
+        image.save(out / f"map_{i:05d}.png")
+    strip(maps[:256], palette).save(out / "grid.png")
+    print(f"{len(maps)} maps and grid.png in {out}")
+
+
+def interpolate(args):
+    """`interpolate RUN`: a closed walk through the latent space, as a GIF and as a strip."""
+    trainer, palette, s = load_generator(args.run)
+    keys = np.random.default_rng(args.seed).standard_normal((args.keys, s.latent))
+    walk = np.concatenate([slerp(a, b, args.frames) for a, b in zip(keys, np.roll(keys, -1, 0))])
+    maps = trainer.sample(walk)
+    out = Path(args.out or args.run)
+    make_folder(out)
+    frames = [strip(m[None], palette) for m in maps]
+    frames = [frame.resize([4 * n for n in frame.size], 0) for frame in frames]
+    frames[0].save(out / "interpolation.gif", save_all=True, append_images=frames[1:], duration=60, loop=0)
+    strip(maps[:args.frames * 2], palette, columns=args.frames).save(out / "interpolation.png")
+    print(f"interpolation.gif ({len(maps)} frames) and interpolation.png in {out}")
+
+
+def slerp(a, b, frames):
+    """From a towards b along a great circle, b excluded: straight lines would leave the shell where normal vectors live."""
+    angle = np.arccos(np.clip(a @ b / np.linalg.norm(a) / np.linalg.norm(b), -1, 1))
+    t = np.arange(frames)[:, None] / frames
+    return (np.sin((1 - t) * angle) * a + np.sin(t * angle) * b) / np.sin(angle)
+
+
+def make_folder(out):
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{out}: cannot write there ({error.strerror})") from None
+
+
+def doctor(args):
+    """`doctor`: what this machine has, what will be used, and why."""
+    import platform
+    from importlib import metadata
+    version = lambda name: metadata.version(name) if name in installed else "missing"
+    installed = {d.metadata["Name"].lower() for d in metadata.distributions() if d.metadata["Name"]}
+    cupy = sorted(name for name in installed if name.startswith("cupy"))
+    ops = kernels.load()
+    try:
+        import cupy as cp
+        gpu = cp.cuda.runtime.getDeviceProperties(0)["name"].decode() if cp.is_available() else "none that CuPy can use"
+    except Exception as error:  # CuPy is absent or its libraries do not load
+        gpu = f"none that CuPy can use ({type(error).__name__})"
+    rows = [("Python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"),
+            *((name, version(name)) for name in ("numpy", "scipy", "pillow", "tqdm", "matplotlib", "threadpoolctl")),
+            ("CuPy", ", ".join(f"{name} {version(name)}" for name in cupy) or "missing"), ("GPU", gpu),
+            ("will use", ops.why)]
+    print("\n".join(f"{name:14s} {value}" for name, value in rows))
+    if len(cupy) > 1:
+        raise InputError(f"{' and '.join(cupy)} break each other: pip uninstall all of them, then install one")
+
+
+def parse(argv):
+    """The command and its arguments."""
+    commands = {"sample": sample, "interpolate": interpolate, "doctor": doctor}
+    if argv and argv[0] in commands:
+        command = commands[argv[0]]
+        parser = argparse.ArgumentParser(prog=f"semgan.py {argv[0]}", description=command.__doc__.split(": ", 1)[1])
+        if command is not doctor:
+            parser.add_argument("run", help="a run folder, such as runs/shapes-semgan")
+            parser.add_argument("--seed", type=natural, default=0, help="fixes the latents (default 0)")
+            parser.add_argument("--out", help="where to write (default: inside the run folder)")
+        if command is sample:
+            parser.add_argument("--count", type=positive, default=64, help="how many maps (default 64)")
+        if command is interpolate:
+            parser.add_argument("--keys", type=positive, default=6, help="latents to pass through (default 6)")
+            parser.add_argument("--frames", type=positive, default=16, help="frames from one to the next (default 16)")
+        return command, parser.parse_args(argv[1:])
+
+    parser = argparse.ArgumentParser(
+        prog="semgan.py", usage="semgan.py --dataset shapes [options]\n       semgan.py {sample,interpolate} RUN\n"
+                                "       semgan.py doctor", formatter_class=lambda prog: argparse.HelpFormatter(prog, width=80),
+        description="Train a GAN whose generator writes label maps: K class probabilities a pixel. Other commands: sample "
+                    "(new maps), interpolate (a walk through the latent space), doctor (what this machine has).")
+    parser.add_argument("--dataset", default="shapes", help="shapes, or a folder, .zip or .tar of label maps (default shapes)")
+    parser.add_argument("--model", choices=["semgan", "gan"], default="semgan",
+                        help="semgan: softmax over the classes; gan: RGB through tanh, the paper's baseline")
+    parser.add_argument("--preset", choices=PRESETS, help="small: side 32, minutes on two cores (the default without a GPU); "
+                        "full: the paper's sizes, without its bottleneck; paper: the paper's drawing to the letter")
+    parser.add_argument("--palette", metavar="FILE", help="for RGB maps: one class a line, R G B and a name")
+    parser.add_argument("--classes", type=positive, metavar="K", help="number of classes (default: highest id + 1)")
+    run = parser.add_argument_group("the run")
+    run.add_argument("--out", metavar="DIR", help="the run folder (default runs/DATASET-MODEL)")
+    run.add_argument("--resume", action="store_true", help="go on from the run folder's checkpoint")
+    run.add_argument("--save-every", type=positive, default=250, metavar="N", help="steps between checkpoints, and between "
+                     "sample grids of the same latents (default 250)")
+    run.add_argument("--log-every", type=positive, default=10, metavar="N", help="steps between rows of log.csv (default 10)")
+    run.add_argument("--device", default="auto", choices=["auto", "numpy"], help="where to compute (default auto)")
+    run.add_argument("--precision", default="fp32", choices=["fp32"], help="of the arithmetic (default fp32)")
+    group = parser.add_argument_group("the method", "In brackets: the default, then what a preset changes.")
+    for name, (default, meaning) in SETTINGS.items():
+        show = lambda v: " ".join(map(str, v)) if isinstance(v, list) else {True: "yes", False: "no"}.get(v, v) if isinstance(v, bool) else v
+        changed = [f"{preset} {show(changes[name])}" for preset, changes in PRESETS.items() if name in changes]
+        options = dict(help=f"{meaning} [{'; '.join([str(show(default)), *changed])}]")
+        if isinstance(default, bool):
+            options |= dict(action=argparse.BooleanOptionalAction)
+        elif isinstance(default, list):
+            options |= dict(type=int, nargs="+", metavar="N")
+        elif name in CHOICES:
+            options |= dict(choices=CHOICES[name])
+        else:
+            options |= dict(type=type(default), metavar="N" if isinstance(default, int) else "X")
+        group.add_argument("--" + name.replace("_", "-"), default=None, **options)
+    return train, parser.parse_args(argv)
+
+
+def natural(text, least=0):
+    number = int(text)
+    if number < least:
+        raise argparse.ArgumentTypeError(f"{text}: expected {least} or more")
+    return number
+
+
+def positive(text):
+    return natural(text, 1)
+
+
+def main(argv=None):
+    command, args = parse(sys.argv[1:] if argv is None else argv)
+    try:
+        command(args)
+    except (InputError, kernels.DeviceError) as error:
+        print(f"semgan: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        print(f"semgan: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -30,7 +30,7 @@ def main():
 
     rows = []
     for preset in args.presets:
-        s = semgan.resolve("shapes", preset)
+        s = semgan.resolve("shapes", preset)[0]
         trainer = semgan.Trainer(kernels.load(), s, data.colored_shapes(s.side, s.seed))
         torch.set_num_threads(trainer.ops.lanes)
         yardstick = TorchTrainer(trainer)
