@@ -49,10 +49,10 @@ class TorchTrainer:
         self.s, self.step, classes = trainer.s, trainer.step, trainer.dataset.classes
         self.g, self.d = Generator(self.s, classes), Discriminator(self.s, classes)
         s = self.s
-        with torch.no_grad():
-            self._copy_weights(trainer)
         for net in self.g, self.d:
             net.to(dtype=dtype, memory_format=torch.channels_last)
+        with torch.no_grad():
+            self._copy_weights(trainer)
         betas = dict(betas=(s.beta1, s.beta2), eps=s.adam_eps)
         self.adam_g = torch.optim.Adam(self.g.parameters(), s.learning_rate, fused=True, **betas)
         self.adam_d = torch.optim.Adam(self.d.parameters(), s.discriminator_learning_rate, fused=True, **betas)
@@ -96,8 +96,10 @@ class TorchTrainer:
             losses = [((r.mean(0) - f.mean(0)) ** 2).mean() for r, f in pairs]
         else:
             losses = [(r - f).abs().mean() for r, f in pairs]
+        if s.feature_layers == "last":
+            losses[:-1] = [torch.zeros_like(loss) for loss in losses[:-1]]
         self.adam_g.zero_grad()
-        (sum(losses) if s.feature_layers == "all" else losses[-1]).backward()
+        sum(losses).backward()
         self.adam_g.step()
         self.d.requires_grad_(True)
         self.step += 1

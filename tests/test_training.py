@@ -1,0 +1,270 @@
+"""Training: repeatable to the bit, resumable, the same as in PyTorch, robust against kills, and it learns."""
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from conftest import ROOT, TINY_FLAGS, tiny
+
+import data
+import kernels
+import metrics
+import semgan
+
+# L_D and the sum of L_G's layers in the first ten steps of tiny("semgan") and tiny("gan"), float32.
+FIRST_LOSSES = {
+    "semgan": [
+        (0.683715, 0.0452663), (0.704882, 0.0320597), (0.703881, 0.0466347), (0.696596, 0.0369499),
+        (0.702757, 0.0330958), (0.66891, 0.0326932), (0.656241, 0.0260275), (0.687488, 0.0353483),
+        (0.690909, 0.0227365), (0.657565, 0.0273006),
+    ],
+    "gan": [
+        (0.731225, 0.37179), (0.754436, 0.408452), (0.699495, 0.428015), (0.71128, 0.36087),
+        (0.717776, 0.365568), (0.655606, 0.387244), (0.715996, 0.372173), (0.664548, 0.397979),
+        (0.65845, 0.382966), (0.629705, 0.395824),
+    ],
+}
+
+
+def trainer(device="numpy", model="semgan", dtype=np.float32, **changes):
+    s = tiny(model, **changes)
+    return semgan.Trainer(kernels.load(device, dtype), s, data.colored_shapes(s.side, s.seed))
+
+
+def state(t):
+    return {f"{net}.{name}": np.array(a) for net in "gd" for name, a in getattr(t, net).state().items()}
+
+
+def assert_same_bits(a, b):
+    assert a.keys() == b.keys()
+    for name in a:
+        assert a[name].tobytes() == b[name].tobytes(), name
+
+
+def run_main(*words):
+    semgan.main(["--save-every", "5", "--log-every", "1", *TINY_FLAGS, *map(str, words)])
+
+
+# ----------------------------------------------------------------------------------------- repeatable
+@pytest.mark.parametrize("model", ["semgan", "gan"])
+def test_first_losses(device, model):
+    t, losses = trainer(device, model), []
+    for _ in range(10):
+        t.train_step()
+        losses.append([t.losses[0], t.losses[1:].sum()])
+    np.testing.assert_allclose(losses, FIRST_LOSSES[model], rtol=2e-4)
+
+
+def test_float64_takes_the_same_course(device):
+    a, b = trainer(device), trainer(device, dtype=np.float64)
+    for _ in range(10):
+        a.train_step()
+        b.train_step()
+        np.testing.assert_allclose(a.losses, b.losses, rtol=1e-3)
+
+
+def test_two_runs_are_bitwise_equal(device):
+    a, b = trainer(device), trainer(device)
+    start = state(a)
+    for t in a, b:
+        for _ in range(20):
+            t.train_step()
+    assert_same_bits(state(a), state(b))
+    assert all((start[n] != s).any() for n, s in state(a).items()), "something was not trained"
+    other = trainer(device, seed=1)
+    assert (state(other)["g.params"] != start["g.params"]).any()
+
+
+def test_two_small_preset_runs_are_bitwise_equal(device):
+    """At sizes where the work is spread over several lanes."""
+    s = semgan.resolve("shapes", "small")[0]
+    runs = [semgan.Trainer(kernels.load(device), s, data.colored_shapes(s.side)) for _ in range(2)]
+    for t in runs:
+        for _ in range(3):
+            t.train_step()
+    assert_same_bits(*map(state, runs))
+
+
+def test_lanes_change_rounding_only():
+    from kernels.numpy_ops import NumpyOps
+    s = semgan.resolve("shapes", "small", batch_size=5)[0]
+    runs = [semgan.Trainer(NumpyOps(np.float64, lanes), s, data.colored_shapes(s.side)) for lanes in (1, 3)]
+    for t in runs:
+        t.train_step()
+    np.testing.assert_allclose(runs[0].losses, runs[1].losses, rtol=1e-12)
+    np.testing.assert_allclose(runs[0].g.flat["grads"], runs[1].g.flat["grads"], rtol=1e-9, atol=1e-15)
+
+
+@pytest.mark.parametrize("model", ["semgan", "gan"])
+def test_resume_is_bitwise_equal(tmp_path, model):
+    run_main("--model", model, "--steps", 20, "--out", tmp_path / "a")
+    run_main("--model", model, "--steps", 10, "--out", tmp_path / "b")
+    half = semgan.load_checkpoint(tmp_path / "b")[1]
+    semgan.main(["--resume", "--model", model, "--steps", "20", "--save-every", "5", "--log-every", "1",
+                 "--out", str(tmp_path / "b")])
+    (header, whole), (_, resumed) = (semgan.load_checkpoint(tmp_path / run) for run in "ab")
+    assert header["step"] == 20
+    assert_same_bits(whole, resumed)
+    assert (half["g.params"] != whole["g.params"]).any()
+    grids = [(tmp_path / run / "samples" / "step_000020.png").read_bytes() for run in "ab"]
+    assert grids[0] == grids[1]
+    logs = [[line.rsplit(",", 1)[0] for line in (tmp_path / run / "log.csv").read_text().splitlines()] for run in "ab"]
+    assert logs[0] == logs[1] and len(logs[0]) == 21  # all but the column of seconds
+
+
+def test_resume_drops_rows_past_the_checkpoint(tmp_path):
+    run_main("--steps", 10, "--out", tmp_path)
+    with open(tmp_path / "log.csv", "a") as log:
+        log.write("11,1,1,1,1\n12,1,")  # a run that was killed between checkpoints, in the middle of a row
+    run_main("--resume", "--steps", 12, "--out", tmp_path)
+    assert [line.split(",")[0] for line in (tmp_path / "log.csv").read_text().splitlines()] == ["step", *map(str, range(1, 13))]
+
+
+def test_latents_and_maps_depend_on_the_step_alone():
+    a, b = trainer(), trainer()
+    for step in (0, 99, 100, 250):
+        z, index = (x.copy() for x in a.inputs(step))
+        b.inputs(step + 7)
+        again = b.inputs(step)
+        np.testing.assert_array_equal(z, again[0])
+        np.testing.assert_array_equal(index, again[1])
+    assert not np.array_equal(a.inputs(0)[0], a.inputs(1)[0])
+
+
+# ---------------------------------------------------------------------------------------- other engines
+@pytest.mark.parametrize("changes", [dict(), dict(model="gan"), dict(bottleneck=True, feature_matching="paired"),
+                                     dict(feature_layers="last", discriminator_learning_rate=3e-4)], ids=str)
+def test_same_training_as_pytorch(device, changes):
+    """Ten steps in float64 from the same weights: losses, and all parameters in the end."""
+    torch = pytest.importorskip("torch")
+    from torch_step import TorchTrainer
+    ours = trainer(device, dtype=np.float64, **changes)
+    theirs = TorchTrainer(ours, torch.float64)
+    for step in range(10):
+        z, index = ours.inputs(step)
+        ours.train_step()
+        np.testing.assert_allclose(ours.losses, theirs.train_step(z, index), rtol=1e-7)
+    for i, conv in enumerate(theirs.d.convs, 1):
+        np.testing.assert_allclose(ours.d.p[f"conv{i}.w"], conv.weight.detach().permute(2, 3, 1, 0), rtol=1e-5, atol=1e-8)
+    np.testing.assert_allclose(ours.g.p["conv.w"], theirs.g.conv.weight.detach().permute(2, 3, 1, 0), rtol=1e-5, atol=1e-8)
+    for i in range(len(ours.g.strides)):
+        norm = theirs.g.deconvs[3 * i + 1]
+        mean, var = ours.g.running[f"deconv{i + 1}.gamma"]
+        np.testing.assert_allclose(mean, norm.running_mean, rtol=1e-6, atol=1e-9)
+        np.testing.assert_allclose(var, norm.running_var, rtol=1e-6)
+
+
+# ------------------------------------------------------------------------------------------------ learns
+@pytest.mark.parametrize("model", ["semgan", "gan"])
+def test_it_learns(model):
+    """A few dozen steps at side 16: the maps' class areas come close to the real ones."""
+    s = tiny(model, side=16, batch_size=16, latent=16, kernel_size=5, generator_filters=[32, 32, 16],
+             discriminator_filters=[16, 32], learning_rate=2e-3, discriminator_learning_rate=5e-4)
+    dataset = data.colored_shapes(s.side)
+    t = semgan.Trainer(kernels.load(), s, dataset)
+    z = np.random.default_rng(9).standard_normal((64, s.latent))
+    real = metrics.class_areas(dataset.maps, 4).mean(0)
+
+    def distance():  # of the mean share of each class, 0 to 1
+        maps = t.sample(z)
+        if model == "gan":
+            maps = ((maps[..., None, :].astype(int) - dataset.palette) ** 2).sum(-1).argmin(-1)
+        return abs(metrics.class_areas(maps, 4).mean(0) - real).sum() / 2 / s.side ** 2
+    before = distance()
+    for _ in range(150):
+        t.train_step()
+    after = distance()
+    assert before > 0.25 and after < 0.12, (before, after)
+    assert len(np.unique(t.sample(z), axis=0)) > 32, "the samples are all alike"
+
+
+# ---------------------------------------------------------------------------------------- kills and NaN
+def start(folder, *words):
+    command = [sys.executable, str(ROOT / "semgan.py"), *TINY_FLAGS, "--steps", "100000", "--out", str(folder), *map(str, words)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+
+
+def wait_for(path, seconds=60):
+    deadline = time.time() + seconds
+    while not path.exists():
+        assert time.time() < deadline, f"{path} did not appear"
+        time.sleep(0.005)
+
+
+@pytest.mark.slow
+def test_kill_never_leaves_a_broken_checkpoint(tmp_path):
+    """kill -9 at random moments of a run that does little but write checkpoints, then go on from what is left."""
+    rng, steps, resume = np.random.default_rng(0), [0], ()
+    for _ in range(8):
+        process = start(tmp_path, "--save-every", 1, *resume)
+        wait_for(tmp_path / "checkpoint.npz")
+        time.sleep(rng.uniform(0.5, 1.5) if resume else rng.uniform(0, 0.3))
+        process.kill()
+        process.wait()
+        header, arrays = semgan.load_checkpoint(tmp_path)
+        assert np.isfinite(arrays["g.params"]).all()
+        steps.append(header["step"])
+        resume = ("--resume",)
+    assert steps == sorted(steps) and steps[-1] > steps[1]
+
+
+@pytest.mark.parametrize("dies_in", ["savez", "fsync"])
+def test_dying_while_writing_keeps_the_old_checkpoint(tmp_path, monkeypatch, dies_in):
+    t, path = trainer(), tmp_path / "checkpoint.npz"
+    t.train_step()
+    semgan.save_checkpoint(path, t)
+    before = path.read_bytes()
+    t.train_step()
+
+    def die(file, *args, **kwargs):
+        if dies_in == "savez":
+            file.write(b"PK half a checkpoint")
+        raise KeyboardInterrupt
+    monkeypatch.setattr(np if dies_in == "savez" else os, dies_in, die)
+    with pytest.raises(KeyboardInterrupt):
+        semgan.save_checkpoint(path, t)
+    assert path.read_bytes() == before
+    monkeypatch.undo()
+    semgan.save_checkpoint(path, t)
+    assert semgan.load_checkpoint(tmp_path)[0]["step"] == 2
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupt_saves_and_leaves(tmp_path, number):
+    process = start(tmp_path, "--save-every", 1000000)
+    wait_for(tmp_path / "log.csv")
+    time.sleep(0.5)
+    assert not (tmp_path / "checkpoint.npz").exists()
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + number and "Traceback" not in err
+    step = semgan.load_checkpoint(tmp_path)[0]["step"]
+    assert f"Stopped at step {step}" in out and step > 0
+
+
+def test_nan_stops_the_run(tmp_path, monkeypatch, capsys):
+    right = semgan.Trainer.train_step
+
+    def blows_up_at_13(self):
+        right(self)
+        if self.step == 13:
+            self.losses[0] = np.nan
+    monkeypatch.setattr(semgan.Trainer, "train_step", blows_up_at_13)
+    with pytest.raises(SystemExit) as stop:
+        run_main("--out", tmp_path)
+    message = str(stop.value)
+    assert "step 13" in message and "step 10" in message and "--learning-rate" in message
+    assert semgan.load_checkpoint(tmp_path)[0]["step"] == 10
+
+
+def test_a_learning_rate_that_explodes(tmp_path):
+    """The real thing: whatever turns infinite first, loss or parameter, no bad checkpoint is written."""
+    with pytest.raises(SystemExit) as stop:
+        run_main("--learning-rate", 1e30, "--discriminator-learning-rate", 1e30, "--out", tmp_path)
+    assert "finite" in str(stop.value)
+    if (tmp_path / "checkpoint.npz").exists():
+        assert all(np.isfinite(a).all() for a in semgan.load_checkpoint(tmp_path)[1].values())
