@@ -1,0 +1,204 @@
+"""Every operation against formulas written out in plain loops or float64 NumPy, over odd shapes."""
+import itertools
+
+import numpy as np
+import pytest
+
+import kernels
+from kernels import numpy_ops
+
+# (input height, width), kernel, stride, padding: odd, prime, non-square, one pixel, kernels larger than the map.
+CONV_SHAPES = [((1, 1), (1, 1), 1, 0), ((1, 1), (3, 3), 1, 1), ((7, 5), (1, 1), 2, 0), ((5, 7), (3, 3), 1, 1), ((16, 15), (3, 3), 2, 1),
+               ((15, 16), (3, 3), 2, 1), ((8, 8), (5, 5), 2, 2), ((13, 8), (1, 7), 1, (0, 3)), ((8, 13), (7, 1), (2, 1), (3, 0)),
+               ((4, 6), (11, 11), 2, 5), ((9, 9), (11, 11), 1, 5), ((17, 3), (5, 2), (3, 2), (2, 1)), ((6, 6), (2, 2), 3, 0),
+               ((3, 19), (3, 4), (1, 3), (2, 0)), ((2, 2), (5, 5), 3, 2), ((7, 7), (1, 1), 3, 2), ((5, 5), (4, 4), (2, 3), 0)]
+CHANNELS = [(1, 1, 1), (2, 3, 5), (3, 2, 17), (1, 18, 4)]  # batch, Cin, Cout
+
+
+def naive_pairs(x_shape, kernel, stride, pad):
+    """All (y, x) of the input, (oy, ox) of the output and (ky, kx) that meet: the definition of a convolution."""
+    (sy, sx), (py, px) = numpy_ops.pair(stride), numpy_ops.pair(pad)
+    out = [(n + 2 * p - k) // s + 1 for n, p, k, s in zip(x_shape, (py, px), kernel, (sy, sx))]
+    for oy, ox, ky, kx in itertools.product(*map(range, (*out, *kernel))):
+        y, x = oy * sy + ky - py, ox * sx + kx - px
+        if 0 <= y < x_shape[0] and 0 <= x < x_shape[1]:
+            yield y, x, oy, ox, ky, kx
+
+
+@pytest.mark.parametrize("dtype, tolerance", [(np.float64, 1e-12), (np.float32, 1e-5)])
+@pytest.mark.parametrize("channels", CHANNELS, ids=str)
+@pytest.mark.parametrize("shape", CONV_SHAPES, ids=str)
+def test_convolution_and_its_gradients(device, shape, channels, dtype, tolerance):
+    (size, kernel, stride, pad), (b, cin, cout) = shape, channels
+    ops, rng = kernels.load(device, dtype), np.random.default_rng(0)
+    x, w = rng.standard_normal((b, *size, cin)), rng.standard_normal((*kernel, cin, cout))
+    y = np.zeros(numpy_ops.conv_shape(x.shape, w.shape, stride, pad))
+    dy, dx, dw = rng.standard_normal(y.shape), np.zeros_like(x), np.zeros_like(w)
+    for iy, ix, oy, ox, ky, kx in naive_pairs(size, kernel, stride, pad):
+        y[:, oy, ox] += x[:, iy, ix] @ w[ky, kx]
+        dx[:, iy, ix] += dy[:, oy, ox] @ w[ky, kx].T
+        dw[ky, kx] += x[:, iy, ix].T @ dy[:, oy, ox]
+    xd, wd, dyd = (ops.asarray(a) for a in (x, w, dy))
+    for found, expected in ((ops.conv(xd, wd, stride, pad), y), (ops.conv_input_grad(dyd, wd, x.shape, stride, pad), dx),
+                            (ops.conv_weight_grad(xd, dyd, w.shape, stride, pad), dw)):
+        assert found.dtype == dtype
+        np.testing.assert_allclose(ops.asnumpy(found), expected, rtol=0, atol=tolerance * max(1, abs(expected).max()))
+
+
+@pytest.mark.parametrize("shape", CONV_SHAPES, ids=str)
+def test_input_gradient_is_the_adjoint(device, shape):
+    """<conv(x), dy> = <x, conv_input_grad(dy)> = <w, conv_weight_grad(x, dy)>, with no formula at all."""
+    (size, kernel, stride, pad), ops, rng = shape, kernels.load(device, np.float64), np.random.default_rng(1)
+    x, w = rng.standard_normal((2, *size, 3)), rng.standard_normal((*kernel, 3, 20))
+    y = ops.conv(x, w, stride, pad)
+    dy = rng.standard_normal(y.shape)
+    expected = (y * dy).sum()
+    assert abs(expected) > 1e-3
+    assert (x * ops.conv_input_grad(dy, w, x.shape, stride, pad)).sum() == pytest.approx(expected, rel=1e-10)
+    assert (w * ops.conv_weight_grad(x, dy, w.shape, stride, pad)).sum() == pytest.approx(expected, rel=1e-10)
+
+
+def test_blocks_and_lanes_do_not_change_the_result(monkeypatch):
+    """Large enough for several blocks in several lanes, against one block in one lane."""
+    rng = np.random.default_rng(2)
+    x, w = rng.standard_normal((7, 32, 30, 16)), rng.standard_normal((5, 5, 16, 24))
+    results = []
+    for lanes, block in ((1, 1 << 40), (3, 1 << 16)):
+        monkeypatch.setattr(numpy_ops, "BLOCK_BYTES", block)
+        ops = numpy_ops.NumpyOps(np.float64, lanes)
+        y = ops.conv(x, w, 2, 2)
+        results.append((y, ops.conv_input_grad(y, w, x.shape, 2, 2), ops.conv_weight_grad(x, y, w.shape, 2, 2),
+                        ops.batch_norm(x, np.ones(16), np.zeros(16), np.zeros(16), np.ones(16))[0], ops.softmax(x)))
+    for a, b in zip(*results):
+        np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-10)
+
+
+def test_an_error_in_a_lane_reaches_the_caller():
+    ops = numpy_ops.NumpyOps(np.float32, 2)
+    def body(lane, block):
+        if lane == 1:
+            raise RuntimeError("in lane 1")
+    with pytest.raises(RuntimeError, match="in lane 1"):
+        ops._blocks(body, 8, 1 << 20)
+    ops._blocks(lambda lane, block: None, 8, 1 << 20)  # and the lanes still work
+
+
+@pytest.mark.parametrize("operation, args, message", [
+    ("conv", [(1, 4, 4, 3), (3, 3, 2, 5)], "3 channels"), ("conv", [(1, 2, 2, 3), (5, 5, 3, 5)], "does not fit"),
+    ("conv_input_grad", [(1, 2, 2, 5), (3, 3, 3, 5)], "dy is"), ("conv_weight_grad", [(1, 4, 4, 3), (1, 9, 9, 5)], "dy is")])
+def test_wrong_shapes_are_refused(device, operation, args, message):
+    ops = kernels.load(device)
+    arrays = [ops.asarray(np.zeros(shape)) for shape in args]
+    extra = {"conv": (), "conv_input_grad": ((1, 9, 9, 3),), "conv_weight_grad": ((3, 3, 3, 5),)}[operation]
+    with pytest.raises(ValueError, match=message):
+        getattr(ops, operation)(*arrays, *extra)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1, 1), (3, 5, 7, 4), (2, 1, 13, 22)])
+def test_batch_norm(device, shape):
+    ops, rng = kernels.load(device, np.float64), np.random.default_rng(0)
+    x = 1e4 + rng.standard_normal(shape)  # a mean far above the deviation: E[x^2] - E[x]^2 loses 8 digits here
+    gamma, beta = rng.standard_normal((2, shape[-1]))
+    running_mean, running_var = np.full(shape[-1], 3.0), np.full(shape[-1], 2.0)
+    y, mean, var = ops.batch_norm(x, gamma, beta, running_mean, running_var, 0.1, 1e-5, "relu")
+    expected_mean, expected_var, n = x.mean((0, 1, 2)), x.var((0, 1, 2)), x[..., 0].size
+    np.testing.assert_allclose(mean, expected_mean, rtol=1e-14)
+    np.testing.assert_allclose(var, expected_var, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(y, np.maximum(gamma * (x - expected_mean) / np.sqrt(expected_var + 1e-5) + beta, 0), atol=1e-7)
+    np.testing.assert_allclose(running_mean, 0.9 * 3 + 0.1 * expected_mean)
+    np.testing.assert_allclose(running_var, 0.9 * 2 + 0.1 * expected_var * n / max(1, n - 1))
+    same = ops.batch_norm_inference(x, gamma, beta, mean, var, 1e-5, "relu")
+    np.testing.assert_allclose(same, y, atol=1e-9)
+
+
+def test_softmax_is_stable(device):
+    ops = kernels.load(device, np.float64)
+    p = ops.softmax(np.array([[[[1e4, 1e4 - 1, -1e4], [0, 0, 0]]]]), np.array([0.0, 0.0, np.log(2)]))
+    np.testing.assert_allclose(p[0, 0], [[1 / (1 + np.exp(-1)), np.exp(-1) / (1 + np.exp(-1)), 0], [0.25, 0.25, 0.5]])
+
+
+def test_bce_is_stable(device):
+    """Any logit; against the definition where that can be computed."""
+    ops = kernels.load(device, np.float64)
+    z, t = np.array([-3.0, 0.5, 2.0]).reshape(3, 1, 1, 1), np.array([1.0, 0.0, 1.0]).reshape(3, 1, 1, 1)
+    sigmoid = 1 / (1 + np.exp(-z))
+    loss, dz = ops.bce_with_logits(z, t)
+    assert loss[0] == pytest.approx(-np.mean(t * np.log(sigmoid) + (1 - t) * np.log(1 - sigmoid)))
+    np.testing.assert_allclose(dz, (sigmoid - t) / 3)
+    loss, dz = ops.bce_with_logits(np.array([-2000.0, 2000.0]).reshape(2, 1, 1, 1), np.array([1.0, 0.0]).reshape(2, 1, 1, 1))
+    assert loss[0] == 2000
+    np.testing.assert_allclose(dz.ravel(), [-0.5, 0.5])
+
+
+def test_feature_matching(device):
+    ops, rng = kernels.load(device, np.float64), np.random.default_rng(0)
+    real, fake = rng.standard_normal((2, 4, 3, 5, 2))
+    assert ops.feature_matching(real, fake, "mean")[0][0] == pytest.approx(((real.mean(0) - fake.mean(0)) ** 2).mean())
+    assert ops.feature_matching(real, fake, "paired")[0][0] == pytest.approx(abs(real - fake).mean())
+    with pytest.raises(ValueError, match="'mean' or 'paired'"):
+        ops.feature_matching(real, fake, "median")
+
+
+def test_gather(device):
+    ops, rng = kernels.load(device), np.random.default_rng(0)
+    labels, index = rng.integers(0, 5, (6, 3, 4)).astype(np.uint8), np.array([5, 0, 5])
+    for table in (np.eye(5, dtype=np.float32), rng.standard_normal((5, 3)).astype(np.float32)):
+        y = ops.gather(labels, index, table)
+        for b, h, w in np.ndindex(3, 3, 4):
+            np.testing.assert_array_equal(y[b, h, w], table[labels[index[b], h, w]])
+
+
+def test_adam(device):
+    """Three updates against the algorithm of Kingma and Ba, one number at a time."""
+    ops, rng = kernels.load(device, np.float64), np.random.default_rng(0)
+    p, m, v, step = rng.standard_normal(300), np.zeros(300), np.zeros(300), np.zeros(1)
+    q, qm, qv = p.copy(), 0, 0
+    for t in range(1, 4):
+        g = rng.standard_normal(300)
+        ops.adam(p, g, m, v, step, np.array([0.01]), 0.5, 0.999, 1e-8)
+        qm, qv = 0.5 * qm + 0.5 * g, 0.999 * qv + 0.001 * g ** 2
+        q -= 0.01 * (qm / (1 - 0.5 ** t)) / (np.sqrt(qv / (1 - 0.999 ** t)) + 1e-8)
+    assert step[0] == 3
+    np.testing.assert_allclose(p, q, rtol=1e-12)
+
+
+def test_fused_forms_are_their_parts(device):
+    ops, rng = kernels.load(device, np.float64), np.random.default_rng(0)
+    x, w, bias = rng.standard_normal((2, 6, 5, 3)), rng.standard_normal((3, 3, 3, 4)), rng.standard_normal(4)
+    for activation in (None, "relu", "leaky_relu", "tanh"):
+        fused = ops.conv(x, w, 2, 1, bias, activation)
+        np.testing.assert_allclose(fused, ops.bias_activation(ops.conv(x, w, 2, 1), bias, activation), rtol=1e-12)
+    with pytest.raises(ValueError, match="expected None, 'relu'"):
+        ops.conv(x, w, 1, 1, bias, "gelu")
+
+
+def test_arena_gives_the_same_addresses_again():
+    ops = kernels.load("numpy")
+    seen = []
+    for _ in range(3):
+        with ops.arena:
+            a, b = ops.empty(3, 4), ops.empty(5)
+            seen.append((a.ctypes.data, b.ctypes.data))
+            assert a.dtype == np.float32 and a.ctypes.data != b.ctypes.data
+    assert len(set(seen)) == 1
+    outside = ops.empty(3, 4)
+    assert outside.ctypes.data not in seen[0]
+    with ops.arena:  # another sequence: larger
+        assert ops.empty(100, 100).shape == (100, 100)
+
+
+def test_parameters_start_at_multiples_of_256_bytes():
+    import semgan
+    ops = kernels.load("numpy")
+    net = semgan.Network(ops, {"a.w": (3, 3, 2, 5), "a.b": (5,), "b.w": (1, 1, 7, 3)}, "glorot", np.random.default_rng(0))
+    start = net.flat["params"].ctypes.data
+    assert [(p.ctypes.data - start) % 256 for p in net.p.values()] == [0, 0, 0]
+    net.p["a.b"][:] = 7
+    assert (net.flat["params"] == 7).sum() == 5
+
+
+@pytest.mark.parametrize("args, message", [(("cuda",), "device 'cuda'"), (("numpy", np.float32, "bf16"), "precision 'bf16'"),
+                                           (("numpy", np.float16), "dtype float16")])
+def test_load_refuses_what_cannot_be_had(args, message):
+    with pytest.raises(kernels.DeviceError, match=message):
+        kernels.load(*args)
