@@ -1,0 +1,255 @@
+"""The command line as a person uses it: the commands, the files they leave, and one clear line for every mistake."""
+import json
+import os
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import ROOT, TINY_FLAGS
+from PIL import Image
+
+import data
+import semgan
+
+
+def call(*words, cwd=None):
+    """(exit code, stdout, stderr) of `python semgan.py ...` in a process of its own."""
+    environment = os.environ | {"COLUMNS": "80"}
+    done = subprocess.run([sys.executable, str(ROOT / "semgan.py"), *map(str, words)], capture_output=True, text=True, cwd=cwd,
+                          env=environment, timeout=120)
+    return done.returncode, done.stdout, done.stderr
+
+
+def fails(capsys, *words, code=2):
+    """The one line that main() prints for bad input, in this process."""
+    with pytest.raises(SystemExit) as stop:
+        semgan.main([str(w) for w in words])
+    out, err = capsys.readouterr()
+    assert stop.value.code == code, (stop.value, err)
+    assert "Traceback" not in err
+    return err.strip().splitlines()[-1]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A finished tiny run."""
+    folder = tmp_path_factory.mktemp("runs") / "tiny"
+    semgan.main([*TINY_FLAGS, "--steps", "10", "--save-every", "5", "--out", str(folder)])
+    return folder
+
+
+def test_train_in_a_new_process(tmp_path):
+    code, out, err = call("--dataset", "shapes", *TINY_FLAGS, "--save-every", "10", cwd=tmp_path)
+    assert code == 0, err
+    folder = tmp_path / "runs" / "shapes-semgan"
+    assert sorted(p.name for p in folder.iterdir()) == ["checkpoint.npz", "curves.png", "log.csv", "samples", "settings.json"]
+    assert [p.name for p in sorted((folder / "samples").iterdir())] == ["step_000010.png", "step_000020.png"]
+    assert json.loads((folder / "settings.json").read_text())["kernel_size"] == 3
+    rows = (folder / "log.csv").read_text().splitlines()
+    assert rows[0] == "step,loss_d,features_1,features_2,seconds" and len(rows) == 3
+    assert "kernel size                  3                        flag" in out
+    assert "beta1                        0.5                      default" in out
+    assert "NumPy on" in out and "preset small" in out and "will take about" in out
+    assert "real maps" in out and max(map(len, out.splitlines())) <= 80 + len(str(folder)) * 2
+
+
+def test_sample_grid_shows_sixteen_maps(run):
+    grid = Image.open(run / "samples" / "step_000010.png")
+    zoom = 64 // 9
+    assert grid.size == ((16 * 9 - 1) * zoom, 8 * zoom)
+
+
+def test_sample(run, tmp_path, capsys):
+    semgan.main(["sample", str(run), "--count", "5", "--seed", "3", "--out", str(tmp_path)])
+    maps = [Image.open(tmp_path / f"map_{i:05d}.png") for i in range(5)]
+    palette = data.colored_shapes(8).palette
+    for image in maps:
+        assert image.mode == "P" and image.size == (8, 8) and np.asarray(image).max() < 4
+        np.testing.assert_array_equal(np.reshape(image.getpalette()[:12], (4, 3)), palette)
+    again = data.load_maps(tmp_path, 8, classes=4) if not (tmp_path / "grid.png").unlink() else None
+    assert len(again.maps) == 5, "samples are label maps that the program reads back"
+    first = [np.asarray(m) for m in maps]
+    semgan.main(["sample", str(run), "--count", "5", "--seed", "3"])
+    for i, m in enumerate(first):
+        np.testing.assert_array_equal(np.asarray(Image.open(run / "generated" / f"map_{i:05d}.png")), m)
+    assert "5 maps and grid.png" in capsys.readouterr().out
+
+
+def test_sample_of_the_baseline_is_rgb(tmp_path):
+    semgan.main(["--model", "gan", *TINY_FLAGS, "--steps", "3", "--out", str(tmp_path / "run")])
+    semgan.main(["sample", str(tmp_path / "run"), "--count", "2"])
+    assert Image.open(tmp_path / "run" / "generated" / "map_00001.png").mode == "RGB"
+
+
+def test_interpolate(run, tmp_path):
+    semgan.main(["interpolate", str(run), "--keys", "3", "--frames", "4", "--out", str(tmp_path)])
+    assert Image.open(tmp_path / "interpolation.gif").n_frames > 1
+    assert Image.open(tmp_path / "interpolation.png").width > 100
+
+
+def test_slerp_stays_on_the_sphere():
+    a, b = np.random.default_rng(0).standard_normal((2, 50))
+    b *= np.linalg.norm(a) / np.linalg.norm(b)
+    walk = semgan.slerp(a, b, 8)
+    np.testing.assert_allclose(np.linalg.norm(walk, axis=1), np.linalg.norm(a))
+    np.testing.assert_allclose(walk[0], a)
+
+
+def test_doctor():
+    code, out, _ = call("doctor")
+    assert code == 0 and "numpy" in out and "will use" in out and "GPU" in out
+
+
+def test_doctor_names_two_cupy_packages(monkeypatch, capsys):
+    from importlib import metadata
+    class Two:
+        def __init__(self, name):
+            self.metadata = {"Name": name}
+    monkeypatch.setattr(metadata, "distributions", lambda: [Two("cupy-cuda12x"), Two("cupy-cuda13x")])
+    monkeypatch.setattr(metadata, "version", lambda name: "13.0")
+    assert "cupy-cuda12x and cupy-cuda13x break each other" in fails(capsys, "doctor")
+
+
+def test_help_reads_well():
+    for words in (["--help"], ["sample", "--help"], ["interpolate", "--help"], ["doctor", "--help"]):
+        code, out, _ = call(*words)
+        assert code == 0 and max(map(len, out.splitlines())) <= 80
+    _, out, _ = call("--help")
+    assert all("--" + name.replace("_", "-") in out for name in semgan.SETTINGS)
+
+
+def test_presets_are_what_they_promise():
+    full, paper, small = (semgan.resolve("shapes", preset)[0] for preset in ("full", "paper", "small"))
+    assert (full.side, full.kernel_size, full.latent, full.learning_rate, full.steps, full.batch_size) == (64, 11, 100, 1e-4, 50_000, 32)
+    assert paper.bottleneck and not full.bottleneck and small.side == 32
+    assert {k for k, v in vars(paper).items() if v != getattr(full, k)} == {"preset", "bottleneck"}
+    scenes = semgan.resolve("somewhere.zip", "paper")[0]
+    assert (scenes.side, scenes.latent, scenes.kernel_size, scenes.learning_rate) == (128, 128, 7, 2e-4)
+
+
+def test_paper_networks_have_the_papers_shapes():
+    """Figure 1 at 128x128: dense 32768, then 256, 128, 64 at sides 32, 64, 128, K, K."""
+    import kernels
+    s = semgan.resolve("somewhere.zip", "paper", kernel_size=3)[0]
+    g = semgan.Generator(kernels.load(), s, 22, np.random.default_rng(0))
+    assert g.p["dense.b"].shape == (32768,) and g.base == 16 and g.strides == [2, 2, 2, 1]
+    assert [g.p[f"deconv{i}.gamma"].shape for i in range(1, 5)] == [(256,), (128,), (64,), (22,)]
+    assert g.p["conv.w"].shape == (3, 3, 22, 22)
+    maps, saved = g.forward(np.zeros((1, 128), np.float32))
+    assert maps.shape == (1, 128, 128, 22) and [y.shape[1] for _, _, y, _, _ in saved[1:-1]] == [32, 64, 128, 128]
+    np.testing.assert_allclose(maps.sum(-1), 1, rtol=1e-5)
+
+
+# ------------------------------------------------------------------------------------------- mistakes
+@pytest.mark.parametrize("flags, message", [
+    (["--kernel-size", "4"], "--kernel-size 4: expected an odd number"),
+    (["--side", "30"], "--side 30: expected a multiple of 8"),
+    (["--side", "-8"], "--side -8"),
+    (["--steps", "0"], "--steps 0"),
+    (["--batch-size", "0"], "--batch-size 0"),
+    (["--learning-rate", "0"], "--learning-rate 0.0"),
+    (["--learning-rate", "nan"], "--learning-rate nan"),
+    (["--beta1", "1"], "--beta1 1.0"),
+    (["--seed", "-1"], "--seed -1"),
+    (["--generator-filters", "8", "0"], "--generator-filters"),
+    (["--dataset", "no/such/folder"], "no such folder"),
+    (["--dataset", "shapes", "--precision", "bf16"], "invalid choice"),
+    (["--no-such-flag"], "unrecognized arguments: --no-such-flag"),
+    (["--kernel-size", "big"], "invalid int value"),
+    (["--model", "vae"], "invalid choice"),
+    (["--save-every", "0"], "expected 1 or more"),
+])
+def test_wrong_flags(flags, message, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert message in fails(capsys, "--preset", "small", "--out", out, *flags)
+    assert not out.exists(), "nothing half-written"
+
+
+def test_bad_maps_leave_nothing(tmp_path, capsys):
+    (tmp_path / "maps").mkdir()
+    (tmp_path / "maps" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n half")
+    line = fails(capsys, "--dataset", tmp_path / "maps", "--out", tmp_path / "run")
+    assert "broken.png" in line and not (tmp_path / "run").exists()
+
+
+def test_unwritable_output(tmp_path, capsys):
+    (tmp_path / "file").write_text("in the way")
+    assert "cannot write there" in fails(capsys, *TINY_FLAGS, "--out", tmp_path / "file" / "run")
+    assert "cannot write there" in fails(capsys, *TINY_FLAGS, "--out", tmp_path / "file")
+
+
+def test_a_run_is_never_overwritten(run, capsys):
+    before = (run / "checkpoint.npz").read_bytes()
+    assert "already holds a run" in fails(capsys, *TINY_FLAGS, "--out", run)
+    assert (run / "checkpoint.npz").read_bytes() == before
+
+
+@pytest.mark.parametrize("flags, message", [
+    (["--kernel-size", "5"], "--kernel-size 5: .* was started with 3"),
+    (["--model", "gan"], "--model gan: .* was started with semgan"),
+    (["--preset", "paper"], "--preset paper: .* was started with small"),
+    (["--dataset", "other"], "--dataset other"),
+])
+def test_resume_with_other_settings(run, flags, message, capsys):
+    import re
+    assert re.search(message, fails(capsys, "--resume", "--out", run, *flags))
+
+
+def test_resume_without_a_run(tmp_path, capsys):
+    assert "no such checkpoint" in fails(capsys, "--resume", "--out", tmp_path)
+
+
+class Evil:
+    def __reduce__(self):
+        return os.system, ("touch evil_was_here",)
+
+
+def damage(kind, path):
+    content = path.read_bytes()
+    with np.load(path) as file:
+        arrays = dict(file)
+    header = json.loads(str(arrays["header"]))
+    if kind == "truncated":
+        path.write_bytes(content[:len(content) // 2])
+    elif kind == "empty":
+        path.write_bytes(b"")
+    elif kind == "a flipped bit":
+        path.write_bytes(content[:5000] + bytes([content[5000] ^ 1]) + content[5001:])
+    elif kind == "text":
+        path.write_text("not a checkpoint")
+    elif kind == "a pickle":
+        path.write_bytes(pickle.dumps(Evil()))
+    else:
+        if kind == "another model":
+            arrays["g.params"] = np.zeros(7, np.float32)
+        elif kind == "a missing array":
+            del arrays["d.m"]
+        elif kind == "a pickled array":
+            arrays["g.params"] = np.array([Evil()], object)
+        elif kind == "another version":
+            header["format"] = 99
+        elif kind == "other settings":
+            header["settings"]["generator_filters"] = [7, 7, 7]
+        elif kind == "no header":
+            del arrays["header"]
+        if "header" in arrays:
+            arrays["header"] = json.dumps(header)
+        np.savez(path, **arrays)
+
+
+@pytest.mark.parametrize("kind", ["truncated", "empty", "a flipped bit", "text", "a pickle", "another model", "a missing array",
+                                  "a pickled array", "another version", "other settings", "no header"])
+def test_damaged_checkpoints(run, tmp_path, kind, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "checkpoint.npz"
+    path.write_bytes((run / "checkpoint.npz").read_bytes())
+    damage(kind, path)
+    damaged = path.read_bytes()
+    line = fails(capsys, "--resume", "--steps", "12", "--out", tmp_path)
+    assert "checkpoint" in line and str(tmp_path) in line
+    if kind != "a missing array":
+        assert "checkpoint" in fails(capsys, "sample", tmp_path)
+    assert not (tmp_path / "evil_was_here").exists() and path.read_bytes() == damaged
+    assert not (tmp_path / "settings.json").exists(), "nothing half-written"
