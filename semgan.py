@@ -432,6 +432,7 @@ def train(args):
         raise InputError(f"{run}: cannot write there ({error.strerror})") from None
     print_settings(s, origin, run, dataset)
 
+    np.seterr(all="ignore")  # the loop looks for numbers that are not finite itself
     stop = []
     for name in signal.SIGINT, signal.SIGTERM:  # finish the step, save, leave; a second signal ends at once
         signal.signal(name, lambda number, _: (stop.append(number), signal.signal(number, signal.SIG_DFL)))

@@ -66,42 +66,51 @@ def conv_shape(x_shape, w_shape, stride, pad):
 
 
 # ------------------------------------------------------------------------------- inside a convolution
-def _unfold_x(x, kw, stride, before, rows, out_w):
-    """Unfold along x only: (B, H, W, C) -> (sy, rows, B, out_w, kw * C), zero-padded by `before` = (top, left).
+def _unfold_x(x, kw, stride, left, out_w):
+    """Unfold along x only: (B, H, W, C) -> (sy, ceil(H / sy), B, out_w, kw * C), with `left` zeros before each row.
 
-    Row h of the padded image stands at [h % sy, h // sy]. So the window rows that one kernel row needs for all output
-    rows are a plain slice, and no pixel is copied kh times as im2col does (Cho and Brand 2017, "MEC"). In NHWC each
-    window row is one contiguous run of kw * C numbers. A negative `before` crops.
+    Row h stands at [h % sy, h // sy]. So the window rows that one kernel row needs for all output rows are a plain slice,
+    and no pixel is copied kh times as im2col does (Cho and Brand 2017, "MEC"). In NHWC each window row is one contiguous
+    run of kw * C numbers. A negative `left` crops.
     """
     (sy, sx), (b, h, w, c) = stride, x.shape
-    padded = np.zeros((b, rows * sy, (out_w - 1) * sx + kw, c), x.dtype)
-    source, target = [slice(None)], [slice(None)]
-    for size, room, shift in zip((h, w), padded.shape[1:3], before):
-        start, stop = max(0, -shift), min(size, room - shift)
-        source.append(slice(start, max(start, stop)))
-        target.append(slice(start + shift, max(start, stop) + shift))
-    padded[tuple(target)] = x[tuple(source)]
+    padded = np.zeros((b, -(-h // sy) * sy, (out_w - 1) * sx + kw, c), x.dtype)
+    start, stop = max(0, -left), min(w, padded.shape[2] - left)
+    if start < stop:
+        padded[:, :h, start + left:stop + left] = x[:, :, start:stop]
     image, row, pixel, item = padded.strides
-    return np.ascontiguousarray(as_strided(padded, (sy, rows, b, out_w, kw * c), (row, sy * row, image, sx * pixel, item)))
+    shape = (sy, padded.shape[1] // sy, b, out_w, kw * c)
+    return np.ascontiguousarray(as_strided(padded, shape, (row, sy * row, image, sx * pixel, item)))
 
 
-def _window_rows(rows, n):
-    """rows (Ho + n - 1, B, Wo, K) -> a view (n, Ho B Wo, K): the n runs of Ho rows that start at row 0, 1, ..., n - 1."""
-    r, b, width, k = rows.shape
-    return as_strided(rows, (n, (r - n + 1) * b * width, k), (rows.strides[0], *rows.strides[2:]))
+def _row_taps(kh, sy, pad, h, out_h):
+    """For each kernel row ky: (parity, rows, outputs), the slices of unfolded rows and output rows that meet in it.
+
+    Output row oy meets row oy sy + ky - pad. Rows outside the map are zero, so they are left out.
+    """
+    for ky in range(kh):
+        shift, parity = divmod(ky - pad, sy)
+        first, last = max(0, -shift), max(0, -shift, min(out_h, len(range(parity, h, sy)) - shift))
+        yield parity, slice(first + shift, last + shift), slice(first, last)
 
 
-def _correlate_rows(rows, w):
-    """Sum over i of rows[i:i + Ho] @ w[i]: rows (Ho + n - 1, B, Wo, K), w (n, K, N) -> (Ho, B, Wo, N)."""
-    (r, b, width, k), (n, _, cout) = rows.shape, w.shape
-    ho = r - n + 1
+def _correlate_rows(rows, taps, w, out_h):
+    """Sum over kernel rows of rows @ w[ky]: rows from _unfold_x, taps from _row_taps, w (kh, K, N) -> (out_h, B, Wo, N)."""
+    (_, _, b, width, k), (kh, _, cout) = rows.shape, w.shape
+    total = np.zeros((out_h, b, width, cout), rows.dtype)
     if w.size == 0:  # no tap reaches these outputs
-        return np.zeros((ho, b, width, cout), rows.dtype)
+        return total
     if cout > FEW_CHANNELS:
-        return np.matmul(_window_rows(rows, n), w).sum(0).reshape(ho, b, width, cout)
-    # Few columns make a slow matrix product: put all w[i] side by side, then add up the results, shifted.
-    wide = (rows.reshape(-1, k) @ w.transpose(1, 0, 2).reshape(k, -1)).reshape(r, b, width, n, cout)
-    return sum(wide[i:i + ho, :, :, i] for i in range(n))
+        product = np.empty((out_h * b * width, cout), rows.dtype)
+        for (parity, window, outputs), w_row in zip(taps, w):
+            part = product[:(outputs.stop - outputs.start) * b * width]
+            np.matmul(rows[parity, window].reshape(-1, k), w_row, out=part)
+            total[outputs] += part.reshape(-1, b, width, cout)
+    else:  # few columns make a slow matrix product: put all w[ky] side by side, then add up the results, shifted
+        wide = (rows.reshape(-1, k) @ w.transpose(1, 0, 2).reshape(k, -1)).reshape(*rows.shape[:-1], kh, cout)
+        for ky, (parity, window, outputs) in enumerate(taps):
+            total[outputs] += wide[parity, window, :, :, ky]
+    return total
 
 
 def _phases(stride, pad, kernel, size):
@@ -159,6 +168,7 @@ class NumpyOps:
             raise errors[0]
 
     def _work(self):
+        np.seterr(all="ignore")  # infinities and NaN are the caller's to find; NumPy's settings are per thread
         while True:
             run, lane = self.tasks.get()
             try:
@@ -171,12 +181,13 @@ class NumpyOps:
         """y[b, oy, ox] = act(sum over ky, kx of x[b, oy sy + ky - py, ox sx + kx - px] @ w[ky, kx] + bias)."""
         shape, stride, pad = conv_shape(x.shape, w.shape, stride, pad), pair(stride), pair(pad)
         y = self.empty(*shape) if out is None else out  # (B, Ho, Wo, Cout)
-        (kh, kw, cin, cout), (_, ho, wo, _), sy = w.shape, shape, stride[0]
+        (kh, kw, cin, cout), (_, ho, wo, _) = w.shape, shape
         w = w.reshape(kh, kw * cin, cout)
 
+        taps = list(_row_taps(kh, stride[0], pad[0], x.shape[1], ho))
+
         def block(_, maps):
-            rows = _unfold_x(x[maps], kw, stride, pad, ho + (kh - 1) // sy, wo)
-            total = sum(_correlate_rows(rows[r, :ho + len(w[r::sy]) - 1], w[r::sy]) for r in range(min(sy, kh)))
+            total = _correlate_rows(_unfold_x(x[maps], kw, stride, pad[1], wo), taps, w, ho)
             y[maps] = self._activate(total, bias, activation).transpose(1, 0, 2, 3)
         self._blocks(block, len(x), ho * wo * kw * cin * self.dtype.itemsize)
         return y
@@ -195,16 +206,14 @@ class NumpyOps:
         y_phases, x_phases = _phases(sy, py, kh, x_shape[1]), _phases(sx, px, kw, x_shape[2])
         flipped = [[np.ascontiguousarray(w[y_taps, x_taps][::-1, ::-1].transpose(0, 1, 3, 2)) for x_taps, _, _ in x_phases]
                    for y_taps, _, _ in y_phases]  # [ry][rx] (n, m, Cout, Cin)
-        top = max(before for _, before, _ in y_phases)
-        room = max(top - before + out_h + len(taps) - 1 for (_, before, out_h), (taps, *_) in zip(y_phases, flipped))
 
         def block(_, maps):
             for rx, (_, left, out_w) in enumerate(x_phases):
-                rows = _unfold_x(dy[maps], flipped[0][rx].shape[1], (1, 1), (top, left), room, out_w)[0]
-                for ry, (_, before, out_h) in enumerate(y_phases):
-                    taps = flipped[ry][rx]
-                    start = top - before
-                    total = _correlate_rows(rows[start:start + out_h + len(taps) - 1], taps.reshape(len(taps), rows.shape[3], cin))
+                rows = _unfold_x(dy[maps], flipped[0][rx].shape[1], (1, 1), left, out_w)
+                for ry, (_, top, out_h) in enumerate(y_phases):
+                    w_phase = flipped[ry][rx]
+                    taps = _row_taps(len(w_phase), 1, top, dy.shape[1], out_h)
+                    total = _correlate_rows(rows, taps, w_phase.reshape(len(w_phase), rows.shape[-1], cin), out_h)
                     dx[maps, ry::sy, rx::sx] = self._activate(total, bias, activation).transpose(1, 0, 2, 3)
         self._blocks(block, len(dy), dy[0].size * -(-kw // sx) * self.dtype.itemsize)
         return dx
@@ -215,15 +224,15 @@ class NumpyOps:
         if tuple(dy.shape) != conv_shape(x.shape, w_shape, stride, pad):
             raise ValueError(f"conv_weight_grad: dy is {tuple(dy.shape)}, but x and w give "
                              f"{conv_shape(x.shape, w_shape, stride, pad)}")
-        dw, sy = self.empty(*w_shape) if out is None else out, stride[0]
+        dw = self.empty(*w_shape) if out is None else out
         parts = np.zeros((min(self.lanes, b), kh, kw * cin, cout), self.dtype)  # one sum a lane
+        taps = list(_row_taps(kh, stride[0], pad[0], x.shape[1], ho))
 
         def block(lane, maps):
-            rows = _unfold_x(x[maps], kw, stride, pad, ho + (kh - 1) // sy, wo)
-            dy_rows = dy[maps].transpose(1, 0, 2, 3).reshape(-1, cout)  # (Ho b Wo, Cout)
-            for r in range(min(sy, kh)):
-                n = len(range(r, kh, sy))
-                parts[lane, r::sy] += np.matmul(_window_rows(rows[r, :ho + n - 1], n).transpose(0, 2, 1), dy_rows)
+            rows = _unfold_x(x[maps], kw, stride, pad[1], wo)
+            dy_rows = np.ascontiguousarray(dy[maps].transpose(1, 0, 2, 3))  # (Ho, b, Wo, Cout)
+            for part, (parity, window, outputs) in zip(parts[lane], taps):
+                part += rows[parity, window].reshape(-1, kw * cin).T @ dy_rows[outputs].reshape(-1, cout)
         self._blocks(block, b, ho * wo * kw * cin * self.dtype.itemsize)
         np.sum(parts, axis=0, out=dw.reshape(kh, kw * cin, cout))
         return dw
@@ -280,34 +289,28 @@ class NumpyOps:
     def batch_norm(self, x, gamma, beta, running_mean, running_var, momentum=0.1, eps=1e-5, activation=None):
         """act(gamma (x - mean) / sqrt(var + eps) + beta) with the batch's own statistics, and the running ones updated.
 
-        Returns y, mean (C,), var (C,): the biased variance; running_var receives the unbiased one. Two passes,
-        the mean and then the squared deviations: E[x^2] - E[x]^2 would lose all digits when |mean| >> std.
+        Returns y, mean (C,), var (C,): the biased variance; running_var receives the unbiased one. Blocks of
+        maps are merged as (count, mean, M2), M2 the sum of squared deviations (Chan et al. 1983): E[x^2] - E[x]^2 would
+        lose all digits when |mean| >> std.
         """
-        y, channels = self.empty(*x.shape), x.shape[-1]
-        sums = np.zeros((2, self.lanes, channels), self.dtype)
-        count = x.size // channels
-        def sum_block(lane, maps):
-            sums[0, lane] += _column_sums(x[maps])
-        self._blocks(sum_block, len(x), x[0].nbytes)
-        mean, var = self.empty(channels), self.empty(channels)
-        mean[:] = sums[0].sum(0) / count
-        def deviation_block(lane, maps):
+        y, channels, statistics = self.empty(*x.shape), x.shape[-1], {}
+        def statistics_block(_, maps):
+            pixels = x[maps].size // channels
+            mean = _column_sums(x[maps]) / pixels
             np.subtract(x[maps], mean, out=y[maps])
-            sums[1, lane] += _column_sums(y[maps] * y[maps])
-        self._blocks(deviation_block, len(x), x[0].nbytes)
-        var[:] = sums[1].sum(0) / count
+            statistics[maps.start] = pixels, mean, _column_sums(y[maps] * y[maps])
+        self._blocks(statistics_block, len(x), x[0].nbytes)
+        counts, means, m2s = (np.array(s) for s in zip(*(statistics[start] for start in sorted(statistics))))
+        mean, var, count = self.empty(channels), self.empty(channels), counts.sum()
+        mean[:] = counts @ means / count
+        var[:] = (m2s.sum(0) + counts @ (means - mean) ** 2) / count
         running_mean += momentum * (mean - running_mean)
         running_var += momentum * (var * (count / max(1, count - 1)) - running_var)
-        scale = gamma / np.sqrt(var + self.dtype.type(eps))
-        def scale_block(_, maps):
-            y[maps] *= scale
-            self._activate(y[maps], beta, activation)
-        self._blocks(scale_block, len(x), x[0].nbytes)
-        return y, mean, var
+        return self.batch_norm_inference(x, gamma, beta, mean, var, eps, activation, out=y), mean, var
 
-    def batch_norm_inference(self, x, gamma, beta, mean, var, eps=1e-5, activation=None):
+    def batch_norm_inference(self, x, gamma, beta, mean, var, eps=1e-5, activation=None, out=None):
         """act(gamma (x - mean) / sqrt(var + eps) + beta) with given statistics."""
-        y = self.empty(*x.shape)
+        y = self.empty(*x.shape) if out is None else out
         scale = gamma / np.sqrt(var + self.dtype.type(eps))
         def block(_, maps):
             np.subtract(x[maps], mean, out=y[maps])
