@@ -7,6 +7,8 @@ import io
 import tarfile
 import warnings
 import zipfile
+import zlib
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -64,31 +66,31 @@ def load_maps(path, side, classes=None, palette=None):
     An image is grey (its values are class ids), palette-indexed (its indices are) or RGB, which needs `palette`, (K, 3).
     Without `classes`, K is the palette's length or the highest id + 1. Raises InputError.
     """
-    path, seen_palette, maps, top = Path(path), None, [], 0
+    path, maps, seen_palette, top = Path(path), {}, None, 0
     if palette is not None and classes not in (None, len(palette)):
         raise InputError(f"--classes {classes} does not fit the palette's {len(palette)} colours")
-    known = classes or (len(palette) if palette is not None else None)
-    lookup = None
+    known, lookup = classes, None
     if palette is not None:  # 24-bit colour -> class id; 255: not in the palette
-        lookup = np.full(1 << 24, 255, np.uint8)
+        known, lookup = len(palette), np.full(1 << 24, 255, np.uint8)
         lookup[_color_code(palette)] = np.arange(len(palette))
-    members = list(_members(path))
-    if not members:
-        raise InputError(f"{path}: no label maps in it (expected {', '.join(sorted(IMAGES))} files; JPEG blurs class ids)")
-    for name, read in tqdm(members, desc=f"reading {path.name}", unit=" maps", delay=1, leave=False):
-        ids, colors = _decode(name, read, lookup)
-        highest = int(ids.max())
-        if known and highest >= known:
-            row, column = np.argwhere(ids >= known)[0]
-            raise InputError(f"{name}: class id {ids[row, column]} at row {row}, column {column}; "
-                             f"expected ids 0 to {known - 1} ({known} classes)")
-        top = max(top, highest)
-        if colors is not None:
-            seen_palette = colors if seen_palette is None else seen_palette
-            used = np.unique(ids)
-            if not np.array_equal(colors[used], seen_palette[used]):
-                raise InputError(f"{name}: its palette gives other colours to the same ids than {members[0][0]}")
-        maps.append(resize_nearest(ids, side))
+    with _opened(path) as (names, read):
+        if not names:
+            raise InputError(f"{path}: no label maps in it (expected {', '.join(sorted(IMAGES))} files; JPEG blurs class ids)")
+        for member in tqdm(names, desc=f"reading {path.name}", unit=" maps", delay=1, leave=False):
+            name = f"{path}{'/' if path.is_dir() else ':'}{member}"
+            ids, colors = _decode(name, read(member), lookup)
+            highest = int(ids.max())
+            if known and highest >= known:
+                row, column = np.argwhere(ids >= known)[0]
+                raise InputError(f"{name}: class id {ids[row, column]} at row {row}, column {column}; "
+                                 f"expected ids 0 to {known - 1} ({known} classes)")
+            top = max(top, highest)
+            if colors is not None:
+                seen_palette = colors if seen_palette is None else seen_palette
+                used = np.unique(ids)
+                if not np.array_equal(colors[used], seen_palette[used]):
+                    raise InputError(f"{name}: its palette gives other colours to the same ids than the maps before it")
+            maps[member] = resize_nearest(ids, side)
     if not known and top >= MOST_CLASSES:
         raise InputError(f"{path}: class ids up to {top}; for more than {MOST_CLASSES} classes give --classes "
                          "(is the highest id a mark for void pixels?)")
@@ -97,7 +99,8 @@ def load_maps(path, side, classes=None, palette=None):
         raise InputError(f"{path}: every pixel has class 0; expected at least 2 classes")
     if palette is None:
         palette = distinct_colors(known) if seen_palette is None else seen_palette[:known]
-    return LabelMaps(np.stack(maps), np.asarray(palette, np.uint8), [f"class {k}" for k in range(known)])
+    in_order = np.stack([maps[member] for member in sorted(maps)])
+    return LabelMaps(in_order, np.asarray(palette, np.uint8), [f"class {k}" for k in range(known)])
 
 
 def resize_nearest(ids, side):
@@ -142,47 +145,45 @@ def _color_code(rgb):
     return r << 16 | g << 8 | b
 
 
-def _members(path):
-    """(name, function that returns the bytes) of each image, sorted by name. Nothing is ever unpacked to disk."""
+@contextmanager
+def _opened(path):
+    """(names of the images, in the archive's own order; function name -> bytes). Nothing is ever unpacked to disk."""
     def wanted(name):
-        parts = PurePosixPath(name).parts
-        return PurePosixPath(name).suffix.lower() in IMAGES and not any(p.startswith((".", "__MACOSX")) for p in parts)
+        pure = PurePosixPath(name)
+        return pure.suffix.lower() in IMAGES and not any(part.startswith((".", "__MACOSX")) for part in pure.parts)
 
     def checked(name, link=False):
         pure = PurePosixPath(name.replace("\\", "/"))
         if link or pure.is_absolute() or ".." in pure.parts or ":" in pure.parts[0]:
-            raise InputError(f"{path}: the member {name!r} {'is a link' if link else 'points outside the archive'}; refused")
+            problem = "is a link" if link else "points outside the archive"
+            raise InputError(f"{path}: the member {name!r} {problem}; refused")
         return wanted(name)
 
     try:
         if path.is_dir():
-            for file in sorted(path.rglob("*")):
-                if wanted(file.relative_to(path).as_posix()) and file.is_file():
-                    yield str(file), file.read_bytes
+            files = (file for file in path.rglob("*") if wanted(file.relative_to(path).as_posix()) and file.is_file())
+            yield [file.relative_to(path).as_posix() for file in files], lambda name: (path / name).read_bytes()
         elif not path.exists():
             raise InputError(f"{path}: no such folder or archive")
         elif zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
-                names = sorted(info.filename for info in archive.infolist() if not info.is_dir() and checked(info.filename))
-                for name in names:
-                    yield f"{path}:{name}", lambda content=archive.read(name): content
+                yield [m.filename for m in archive.infolist() if not m.is_dir() and checked(m.filename)], archive.read
         elif tarfile.is_tarfile(path):
             with tarfile.open(path) as archive:
-                members = [m for m in archive if not m.isdir() and checked(m.name, link=not m.isreg())]
-                for member in sorted(members, key=lambda m: m.name):
-                    yield f"{path}:{member.name}", lambda content=archive.extractfile(member).read(): content
+                names = [m.name for m in archive if not m.isdir() and checked(m.name, link=not m.isreg())]
+                yield names, lambda name: archive.extractfile(name).read()
         else:
             raise InputError(f"{path}: neither a folder nor a readable .zip or .tar")
-    except (OSError, EOFError, zipfile.BadZipFile, tarfile.TarError, RuntimeError, NotImplementedError) as error:
+    except (OSError, EOFError, zipfile.BadZipFile, tarfile.TarError, zlib.error, RuntimeError, NotImplementedError) as error:
         raise InputError(f"{path}: cannot be read ({error})") from None
 
 
-def _decode(name, read, lookup):
+def _decode(name, content, lookup):
     """Class ids (H, W) uint8 of one image, and its own palette (256, 3) if it is palette-indexed."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(read()))
+            image = Image.open(io.BytesIO(content))
             image.load()
     except UnidentifiedImageError:
         raise InputError(f"{name}: not an image") from None

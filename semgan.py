@@ -114,7 +114,7 @@ def dense_relu_grad(net, name, dy, x, y):
 
 
 def deconv_norm_relu(net, name, x, stride, training):
-    """relu(batch_norm(transposed convolution(x))). (B, H, W, Cin) -> (B, stride H, stride W, Cout), and what the gradient needs.
+    """relu(batch_norm(transposed conv(x))). (B, H, W, Cin) -> (B, stride H, stride W, Cout), and what the gradient needs.
 
     A transposed convolution *is* the input gradient of a convolution: a convolution with stride 2 maps the large map to
     the small one, and its gradient maps small to large. So the weights are stored as that convolution's: (kh, kw, Cout, Cin).
@@ -544,8 +544,15 @@ def check(s):
         require(0 <= getattr(s, name) < 1, name, "a number from 0 to below 1")
 
 
+def show(value):
+    """A setting as one types it."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
 def print_settings(s, origin, run, dataset):
-    rows = [(name, " ".join(map(str, v)) if isinstance(v, list) else v, origin.get(name, "")) for name, v in vars(s).items()]
+    rows = [(name, show(value), origin.get(name, "")) for name, value in vars(s).items()]
     rows += [("maps", f"{len(dataset.maps)} of {dataset.classes} classes", ""), ("run folder", run, "")]
     print("\n".join(f"{name.replace('_', ' '):28s} {value!s:24s} {source}".rstrip() for name, value, source in rows), flush=True)
 
@@ -665,9 +672,8 @@ def parse(argv):
     run.add_argument("--precision", default="fp32", choices=["fp32"], help="of the arithmetic (default fp32)")
     group = parser.add_argument_group("the method", "In brackets: the default, then what a preset changes.")
     for name, (default, meaning) in SETTINGS.items():
-        show = lambda v: " ".join(map(str, v)) if isinstance(v, list) else {True: "yes", False: "no"}.get(v, v) if isinstance(v, bool) else v
         changed = [f"{preset} {show(changes[name])}" for preset, changes in PRESETS.items() if name in changes]
-        options = dict(help=f"{meaning} [{'; '.join([str(show(default)), *changed])}]")
+        options = dict(help=f"{meaning} [{'; '.join([show(default), *changed])}]")
         if isinstance(default, bool):
             options |= dict(action=argparse.BooleanOptionalAction)
         elif isinstance(default, list):

@@ -198,7 +198,7 @@ class NumpyOps:
         Each output phase (ry, rx) is an ordinary correlation of dy with every s-th tap: nothing is multiplied by inserted
         zeros. The phases of one rx share the unfolded rows.
         """
-        (sy, sx), (py, px), (kh, kw, cin, cout) = pair(stride), pair(pad), w.shape
+        (sy, sx), (py, px), (kh, kw, cin, _) = pair(stride), pair(pad), w.shape
         if tuple(dy.shape) != conv_shape(x_shape, w.shape, stride, pad):
             raise ValueError(f"conv_input_grad: dy is {tuple(dy.shape)}, but an input of {tuple(x_shape)} gives "
                              f"{conv_shape(x_shape, w.shape, stride, pad)}")

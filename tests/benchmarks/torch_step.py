@@ -82,7 +82,8 @@ class TorchTrainer:
         x = self.table[self.labels[torch.as_tensor(index)].long()].permute(0, 3, 1, 2)  # channels_last already
         fake = self.g(z)
         logits, _ = self.d(torch.cat([x, fake.detach()]))
-        loss_d = F.binary_cross_entropy_with_logits(logits, torch.cat([torch.ones_like(logits[:b]), torch.zeros_like(logits[b:])]))
+        targets = torch.cat([torch.ones_like(logits[:b]), torch.zeros_like(logits[b:])])
+        loss_d = F.binary_cross_entropy_with_logits(logits, targets)
         self.adam_d.zero_grad()
         loss_d.backward()
         self.adam_d.step()
