@@ -96,7 +96,7 @@ def _row_taps(kh, sy, pad, h, out_h):
 
 def _correlate_rows(rows, taps, w, out_h):
     """Sum over kernel rows of rows @ w[ky]: rows from _unfold_x, taps from _row_taps, w (kh, K, N) -> (out_h, B, Wo, N)."""
-    (_, _, b, width, k), (kh, _, cout) = rows.shape, w.shape
+    (_, _, b, width, k), cout = rows.shape, w.shape[2]
     total = np.zeros((out_h, b, width, cout), rows.dtype)
     if w.size == 0:  # no tap reaches these outputs
         return total
@@ -106,11 +106,36 @@ def _correlate_rows(rows, taps, w, out_h):
             part = product[:(outputs.stop - outputs.start) * b * width]
             np.matmul(rows[parity, window].reshape(-1, k), w_row, out=part)
             total[outputs] += part.reshape(-1, b, width, cout)
-    else:  # few columns make a slow matrix product: put all w[ky] side by side, then add up the results, shifted
-        wide = (rows.reshape(-1, k) @ w.transpose(1, 0, 2).reshape(k, -1)).reshape(*rows.shape[:-1], kh, cout)
-        for ky, (parity, window, outputs) in enumerate(taps):
-            total[outputs] += wide[parity, window, :, :, ky]
+        return total
+    # Few columns make a slow matrix product: put the w[ky] of one parity side by side, then add up the results, shifted.
+    for parity, kys in _by_parity(taps):
+        wide = rows[parity].reshape(-1, k) @ w[kys].transpose(1, 0, 2).reshape(k, -1)
+        wide = wide.reshape(*rows.shape[1:4], len(kys), cout)
+        for i, ky in enumerate(kys):
+            _, window, outputs = taps[ky]
+            total[outputs] += wide[window, :, :, i]
     return total
+
+
+def _correlate_rows_grad(rows, taps, dy, dw):
+    """dw (kh, K, N) += for each kernel row, rows^T @ dy: the weight gradient, dy (out_h, B, Wo, N)."""
+    k, cout = rows.shape[-1], dy.shape[-1]
+    if cout > FEW_CHANNELS:
+        for (parity, window, outputs), dw_row in zip(taps, dw):
+            dw_row += rows[parity, window].reshape(-1, k).T @ dy[outputs].reshape(-1, cout)
+        return
+    for parity, kys in _by_parity(taps):  # as above: dy once for each ky, shifted, side by side
+        wide = np.zeros((*rows.shape[1:4], len(kys), cout), dy.dtype)
+        for i, ky in enumerate(kys):
+            _, window, outputs = taps[ky]
+            wide[window, :, :, i] = dy[outputs]
+        product = rows[parity].reshape(-1, k).T @ wide.reshape(-1, len(kys) * cout)
+        dw[kys] += product.reshape(k, len(kys), cout).transpose(1, 0, 2)
+
+
+def _by_parity(taps):
+    """[(parity, the kernel rows ky that read rows of this parity)]."""
+    return [(parity, [ky for ky, tap in enumerate(taps) if tap[0] == parity]) for parity in sorted({tap[0] for tap in taps})]
 
 
 def _phases(stride, pad, kernel, size):
@@ -212,7 +237,7 @@ class NumpyOps:
                 rows = _unfold_x(dy[maps], flipped[0][rx].shape[1], (1, 1), left, out_w)
                 for ry, (_, top, out_h) in enumerate(y_phases):
                     w_phase = flipped[ry][rx]
-                    taps = _row_taps(len(w_phase), 1, top, dy.shape[1], out_h)
+                    taps = list(_row_taps(len(w_phase), 1, top, dy.shape[1], out_h))
                     total = _correlate_rows(rows, taps, w_phase.reshape(len(w_phase), rows.shape[-1], cin), out_h)
                     dx[maps, ry::sy, rx::sx] = self._activate(total, bias, activation).transpose(1, 0, 2, 3)
         self._blocks(block, len(dy), dy[0].size * -(-kw // sx) * self.dtype.itemsize)
@@ -231,8 +256,7 @@ class NumpyOps:
         def block(lane, maps):
             rows = _unfold_x(x[maps], kw, stride, pad[1], wo)
             dy_rows = np.ascontiguousarray(dy[maps].transpose(1, 0, 2, 3))  # (Ho, b, Wo, Cout)
-            for part, (parity, window, outputs) in zip(parts[lane], taps):
-                part += rows[parity, window].reshape(-1, kw * cin).T @ dy_rows[outputs].reshape(-1, cout)
+            _correlate_rows_grad(rows, taps, dy_rows, parts[lane])
         self._blocks(block, b, ho * wo * kw * cin * self.dtype.itemsize)
         np.sum(parts, axis=0, out=dw.reshape(kh, kw * cin, cout))
         return dw
