@@ -50,6 +50,19 @@ class Arena:
         return buffer[:size].view(dtype).reshape(shape)
 
 
+_tasks, _threads = SimpleQueue(), []  # of all lanes; a ThreadPoolExecutor takes twice as long to hand over
+
+
+def _work():
+    np.seterr(all="ignore")  # infinities and NaN are the caller's to find; NumPy's settings are per thread
+    while True:
+        run, lane, done = _tasks.get()
+        try:
+            done.put(run(lane))  # None
+        except Exception as error:
+            done.put(error)
+
+
 def pair(value):
     """2 -> (2, 2); (2, 1) -> (2, 1): strides and paddings are given as an int or as (y, x)."""
     return (value, value) if np.isscalar(value) else tuple(value)
@@ -155,9 +168,9 @@ class NumpyOps:
     def __init__(self, dtype=np.float32, lanes=None):
         self.dtype = np.dtype(dtype)
         self.lanes = lanes or min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
-        self.tasks, self.done = SimpleQueue(), SimpleQueue()  # a ThreadPoolExecutor takes twice as long to hand over
-        for _ in range(1, self.lanes):  # lane 0 is the calling thread
-            Thread(target=self._work, daemon=True).start()
+        while len(_threads) < self.lanes - 1:  # lane 0 is the calling thread
+            _threads.append(Thread(target=_work, daemon=True))
+            _threads[-1].start()
         self.arena = Arena(lambda size: np.empty(size, np.uint8))
         threadpool_limits(1)  # one BLAS thread a lane; stays in force for the process
 
@@ -181,25 +194,15 @@ class NumpyOps:
             stop = n * (lane + 1) // lanes
             for start in range(n * lane // lanes, stop, size):
                 body(lane, slice(start, min(start + size, stop)))
+        done = SimpleQueue()
         for lane in range(1, lanes):
-            self.tasks.put((run, lane))
-        errors = []
+            _tasks.put((run, lane, done))
         try:
             run(0)  # in this thread
-        except Exception as error:
-            errors.append(error)
-        errors += [error for error in (self.done.get() for _ in range(1, lanes)) if error]
+        finally:
+            errors = [error for error in (done.get() for _ in range(1, lanes)) if error]
         if errors:
             raise errors[0]
-
-    def _work(self):
-        np.seterr(all="ignore")  # infinities and NaN are the caller's to find; NumPy's settings are per thread
-        while True:
-            run, lane = self.tasks.get()
-            try:
-                self.done.put(run(lane))  # None
-            except Exception as error:
-                self.done.put(error)
 
     # ----------------------------------------------------------------------------------- convolution
     def conv(self, x, w, stride=1, pad=0, bias=None, activation=None, out=None):
