@@ -4,6 +4,7 @@ A label map is uint8 (H, W), one class id a pixel; a data set of N maps is (N, s
 """
 import colorsys
 import io
+import lzma
 import tarfile
 import warnings
 import zipfile
@@ -66,9 +67,11 @@ def load_maps(path, side, classes=None, palette=None):
     An image is grey (its values are class ids), palette-indexed (its indices are) or RGB, which needs `palette`, (K, 3).
     Without `classes`, K is the palette's length or the highest id + 1. Raises InputError.
     """
-    path, maps, seen_palette, top = Path(path), {}, None, 0
+    path, maps, own_palette, top = Path(path), {}, {}, 0
     if palette is not None and classes not in (None, len(palette)):
         raise InputError(f"--classes {classes} does not fit the palette's {len(palette)} colours")
+    if classes is not None and not 2 <= classes <= 256:
+        raise InputError(f"--classes {classes}: expected 2 to 256")
     known, lookup = classes, None
     if palette is not None:  # 24-bit colour -> class id; 255: not in the palette
         known, lookup = len(palette), np.full(1 << 24, 255, np.uint8)
@@ -86,10 +89,9 @@ def load_maps(path, side, classes=None, palette=None):
                                  f"expected ids 0 to {known - 1} ({known} classes)")
             top = max(top, highest)
             if colors is not None:
-                seen_palette = colors if seen_palette is None else seen_palette
-                used = np.unique(ids)
-                if not np.array_equal(colors[used], seen_palette[used]):
-                    raise InputError(f"{name}: its palette gives other colours to the same ids than the maps before it")
+                for k in np.unique(ids):
+                    if own_palette.setdefault(int(k), tuple(colors[k])) != tuple(colors[k]):
+                        raise InputError(f"{name}: its palette gives class {k} another colour than the maps before it")
             maps[member] = resize_nearest(ids, side)
     if not known and top >= MOST_CLASSES:
         raise InputError(f"{path}: class ids up to {top}; for more than {MOST_CLASSES} classes give --classes "
@@ -98,7 +100,9 @@ def load_maps(path, side, classes=None, palette=None):
     if known < 2:
         raise InputError(f"{path}: every pixel has class 0; expected at least 2 classes")
     if palette is None:
-        palette = distinct_colors(known) if seen_palette is None else seen_palette[:known]
+        palette = distinct_colors(known)
+        for k, color in own_palette.items():
+            palette[k] = color
     in_order = np.stack([maps[member] for member in sorted(maps)])
     return LabelMaps(in_order, np.asarray(palette, np.uint8), [f"class {k}" for k in range(known)])
 
@@ -154,7 +158,7 @@ def _opened(path):
 
     def checked(name, link=False):
         pure = PurePosixPath(name.replace("\\", "/"))
-        if link or pure.is_absolute() or ".." in pure.parts or ":" in pure.parts[0]:
+        if link or pure.is_absolute() or ".." in pure.parts or ":" in name[:2]:
             problem = "is a link" if link else "points outside the archive"
             raise InputError(f"{path}: the member {name!r} {problem}; refused")
         return wanted(name)
@@ -174,7 +178,7 @@ def _opened(path):
                 yield names, lambda name: archive.extractfile(name).read()
         else:
             raise InputError(f"{path}: neither a folder nor a readable .zip or .tar")
-    except (OSError, EOFError, zipfile.BadZipFile, tarfile.TarError, zlib.error, RuntimeError, NotImplementedError) as error:
+    except (OSError, EOFError, RuntimeError, zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError) as error:
         raise InputError(f"{path}: cannot be read ({error})") from None
 
 
@@ -187,7 +191,7 @@ def _decode(name, content, lookup):
             image.load()
     except UnidentifiedImageError:
         raise InputError(f"{name}: not an image") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+    except Exception as error:  # a damaged file, or one too large to be true, fails in many ways
         raise InputError(f"{name}: damaged or unreadable image ({error})") from None
     if image.mode == "1":
         return np.asarray(image).astype(np.uint8), None

@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import time
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -27,36 +28,39 @@ from data import InputError
 SETTINGS = {
     "side": (64, "height and width of a map in pixels"),
     "steps": (50_000, "training steps in total, the paper's number"),
-    "batch_size": (32, "maps per step"),
-    "latent": (100, "numbers in a latent vector z ~ N(0, 1)"),
-    "kernel_size": (11, "height and width of every convolution kernel, odd"),
+    "batch_size": (32, "maps per step; feature matching compares means over them, so fewer means more noise"),
+    "latent": (100, "numbers in a latent vector z ~ N(0, 1), the paper's"),
+    "kernel_size": (11, "height and width of every convolution kernel, odd; large ones see a whole shape, 5 trains worse"),
     "generator_filters": ([128, 256, 128, 64], "channels of the first map and after each stride-2 transposed convolution"),
     "discriminator_filters": ([64, 128, 256], "channels after each stride-2 convolution; one more layer at side 128 (DCGAN)"),
     "bottleneck": (False, "the paper's extra transposed convolution to K channels; without it the generator trains better"),
     "feature_matching": ("mean", "mean: of the batch's features (Salimans et al. 2016, cited by the paper); "
                                  "paired: map by map (the authors' library)"),
     "feature_layers": ("all", "all: sum over D's layers; last: the last one only, which leaves checkerboards"),
-    "learning_rate": (1e-4, "of the generator's Adam"),
+    "learning_rate": (1e-4, "of the generator's Adam, the paper's; a short run wants more"),
     "discriminator_learning_rate": (1e-4, "of the discriminator's Adam; the paper uses the same for both"),
+    "decay_after": (0, "steps before both learning rates begin to fall"),
+    "half_life": (0, "steps in which they halve from then on, which calms the end of a short run; 0: constant, the paper's"),
     "beta1": (0.5, "Adam's decay of the mean gradient; 0.9 oscillates in GANs (DCGAN)"),
-    "beta2": (0.999, "Adam's decay of the mean squared gradient"),
-    "adam_eps": (1e-8, "Adam's eps"),
+    "beta2": (0.999, "Adam's decay of the mean squared gradient, the paper's"),
+    "adam_eps": (1e-8, "keeps Adam from dividing by 0, the paper's"),
+    "bn_momentum": (0.1, "share of the batch in batch norm's running statistics, with which samples are drawn; usual"),
+    "bn_eps": (1e-5, "keeps batch norm from dividing by 0; usual"),
     "init": ("glorot", "weights: glorot (uniform, the authors' library) or normal (0, 0.02) (DCGAN)"),
     "seed": (0, "fixes data, weights, latents and batches"),
 }
 CHOICES = {"feature_matching": ["mean", "paired"], "feature_layers": ["all", "last"], "init": ["glorot", "normal"]}
 PRESETS = {
-    "small": dict(side=32, steps=6000, kernel_size=5, generator_filters=[64, 128, 64, 32],
-                  discriminator_filters=[32, 64, 128], learning_rate=5e-4, discriminator_learning_rate=5e-4),
+    "small": dict(side=32, steps=2600, generator_filters=[64, 64, 32, 16], discriminator_filters=[32, 64, 128],
+                  learning_rate=1e-3, decay_after=1250, half_life=400),
     "full": {},
     "paper": dict(bottleneck=True),
 }
-# The paper's settings for street scenes (the row of its Table 3 with the best FID), for every data set but the shapes.
+# The paper's settings for street scenes (the row of its Table 3 with the best FID): presets full and paper of your own maps.
 STREET_SCENES = dict(side=128, latent=128, kernel_size=7, learning_rate=2e-4, discriminator_learning_rate=2e-4,
                      discriminator_filters=[64, 128, 256, 512])
 
-BN_MOMENTUM, BN_EPS = 0.1, 1e-5  # of batch normalization's running statistics; the usual values
-BLOCK = 100                      # steps whose latents and map indices are drawn at once
+BLOCK = 100  # steps whose latents and map indices are drawn at once
 
 
 # ------------------------------------------------------------------------------------------- network
@@ -66,8 +70,8 @@ class Network:
     shapes: {name: shape}. self.p[name] is a parameter and self.d[name] its gradient; self.flat holds the buffers
     params, grads, m, v (n,) and the update counter step (1,); self.running the batch-norm statistics.
     """
-    def __init__(self, ops, shapes, init, rng):
-        self.ops, align, offset, offsets = ops, 256 // ops.dtype.itemsize, 0, {}
+    def __init__(self, ops, s, shapes, rng):
+        self.ops, self.s, align, offset, offsets = ops, s, 256 // ops.dtype.itemsize, 0, {}
         for name, shape in shapes.items():
             offsets[name] = offset
             offset += -(-int(np.prod(shape)) // align) * align  # every tensor starts at a multiple of 256 bytes
@@ -81,14 +85,14 @@ class Network:
             if name.endswith(".w"):
                 kh, kw, cin, cout = p.shape
                 limit = np.sqrt(6 / (kh * kw * (cin + cout)))  # Glorot and Bengio 2010
-                draw = rng.uniform(-limit, limit, p.shape) if init == "glorot" else rng.normal(0, 0.02, p.shape)
+                draw = rng.uniform(-limit, limit, p.shape) if s.init == "glorot" else rng.normal(0, 0.02, p.shape)
                 p[...] = ops.asarray(draw)
             elif name.endswith(".gamma"):
                 p[...] = 1
                 self.running[name] = ops.asarray(np.zeros(p.shape)), ops.asarray(np.ones(p.shape))  # mean, variance
 
-    def adam(self, lr, s):
-        f = self.flat
+    def adam(self, lr):
+        f, s = self.flat, self.s
         self.ops.adam(f["params"], f["grads"], f["m"], f["v"], f["step"], lr, s.beta1, s.beta2, s.adam_eps)
 
     def state(self):
@@ -124,15 +128,15 @@ def deconv_norm_relu(net, name, x, stride, training):
     a = net.ops.conv_input_grad(x, w, (b, stride * h, stride * width, w.shape[2]), stride, w.shape[0] // 2)
     mean, var = net.running[name + ".gamma"]
     if training:
-        y, mean, var = net.ops.batch_norm(a, gamma, beta, mean, var, BN_MOMENTUM, BN_EPS, "relu")
+        y, mean, var = net.ops.batch_norm(a, gamma, beta, mean, var, net.s.bn_momentum, net.s.bn_eps, "relu")
     else:
-        y = net.ops.batch_norm_inference(a, gamma, beta, mean, var, BN_EPS, "relu")
+        y = net.ops.batch_norm_inference(a, gamma, beta, mean, var, net.s.bn_eps, "relu")
     return y, (x, a, y, mean, var)
 
 
 def deconv_norm_relu_grad(net, name, dy, saved, stride):
     (x, a, y, mean, var), w, pad = saved, net.p[name + ".w"], net.p[name + ".w"].shape[0] // 2
-    da = net.ops.batch_norm_grad(dy, a, y, net.p[name + ".gamma"], mean, var, BN_EPS, "relu",
+    da = net.ops.batch_norm_grad(dy, a, y, net.p[name + ".gamma"], mean, var, net.s.bn_eps, "relu",
                                  dgamma=net.d[name + ".gamma"], dbeta=net.d[name + ".beta"])
     net.ops.conv_weight_grad(da, x, w.shape, stride, pad, out=net.d[name + ".w"])  # roles exchanged: da is the large map
     return net.ops.conv(da, w, stride, pad)
@@ -165,14 +169,14 @@ class Generator(Network):
         f, k = s.generator_filters, s.kernel_size
         self.strides = [2] * (len(f) - 1) + [1] * s.bottleneck
         self.base = s.side >> (len(f) - 1)  # side of the first map
-        self.rgb, self.latent = s.model == "gan", s.latent
+        self.rgb = s.model == "gan"
         widths = f + [classes] * s.bottleneck
         channels = 3 if self.rgb else classes
         shapes = {"dense.w": (1, 1, s.latent, self.base ** 2 * f[0]), "dense.b": (self.base ** 2 * f[0],)}
         for i, (cin, cout) in enumerate(zip(widths, widths[1:]), 1):
             shapes |= {f"deconv{i}.w": (k, k, cout, cin), f"deconv{i}.gamma": (cout,), f"deconv{i}.beta": (cout,)}
         shapes |= {"conv.w": (k, k, widths[-1], channels), "conv.b": (channels,)}
-        super().__init__(ops, shapes, s.init, rng)
+        super().__init__(ops, s, shapes, rng)
 
     def forward(self, z, training=True, out=None):
         """Returns the maps and what backward needs. In training, batch norm uses the batch's statistics."""
@@ -201,6 +205,17 @@ class Generator(Network):
             dh = deconv_norm_relu_grad(self, f"deconv{i}", dh, saved[i], self.strides[i - 1])
         dense_relu_grad(self, "dense", dh, *saved[0])
 
+    def sample(self, z):
+        """Label maps (N, side, side) uint8, or RGB (N, side, side, 3) uint8 from the baseline; running statistics."""
+        maps = []
+        for start in range(0, len(z), 64):
+            with self.ops.arena:
+                out, _ = self.forward(self.ops.asarray(z[start:start + 64]), training=False)
+                out = self.ops.asnumpy(out)
+                maps.append(np.clip(np.rint((out + 1) * 127.5), 0, 255).astype(np.uint8) if self.rgb
+                            else out.argmax(-1).astype(np.uint8))
+        return np.concatenate(maps)
+
 
 class Discriminator(Network):
     """maps (B, side, side, channels) -> one logit a map: convolutions of stride 2 with LeakyReLU, then a dense layer.
@@ -214,7 +229,7 @@ class Discriminator(Network):
             shapes |= {f"conv{i}.w": (k, k, cin, cout), f"conv{i}.b": (cout,)}
         flat = (s.side >> self.layers) ** 2 * f[-1]
         shapes |= {"dense.w": (1, 1, flat, 1), "dense.b": (1,)}
-        super().__init__(ops, shapes, s.init, rng)
+        super().__init__(ops, s, shapes, rng)
 
     def forward(self, maps):
         """Returns logits (B, 1, 1, 1) and the features: the maps, then each layer's output."""
@@ -258,7 +273,7 @@ class Trainer:
         # One-hot vectors, or for the RGB baseline the class's colour in [-1, 1].
         table = dataset.palette / 127.5 - 1 if s.model == "gan" else np.eye(dataset.classes)
         self.labels, self.table = dataset.maps, ops.asarray(table)
-        self.lr_g, self.lr_d = ops.asarray([s.learning_rate]), ops.asarray([s.discriminator_learning_rate])
+        self.lr_g, self.lr_d = ops.asarray([0]), ops.asarray([0])
         b = s.batch_size
         self.targets = ops.asarray(np.repeat([1, 0], b).reshape(2 * b, 1, 1, 1))  # real maps 1, generated maps 0
         self.losses = ops.asarray(np.zeros(1 + self.d.layers))  # D's, then feature matching layer by layer
@@ -277,6 +292,8 @@ class Trainer:
         """One step: D learns to tell real maps x from G(z); then G learns to match D's features on the same x and z."""
         ops, s, g, d = self.ops, self.s, self.g, self.d
         z, index = self.inputs(self.step)
+        decay = 0.5 ** (max(0, self.step - s.decay_after) / s.half_life) if s.half_life else 1
+        self.lr_g[...], self.lr_d[...] = s.learning_rate * decay, s.discriminator_learning_rate * decay
         with ops.arena:
             b = len(z)
             maps = ops.empty(2 * b, s.side, s.side, self.table.shape[1])  # real maps, then generated ones
@@ -286,24 +303,12 @@ class Trainer:
             logits, features = d.forward(maps)
             _, dlogits = ops.bce_with_logits(logits, self.targets, self.losses[:1])
             d.backward(dlogits, features)
-            d.adam(self.lr_d, s)
+            d.adam(self.lr_d)
             # L_G: feature matching through the discriminator just updated.
             _, features = d.forward(maps)
             g.backward(d.feature_matching(features, s.feature_matching, s.feature_layers, self.losses[1:]), saved)
-            g.adam(self.lr_g, s)
+            g.adam(self.lr_g)
         self.step += 1
-
-    def sample(self, z):
-        """Label maps (N, side, side) uint8, or RGB (N, side, side, 3) uint8 from the baseline; running statistics."""
-        maps = []
-        for start in range(0, len(z), 64):
-            with self.ops.arena:
-                out, _ = self.g.forward(self.ops.asarray(z[start:start + 64]), training=False)
-                out = self.ops.asnumpy(out)
-                maps.append(np.clip(np.rint((out + 1) * 127.5), 0, 255).astype(np.uint8) if self.g.rgb
-                            else out.argmax(-1).astype(np.uint8))
-        return np.concatenate(maps)
-
 
 
 # ------------------------------------------------------------------------------------------ run folder
@@ -312,14 +317,19 @@ def save_checkpoint(path, trainer):
     arrays = {f"{net}.{name}": trainer.ops.asnumpy(a) for net in "gd" for name, a in getattr(trainer, net).state().items()}
     if not all(np.isfinite(a).all() for a in arrays.values()):
         raise FloatingPointError(f"step {trainer.step}: a parameter is no longer a finite number")
-    header = dict(format=1, step=trainer.step, settings=vars(trainer.s), names=trainer.dataset.names,
-                  palette=trainer.dataset.palette.tolist())
+    dataset = trainer.dataset
+    header = dict(format=1, step=trainer.step, settings=vars(trainer.s), palette=dataset.palette.tolist(),
+                  names=dataset.names, maps=zlib.crc32(dataset.maps))
     aside = path.with_name(path.name + ".tmp")
-    with open(aside, "wb") as file:
-        np.savez(file, header=json.dumps(header), **arrays)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(aside, path)
+    try:
+        with open(aside, "wb") as file:
+            np.savez(file, header=json.dumps(header), **arrays)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    except OSError as error:
+        aside.unlink(missing_ok=True)
+        raise InputError(f"{path}: cannot be written ({error.strerror}); the checkpoint before it is as it was") from None
 
 
 def load_checkpoint(run):
@@ -331,24 +341,31 @@ def load_checkpoint(run):
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         header = json.loads(str(arrays.pop("header")))
-        known = resolve("", "full")[0]
-        if header["format"] != 1 or set(header["settings"]) != set(vars(known)):
-            raise InputError(f"{path}: written by another version of this program")
-        header["settings"], header["palette"] = argparse.Namespace(**header["settings"]), np.array(header["palette"], np.uint8)
-        return header, arrays
-    except InputError:
-        raise
-    except Exception as error:  # a damaged zip or array fails in many ways
-        raise InputError(f"{path}: not a readable checkpoint ({type(error).__name__}: {error})") from None
+        s = header["settings"] = argparse.Namespace(**header["settings"])
+        known = vars(resolve("", "full")[0])
+        if header["format"] != 1 or vars(s).keys() != known.keys():
+            raise InputError("written by another version of this program")
+        for name, default in known.items():
+            value = getattr(s, name)
+            if type(value) is not type(default) and name not in ("classes", "palette"):
+                raise InputError(f"{name} is {value!r}")
+        check(s)
+        header["palette"] = palette = np.array(header["palette"], np.uint8)
+        if palette.shape != (len(header["names"]), 3) or type(header["step"]) is not int or header["step"] < 0:
+            raise InputError("a palette or step that cannot be")
+    except Exception as error:  # a damaged zip, array or header fails in many ways
+        raise InputError(f"{path}: not a checkpoint that can be used ({error or type(error).__name__})") from None
+    return header, arrays
 
 
 def restore(net, prefix, arrays, path):
     """Copy a checkpoint's arrays into a network."""
     for name, a in net.state().items():
         saved = arrays.get(f"{prefix}.{name}")
-        if saved is None or saved.shape != a.shape or saved.dtype.kind != "f":
-            found = "nothing" if saved is None else f"{saved.dtype} {saved.shape}"
-            raise InputError(f"{path}: a checkpoint of another model ({prefix}.{name}: expected {a.shape}, found {found})")
+        if saved is None or saved.shape != a.shape or saved.dtype.kind != "f" or not np.isfinite(saved).all():
+            found = "nothing" if saved is None else f"{saved.dtype} {saved.shape}, or not finite"
+            raise InputError(f"{path}: a damaged checkpoint or one of another model ({prefix}.{name}: expected {a.shape}, "
+                             f"found {found})")
         a[...] = net.ops.asarray(saved)
 
 
@@ -361,7 +378,7 @@ def strip(maps, palette, columns=16):
     columns = min(columns, n)
     tiles = np.concatenate([tiles, np.full((-n % columns, h, w, 3), 255, np.uint8)])
     picture = tiles.reshape(-1, columns, h, w, 3).transpose(0, 2, 1, 3, 4).reshape(-1, columns * w, 3)[:-1, :-1]
-    zoom = max(1, 64 // w)
+    zoom = max(1, 64 // (w - 1))
     return data.Image.fromarray(np.repeat(np.repeat(picture, zoom, 0), zoom, 1))
 
 
@@ -372,6 +389,8 @@ def plot_curves(run):
     import matplotlib.pyplot as plt
     with open(run / "log.csv", newline="") as file:
         rows = list(csv.DictReader(file))
+    if not rows:
+        return
     column = lambda name: [float(row[name]) for row in rows]
     figure, axes = plt.subplots(1, 2, figsize=(11, 3.5), layout="constrained")
     axes[0].plot(column("step"), column("loss_d"), linewidth=0.8)
@@ -387,68 +406,75 @@ def plot_curves(run):
 
 
 # --------------------------------------------------------------------------------------- training loop
-def train(args):
-    """The command `python semgan.py ...`: prepare, then train until --steps or Ctrl-C, then tell how good it got."""
-    dataset_name = Path(args.dataset).name.split(".")[0] if args.dataset != "shapes" else "shapes"
-    run = Path(args.out or f"runs/{dataset_name}-{args.model}")
-    path = run / "checkpoint.npz"
-    flags = {name: getattr(args, name) for name in SETTINGS}
-    arrays = None
+def prepare(args):
+    """Everything that can go wrong before the first step: returns the trainer, where each setting came from, the run folder."""
+    flags = {name: getattr(args, name) for name in ("dataset", "preset", "model", "palette", "classes", *SETTINGS)}
+    for name in "dataset", "palette":  # so that --resume works from another folder
+        if flags[name] not in (None, "shapes"):
+            flags[name] = str(Path(flags[name]).resolve())
+    dataset_name = Path(flags["dataset"] or "shapes").name.removesuffix(".gz").rsplit(".", 1)[0]
+    run = Path(args.out or f"runs/{dataset_name}-{args.model or 'semgan'}")
     if args.resume:
         header, arrays = load_checkpoint(run)
-        s, origin = header["settings"], {}
-        given = {n: v for n, v in flags.items() if v is not None} | {"dataset": args.dataset, "model": args.model}
-        given |= {"preset": args.preset} if args.preset else {}
-        for name, value in given.items():
-            if name != "steps" and value != getattr(s, name):
-                raise InputError(f"--{name.replace('_', '-')} {value}: {run} was started with {getattr(s, name)}; "
+        s, origin = header["settings"], dict.fromkeys(vars(header["settings"]), "checkpoint")
+        for name, value in flags.items():
+            if name != "steps" and value not in (None, getattr(s, name)):
+                raise InputError(f"--{name.replace('_', '-')} {value}: {run} was started with {show(getattr(s, name))}; "
                                  "with --resume only --steps can change")
-        if args.steps:
+        if args.steps is not None:
             s.steps, origin["steps"] = args.steps, "flag"
-        origin = {name: origin.get(name, "checkpoint") for name in vars(s)}
+            if s.steps < header["step"]:
+                raise InputError(f"--steps {s.steps}: {run} is at step {header['step']} already")
     else:
-        if path.exists():
+        if (run / "checkpoint.npz").exists():
             raise InputError(f"{run} already holds a run; go on with it by --resume, or choose another folder by --out")
-        s, origin = resolve(args.dataset, args.preset or "small", args.model, **flags)
+        s, origin = resolve(**flags)
     check(s)
-    ops = kernels.load(args.device, precision=args.precision)
     if s.dataset == "shapes":
+        if s.palette or s.classes:
+            raise InputError("--palette and --classes are for maps of your own, not for the shapes")
         dataset = data.colored_shapes(s.side, s.seed)
     else:
-        palette = data.read_palette(args.palette) if args.palette else None
-        dataset = data.load_maps(s.dataset, s.side, args.classes, palette)
-    trainer = Trainer(ops, s, dataset)
-    if arrays:
-        if dataset.classes != len(header["palette"]):
-            raise InputError(f"{s.dataset}: {dataset.classes} classes; {run} was started with {len(header['palette'])}")
-        restore(trainer.g, "g", arrays, path)
-        restore(trainer.d, "d", arrays, path)
+        dataset = data.load_maps(s.dataset, s.side, s.classes, data.read_palette(s.palette) if s.palette else None)
+    trainer = Trainer(kernels.load(args.device, precision=args.precision), s, dataset)
+    trainer.inputs(0)  # a batch that does not fit into memory fails here
+    if args.resume:
+        if header["maps"] != zlib.crc32(dataset.maps) or not np.array_equal(header["palette"], dataset.palette):
+            raise InputError(f"{s.dataset}: its maps or colours are no longer those that {run} was started with")
+        restore(trainer.g, "g", arrays, run / "checkpoint.npz")
+        restore(trainer.d, "d", arrays, run / "checkpoint.npz")
         trainer.step = header["step"]
+    return trainer, origin, run
+
+
+def train(args):
+    """The command `python semgan.py ...`: prepare, then train until --steps or Ctrl-C, then tell how good it got."""
+    trainer, origin, run = prepare(args)
+    ops, s, palette, path = trainer.ops, trainer.s, trainer.dataset.palette, run / "checkpoint.npz"
     try:
         (run / "samples").mkdir(parents=True, exist_ok=True)
         (run / "settings.json").write_text(json.dumps(vars(s), indent=1) + "\n")
         log = open_log(run / "log.csv", trainer)
     except OSError as error:
         raise InputError(f"{run}: cannot write there ({error.strerror})") from None
-    print_settings(s, origin, run, dataset)
+    print_settings(s, origin, run, trainer.dataset)
+    print(f"\n{ops.why}, preset {s.preset}: {s.steps - trainer.step} steps.", flush=True)
 
     np.seterr(all="ignore")  # the loop looks for numbers that are not finite itself
     stop = []
-    for name in signal.SIGINT, signal.SIGTERM:  # finish the step, save, leave; a second signal ends at once
-        signal.signal(name, lambda number, _: (stop.append(number), signal.signal(number, signal.SIG_DFL)))
+    handlers = {name: signal.signal(name, lambda number, _: stop.append(number)) for name in (signal.SIGINT, signal.SIGTERM)}
     fixed_z = np.random.default_rng([s.seed, 2]).standard_normal((16, s.latent))
-    began, first_step, saved = time.perf_counter(), trainer.step, trainer.step if arrays else None
+    began, first, saved = time.perf_counter(), trainer.step, trainer.step
     bar = tqdm(total=s.steps, initial=trainer.step, unit=" steps", smoothing=0.05, dynamic_ncols=True, disable=None)
-    with bar, log:
-        while trainer.step < s.steps and not stop:
-            trainer.train_step()
-            step = trainer.step
-            bar.update()
-            last = step == s.steps or bool(stop)
-            if step == first_step + 5:
-                seconds = (time.perf_counter() - began) / 5 * (s.steps - step)
-                bar.write(f"{ops.why}, preset {s.preset}: {s.steps - step} steps more will take about {duration(seconds)}.")
-            try:
+    try:
+        with bar, log:
+            while trainer.step < s.steps and not stop:
+                trainer.train_step()
+                step, last = trainer.step, trainer.step == s.steps or bool(stop)
+                bar.update()
+                if step == first + 5 and not last:
+                    seconds = (time.perf_counter() - began) / 5 * (s.steps - step)
+                    bar.write(f"They will take about {duration(seconds)}.")
                 if step % args.log_every == 0 or last:
                     losses = ops.asnumpy(trainer.losses)
                     if not np.isfinite(losses).all():
@@ -459,14 +485,19 @@ def train(args):
                 if step % args.save_every == 0 or last:
                     save_checkpoint(path, trainer)
                     saved = step
-                    strip(trainer.sample(fixed_z), dataset.palette).save(run / "samples" / f"step_{step:06d}.png")
-            except FloatingPointError as error:
-                kept = f"the last good checkpoint is of step {saved}, in {path}" if saved else "no checkpoint was saved yet"
-                raise SystemExit(f"semgan: {error}; {kept}. Try a lower --learning-rate, or a lower "
-                                 "--discriminator-learning-rate, or --feature-matching mean.") from None
+                    strip(trainer.g.sample(fixed_z), palette).save(run / "samples" / f"step_{step:06d}.png")
+        if saved != trainer.step:  # the signal came after the last look at it
+            save_checkpoint(path, trainer)
+    except FloatingPointError as error:
+        kept = f"the last good checkpoint is of step {saved}, in {path}" if saved else "no checkpoint was saved yet"
+        raise SystemExit(f"semgan: {error}; {kept}. Try a lower --learning-rate, or a lower "
+                         "--discriminator-learning-rate, or --feature-matching mean.") from None
+    finally:
+        for name, handler in handlers.items():
+            signal.signal(name, handler)
     plot_curves(run)
     if stop:
-        print(f"Stopped at step {trainer.step}; go on with --resume.")
+        print(f"Stopped at step {trainer.step}; go on with: python semgan.py --resume --out {run}")
         sys.exit(128 + stop[0])
     report(trainer, run)
 
@@ -476,8 +507,12 @@ def open_log(path, trainer):
     header = ["step", "loss_d", *(f"features_{i}" for i in range(1, trainer.d.layers + 1)), "seconds"]
     rows = []
     if trainer.step and path.exists():
-        with open(path, newline="") as file:
-            rows = [row for row in list(csv.reader(file))[1:] if len(row) == len(header) and int(row[0]) <= trainer.step]
+        try:
+            with open(path, newline="") as file:
+                rows = [row for row in list(csv.reader(file))[1:]
+                        if len(row) == len(header) and [float(x) for x in row] and int(row[0]) <= trainer.step]
+        except (ValueError, csv.Error):
+            raise InputError(f"{path}: not a readable log; remove it to go on without") from None
     aside = path.with_name("log.csv.tmp")
     with open(aside, "w", newline="") as file:
         csv.writer(file).writerows([header, *rows])
@@ -488,38 +523,44 @@ def open_log(path, trainer):
 def report(trainer, run):
     """How good 256 samples are, beside the real maps themselves."""
     s, dataset = trainer.s, trainer.dataset
-    maps = trainer.sample(np.random.default_rng([s.seed, 3]).standard_normal((256, s.latent)))
+    maps = trainer.g.sample(np.random.default_rng([s.seed, 3]).standard_normal((256, s.latent)))
     if trainer.g.rgb:  # to the class of the nearest colour
-        distance = ((maps[..., None, :].astype(np.int32) - dataset.palette) ** 2).sum(-1)
-        maps = distance.argmin(-1).astype(np.uint8)
+        palette = dataset.palette.astype(np.int32)
+        maps = np.stack([((m[..., None, :] - palette) ** 2).sum(-1).argmin(-1).astype(np.uint8) for m in maps])
     print(f"\n{'':46s}256 samples   real maps")
+    real = dataset.maps[::-(-len(dataset.maps) // 2000)]  # enough for two digits
     for label, metric, form in (("maps with every class at half its median area", metrics.whole_share, "{:.0%}"),
                                 ("regions per map", lambda m, _, k: metrics.mean_components(m, k), "{:.2f}")):
-        ours, real = (form.format(metric(m, dataset.maps, dataset.classes)) for m in (maps, dataset.maps))
-        print(f"{label:46s}{ours:>11s}{real:>12s}")
+        ours, theirs = (form.format(metric(m, real, dataset.classes)) for m in (maps, real))
+        print(f"{label:46s}{ours:>11s}{theirs:>12s}")
     print(f"\nIn {run}: samples/, log.csv, curves.png, checkpoint.npz.\n"
           f"More maps: python semgan.py sample {run}    A walk: python semgan.py interpolate {run}")
 
 
 def duration(seconds):
     """75 -> '1 minute', 86400 -> '24 hours': for estimates."""
-    for unit, size in ("day", 86400), ("hour", 3600), ("minute", 60):
-        if seconds >= 1.5 * size or unit == "minute":
+    for unit, size in ("day", 86400), ("hour", 3600), ("minute", 60), ("second", 1):
+        if seconds >= 1.5 * size or unit == "second":
             count = max(1, round(seconds / size))
             return f"{count} {unit}{'s' * (count > 1)}"
 
 
 # ---------------------------------------------------------------------------------------- command line
-def resolve(dataset, preset, model="semgan", **flags):
+def resolve(dataset=None, preset=None, model=None, palette=None, classes=None, **flags):
     """The settings of a run as a namespace, and where each came from; flags that are None are not given."""
-    layers = [("default", {name: default for name, (default, _) in SETTINGS.items()}),
-              ("street scenes", {} if dataset == "shapes" else STREET_SCENES),
-              (f"preset {preset}", PRESETS[preset]),
-              ("flag", {name: value for name, value in flags.items() if value is not None})]
-    values, origin = dict(dataset=dataset, preset=preset, model=model), {}
+    given = {name: value for name, value in dict(dataset=dataset, preset=preset, model=model, palette=palette,
+                                                 classes=classes, **flags).items() if value is not None}
+    preset = preset or "small"
+    scenes = STREET_SCENES if given.get("dataset", "shapes") != "shapes" else {}
+    layers = [("default", dict(dataset="shapes", preset=preset, model="semgan", palette=None, classes=None)),
+              ("default", {name: default for name, (default, _) in SETTINGS.items()}),
+              ("the paper's street scenes", scenes), (f"preset {preset}", PRESETS[preset]), ("flag", given)]
+    values, origin = {}, {}
     for source, changes in layers:
         values |= changes
         origin |= dict.fromkeys(changes, source)
+    if "preset" not in given:
+        origin["preset"] = "no GPU backend in this version"
     return argparse.Namespace(**values), origin
 
 
@@ -527,27 +568,35 @@ def check(s):
     """Raises InputError for settings that cannot work."""
     def require(good, name, expected):
         if not good:
-            raise InputError(f"--{name.replace('_', '-')} {getattr(s, name)}: expected {expected}")
+            raise InputError(f"--{name.replace('_', '-')} {show(getattr(s, name))}: expected {expected}")
     for name in "side", "steps", "batch_size", "latent", "kernel_size":
-        require(getattr(s, name) >= 1, name, "1 or more")
+        require(1 <= getattr(s, name) < 1 << 31, name, "1 or more")
     require(s.kernel_size % 2 == 1, "kernel_size", "an odd number, so that same padding is symmetric")
-    require(s.seed >= 0, "seed", "0 or more")
+    for name in "seed", "decay_after", "half_life":
+        require(getattr(s, name) >= 0, name, "0 or more")
     for name in "generator_filters", "discriminator_filters":
         filters = getattr(s, name)
-        require(min(filters) >= 1, name, "channels of 1 or more")
+        require(filters and all(type(f) is int and 1 <= f < 1 << 31 for f in filters), name, "channels of 1 or more")
         halvings = len(filters) - (name == "generator_filters")
-        require(s.side % 2 ** halvings == 0, "side", f"a multiple of {2 ** halvings}, since {name.replace('_filters', '')} "
+        require(s.side % 2 ** halvings == 0, "side", f"a multiple of {2 ** halvings}, since the {name.split('_')[0]} "
                                                      f"has {halvings} layers of stride 2")
-    for name in "learning_rate", "discriminator_learning_rate", "adam_eps":
-        require(0 < getattr(s, name) < np.inf, name, "a number above 0")
+    for name in "learning_rate", "discriminator_learning_rate", "adam_eps", "bn_eps":
+        require(0 < np.float32(getattr(s, name)) < np.inf, name, "a number above 0 that float32 can hold")
     for name in "beta1", "beta2":
-        require(0 <= getattr(s, name) < 1, name, "a number from 0 to below 1")
+        require(0 <= np.float32(getattr(s, name)) < 1, name, "a number from 0 to below 1 in float32")
+    require(0 < s.bn_momentum <= 1, "bn_momentum", "a number above 0, up to 1")
+    for name, choices in dict(CHOICES, model=["semgan", "gan"], preset=list(PRESETS)).items():
+        require(getattr(s, name) in choices, name, " or ".join(choices))
+    require(s.classes is None or 2 <= s.classes <= 256, "classes", "2 to 256")
+    require(s.dataset != "", "dataset", "shapes, or a folder or archive")
 
 
 def show(value):
     """A setting as one types it."""
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if value is None:
+        return "-"
     return " ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
@@ -558,36 +607,36 @@ def print_settings(s, origin, run, dataset):
 
 
 def load_generator(run):
-    """The trained generator of a run folder, its palette and its settings, wrapped for sampling."""
+    """The trained generator of a run folder and its palette."""
     header, arrays = load_checkpoint(run)
-    s, palette = header["settings"], header["palette"]
-    empty = data.LabelMaps(np.zeros((1, s.side, s.side), np.uint8), palette, header["names"])
-    trainer = Trainer(kernels.load(), s, empty)
-    restore(trainer.g, "g", arrays, run)
-    return trainer, palette, s
+    g = Generator(kernels.load(), header["settings"], len(header["palette"]), np.random.default_rng(0))
+    restore(g, "g", arrays, Path(run) / "checkpoint.npz")
+    return g, header["palette"]
 
 
 def sample(args):
-    """`sample RUN`: new maps, each as an indexed PNG (RGB from the baseline), and a grid of all."""
-    trainer, palette, s = load_generator(args.run)
+    """`sample RUN`: new maps, each as an indexed PNG (RGB from the baseline), and a picture of all."""
+    g, palette = load_generator(args.run)
     out = Path(args.out or Path(args.run) / "generated")
-    maps = trainer.sample(np.random.default_rng(args.seed).standard_normal((args.count, s.latent)))
+    maps = g.sample(np.random.default_rng(args.seed).standard_normal((args.count, g.s.latent)))
     make_folder(out)
+    if any(out.glob("map_*.png")):
+        raise InputError(f"{out} already holds maps; remove them, or choose another folder by --out")
     for i, ids in enumerate(tqdm(maps, unit=" maps", disable=None, delay=1)):
         image = data.Image.fromarray(ids)
-        if not trainer.g.rgb:
+        if not g.rgb:
             image.putpalette(palette.tobytes())
         image.save(out / f"map_{i:05d}.png")
-    strip(maps[:256], palette).save(out / "grid.png")
-    print(f"{len(maps)} maps and grid.png in {out}")
+    grid = out.with_name(out.name + ".png")  # beside the folder, which so stays a data set
+    strip(maps[:256], palette).save(grid)
+    print(f"{len(maps)} maps in {out}, a picture of them in {grid}")
 
 
 def interpolate(args):
     """`interpolate RUN`: a closed walk through the latent space, as a GIF and as a strip."""
-    trainer, palette, s = load_generator(args.run)
-    keys = np.random.default_rng(args.seed).standard_normal((args.keys, s.latent))
-    walk = np.concatenate([slerp(a, b, args.frames) for a, b in zip(keys, np.roll(keys, -1, 0))])
-    maps = trainer.sample(walk)
+    g, palette = load_generator(args.run)
+    keys = np.random.default_rng(args.seed).standard_normal((args.keys, g.s.latent))
+    maps = g.sample(np.concatenate([slerp(a, b, args.frames) for a, b in zip(keys, np.roll(keys, -1, 0))]))
     out = Path(args.out or args.run)
     make_folder(out)
     frames = [strip(m[None], palette) for m in maps]
@@ -601,6 +650,8 @@ def slerp(a, b, frames):
     """From a towards b along a great circle, b excluded: straight lines would leave the shell where normal vectors live."""
     angle = np.arccos(np.clip(a @ b / np.linalg.norm(a) / np.linalg.norm(b), -1, 1))
     t = np.arange(frames)[:, None] / frames
+    if np.sin(angle) < 1e-6:  # (almost) the same or the opposite direction
+        return (1 - t) * a + t * b
     return (np.sin((1 - t) * angle) * a + np.sin(t * angle) * b) / np.sin(angle)
 
 
@@ -615,9 +666,9 @@ def doctor(args):
     """`doctor`: what this machine has, what will be used, and why."""
     import platform
     from importlib import metadata
-    version = lambda name: metadata.version(name) if name in installed else "missing"
     installed = {d.metadata["Name"].lower() for d in metadata.distributions() if d.metadata["Name"]}
-    cupy = sorted(name for name in installed if name.startswith("cupy"))
+    version = lambda name: metadata.version(name) if name in installed else "missing"
+    cupy = sorted(name for name in installed if name == "cupy" or name.startswith(("cupy-cuda", "cupy-rocm")))
     ops = kernels.load()
     try:
         import cupy as cp
@@ -646,7 +697,7 @@ def parse(argv):
         if command is sample:
             parser.add_argument("--count", type=positive, default=64, help="how many maps (default 64)")
         if command is interpolate:
-            parser.add_argument("--keys", type=positive, default=6, help="latents to pass through (default 6)")
+            parser.add_argument("--keys", type=lambda text: natural(text, 2), default=6, help="latents to pass through (default 6)")
             parser.add_argument("--frames", type=positive, default=16, help="frames from one to the next (default 16)")
         return command, parser.parse_args(argv[1:])
 
@@ -655,9 +706,9 @@ def parse(argv):
                                 "       semgan.py doctor", formatter_class=lambda prog: argparse.HelpFormatter(prog, width=80),
         description="Train a GAN whose generator writes label maps: K class probabilities a pixel. Other commands: sample "
                     "(new maps), interpolate (a walk through the latent space), doctor (what this machine has).")
-    parser.add_argument("--dataset", default="shapes", help="shapes, or a folder, .zip or .tar of label maps (default shapes)")
-    parser.add_argument("--model", choices=["semgan", "gan"], default="semgan",
-                        help="semgan: softmax over the classes; gan: RGB through tanh, the paper's baseline")
+    parser.add_argument("--dataset", help="shapes, or a folder, .zip or .tar of label maps (default shapes)")
+    parser.add_argument("--model", choices=["semgan", "gan"],
+                        help="semgan: softmax over the classes (the default); gan: RGB through tanh, the paper's baseline")
     parser.add_argument("--preset", choices=PRESETS, help="small: side 32, minutes on two cores (the default without a GPU); "
                         "full: the paper's sizes, without its bottleneck; paper: the paper's drawing to the letter")
     parser.add_argument("--palette", metavar="FILE", help="for RGB maps: one class a line, R G B and a name")
@@ -670,7 +721,9 @@ def parse(argv):
     run.add_argument("--log-every", type=positive, default=10, metavar="N", help="steps between rows of log.csv (default 10)")
     run.add_argument("--device", default="auto", choices=["auto", "numpy"], help="where to compute (default auto)")
     run.add_argument("--precision", default="fp32", choices=["fp32"], help="of the arithmetic (default fp32)")
-    group = parser.add_argument_group("the method", "In brackets: the default, then what a preset changes.")
+    group = parser.add_argument_group("the method", "In brackets: the default, then what a preset changes. Presets full and "
+                                      "paper of your own maps start from the paper's settings for street scenes: "
+                                      + ", ".join(f"{name.replace('_', ' ')} {show(v)}" for name, v in STREET_SCENES.items()) + ".")
     for name, (default, meaning) in SETTINGS.items():
         changed = [f"{preset} {show(changes[name])}" for preset, changes in PRESETS.items() if name in changes]
         options = dict(help=f"{meaning} [{'; '.join([show(default), *changed])}]")
@@ -706,6 +759,9 @@ def main(argv=None):
         sys.exit(2)
     except OSError as error:
         print(f"semgan: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
+        sys.exit(1)
+    except MemoryError as error:
+        print(f"semgan: not enough memory ({error}); try a smaller side, batch size or count", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

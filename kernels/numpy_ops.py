@@ -287,7 +287,11 @@ class NumpyOps:
             return dy * (y > 0)
         if activation == "leaky_relu":
             return np.where(y > 0, dy, LEAKY_SLOPE * dy)
-        return dy * (1 - y * y) if activation == "tanh" else dy
+        if activation == "tanh":
+            return dy * (1 - y * y)
+        if activation is not None:
+            raise ValueError(f"activation {activation!r}: expected None, 'relu', 'leaky_relu' or 'tanh'")
+        return dy
 
     def bias_activation(self, x, bias=None, activation=None):
         """act(x + bias), bias (C,)."""
@@ -402,7 +406,8 @@ class NumpyOps:
     def gather(self, labels, index, table, out=None):
         """table[labels[index]]: uint8 maps (N, H, W), indices (B,), table (K, C) -> (B, H, W, C).
 
-        The identity as the table gives one-hot maps, palette / 127.5 - 1 gives RGB.
+        The identity as the table gives one-hot maps, palette / 127.5 - 1 gives RGB. Labels must be below K: that is the
+        loader's to check, here they are not looked at.
         """
         y = self.empty(len(index), *labels.shape[1:], table.shape[1]) if out is None else out
         self._blocks(lambda _, b: np.take(table, labels[index[b]], axis=0, out=y[b], mode="clip"), len(index), y[0].nbytes)
@@ -411,9 +416,8 @@ class NumpyOps:
     def bce_with_logits(self, logits, target, loss=None):
         """Binary cross-entropy from logits, meaned: log(1 + exp(-|z|)) + max(z, 0) - z t. Returns loss (1,), dlogits."""
         loss, dlogits = self.empty(1) if loss is None else loss, self.empty(*logits.shape)
-        z = logits
-        loss[0] = np.mean(np.log1p(np.exp(-np.abs(z))) + np.maximum(z, 0) - z * target)
-        e = np.exp(-np.abs(z))
+        z, e = logits, np.exp(-np.abs(logits))
+        loss[0] = np.mean(np.log1p(e) + np.maximum(z, 0) - z * target)
         dlogits[...] = (np.where(z >= 0, 1, e) / (1 + e) - target) / z.size  # (sigmoid(z) - t) / B, any z
         return loss, dlogits
 

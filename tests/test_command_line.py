@@ -57,24 +57,24 @@ def test_train_in_a_new_process(tmp_path):
 
 def test_sample_grid_shows_sixteen_maps(run):
     grid = Image.open(run / "samples" / "step_000010.png")
-    zoom = 64 // 9
+    zoom = 8
     assert grid.size == ((16 * 9 - 1) * zoom, 8 * zoom)
 
 
 def test_sample(run, tmp_path, capsys):
-    semgan.main(["sample", str(run), "--count", "5", "--seed", "3", "--out", str(tmp_path)])
-    maps = [Image.open(tmp_path / f"map_{i:05d}.png") for i in range(5)]
+    folder = tmp_path / "new"
+    semgan.main(["sample", str(run), "--count", "5", "--seed", "3", "--out", str(folder)])
+    maps = [Image.open(folder / f"map_{i:05d}.png") for i in range(5)]
     palette = data.colored_shapes(8).palette
     for image in maps:
         assert image.mode == "P" and image.size == (8, 8) and np.asarray(image).max() < 4
         np.testing.assert_array_equal(np.reshape(image.getpalette()[:12], (4, 3)), palette)
-    again = data.load_maps(tmp_path, 8, classes=4) if not (tmp_path / "grid.png").unlink() else None
-    assert len(again.maps) == 5, "samples are label maps that the program reads back"
-    first = [np.asarray(m) for m in maps]
+    again = data.load_maps(folder, 8, classes=4)
+    np.testing.assert_array_equal(again.maps, np.stack([np.asarray(m) for m in maps]), "samples are maps that can be read back")
+    assert (tmp_path / "new.png").exists() and f"5 maps in {folder}" in capsys.readouterr().out
     semgan.main(["sample", str(run), "--count", "5", "--seed", "3"])
-    for i, m in enumerate(first):
-        np.testing.assert_array_equal(np.asarray(Image.open(run / "generated" / f"map_{i:05d}.png")), m)
-    assert "5 maps and grid.png" in capsys.readouterr().out
+    np.testing.assert_array_equal(data.load_maps(run / "generated", 8, classes=4).maps, again.maps)
+    assert "already holds maps" in fails(capsys, "sample", run)
 
 
 def test_sample_of_the_baseline_is_rgb(tmp_path):
@@ -95,6 +95,7 @@ def test_slerp_stays_on_the_sphere():
     walk = semgan.slerp(a, b, 8)
     np.testing.assert_allclose(np.linalg.norm(walk, axis=1), np.linalg.norm(a))
     np.testing.assert_allclose(walk[0], a)
+    assert np.isfinite(semgan.slerp(a, a, 4)).all() and np.isfinite(semgan.slerp(a[:1], -a[:1], 4)).all()
 
 
 def test_doctor():
@@ -161,6 +162,14 @@ def test_paper_networks_have_the_papers_shapes():
     (["--kernel-size", "big"], "invalid int value"),
     (["--model", "vae"], "invalid choice"),
     (["--save-every", "0"], "expected 1 or more"),
+    (["--learning-rate", "1e-60"], "float32 can hold"),
+    (["--adam-eps", "1e-60"], "float32 can hold"),
+    (["--beta2", "0.99999999999"], "below 1 in float32"),
+    (["--classes", "300", "--dataset", "."], "--classes 300: expected 2 to 256"),
+    (["--classes", "9"], "not for the shapes"),
+    (["--palette", "no/such"], "not for the shapes"),
+    (["--dataset", ""], "no label maps"),
+    (["--half-life", "-1"], "--half-life -1"),
 ])
 def test_wrong_flags(flags, message, tmp_path, capsys):
     out = tmp_path / "run"
@@ -191,11 +200,44 @@ def test_a_run_is_never_overwritten(run, capsys):
     (["--kernel-size", "5"], "--kernel-size 5: .* was started with 3"),
     (["--model", "gan"], "--model gan: .* was started with semgan"),
     (["--preset", "paper"], "--preset paper: .* was started with small"),
-    (["--dataset", "other"], "--dataset other"),
+    (["--dataset", "other"], "--dataset .*other: .* was started with shapes"),
+    (["--steps", "3"], "--steps 3: .* is at step 10 already"),
+    (["--steps", "0"], "--steps 0"),
 ])
 def test_resume_with_other_settings(run, flags, message, capsys):
     import re
     assert re.search(message, fails(capsys, "--resume", "--out", run, *flags))
+
+
+def test_memory_that_is_not_there(tmp_path, capsys):
+    line = fails(capsys, *TINY_FLAGS, "--latent", 2 ** 30, "--batch-size", 2 ** 30, "--out", tmp_path / "run", code=1)
+    assert "not enough memory" in line and not (tmp_path / "run").exists()
+
+
+def test_resume_with_other_maps(tmp_path, capsys):
+    """The data set changed under the run: another map, or another order of the palette's colours."""
+    rng, maps, palette = np.random.default_rng(0), tmp_path / "maps", tmp_path / "palette.txt"
+    maps.mkdir()
+    palette.write_text("0 0 0\n255 0 0\n")
+    for i in range(5):
+        Image.fromarray(np.array([[0, 0, 0], [255, 0, 0]], np.uint8)[rng.integers(0, 2, (8, 8))]).save(maps / f"{i}.png")
+    flags = [*TINY_FLAGS, "--dataset", str(maps), "--palette", str(palette), "--out", str(tmp_path / "run")]
+    semgan.main([*flags, "--steps", "3"])
+    semgan.main(["--resume", "--steps", "4", "--out", str(tmp_path / "run")])  # finds its data and palette by itself
+    palette.write_text("255 0 0\n0 0 0\n")
+    assert "no longer those" in fails(capsys, "--resume", "--steps", 5, "--out", tmp_path / "run")
+    palette.write_text("0 0 0\n255 0 0\n")
+    (maps / "4.png").unlink()
+    assert "no longer those" in fails(capsys, "--resume", "--steps", 5, "--out", tmp_path / "run")
+
+
+@pytest.mark.parametrize("content", [b"step,loss_d,features_1,features_2,seconds\nabc,1,1,1,1\n", b"\xff\xfe\x00\n"])
+def test_damaged_log(run, tmp_path, content, capsys):
+    (tmp_path / "checkpoint.npz").write_bytes((run / "checkpoint.npz").read_bytes())
+    (tmp_path / "log.csv").write_bytes(content)
+    assert "log.csv: not a readable log" in fails(capsys, "--resume", "--steps", 12, "--out", tmp_path)
+    (tmp_path / "log.csv").unlink()
+    semgan.main(["--resume", "--out", str(tmp_path)])  # a finished run without a log: nothing to plot, and no traceback
 
 
 def test_resume_without_a_run(tmp_path, capsys):
@@ -233,6 +275,13 @@ def damage(kind, path):
             header["format"] = 99
         elif kind == "other settings":
             header["settings"]["generator_filters"] = [7, 7, 7]
+        elif kind.startswith("setting"):
+            _, name, value = kind.split()
+            header["settings"][name] = json.loads(value)
+        elif kind == "a negative step":
+            header["step"] = -1
+        elif kind == "not a number":
+            arrays["g.params"][3] = np.nan
         elif kind == "no header":
             del arrays["header"]
         if "header" in arrays:
@@ -241,7 +290,9 @@ def damage(kind, path):
 
 
 @pytest.mark.parametrize("kind", ["truncated", "empty", "a flipped bit", "text", "a pickle", "another model", "a missing array",
-                                  "a pickled array", "another version", "other settings", "no header"])
+                                  "a pickled array", "another version", "other settings", "no header", "not a number",
+                                  "a negative step", 'setting side "8"', "setting latent -1", "setting bottleneck 3",
+                                  "setting generator_filters []", "setting learning_rate null", 'setting model "vae"'])
 def test_damaged_checkpoints(run, tmp_path, kind, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "checkpoint.npz"

@@ -105,6 +105,12 @@ def test_grey_indexed_and_rgb_give_the_same_ids(tmp_path):
     assert data.load_maps(bilevel, 8).classes == 2
 
 
+def test_palettes_that_were_trimmed_to_the_colours_in_use(tmp_path):
+    few, more = np.array([[0, 1]], np.uint8), np.array([[0, 1, 2]], np.uint8)
+    write(tmp_path, a__png=png(few, palette=PALETTE[:2]), b__png=png(more, palette=PALETTE))
+    np.testing.assert_array_equal(data.load_maps(tmp_path, 4).palette, PALETTE)
+
+
 def test_resize_takes_pixel_centres():
     m = np.arange(36, dtype=np.uint8).reshape(6, 6)
     np.testing.assert_array_equal(data.resize_nearest(m, 2), [[7, 10], [25, 28]])
@@ -166,7 +172,7 @@ def half_archive(suffix):
                 for file in (folder / "in").iterdir():
                     z.write(file, file.name)
         else:
-            with tarfile.open(path, "w:gz") as t:
+            with tarfile.open(path, "w:" + suffix.split(".")[1]) as t:
                 t.add(folder / "in", "in")
         path.write_bytes(path.read_bytes()[:-900])
         return path
@@ -199,14 +205,17 @@ BAD = {
     "alpha": (lambda f: write(f, a__png=png(PALETTE[ids()], "RGBA")), dict(palette=PALETTE), "a.png: image mode RGBA"),
     "16 bits": (lambda f: write(f, a__png=png(ids().astype(np.uint16) * 300)), {}, "a.png: image mode I;16"),
     "two palettes": (lambda f: write(f, a__png=png(ids(), palette=PALETTE), b__png=png(ids(), palette=PALETTE[::-1].copy())), {},
-                     "png: its palette gives other colours"),
+                     "png: its palette gives class 0 another colour"),
     "zip member outside": (archive_member("../evil.png"), {}, r"'\.\./evil.png' points outside"),
     "zip member absolute": (archive_member("/tmp/evil.png"), {}, "points outside"),
     "zip member on a drive": (archive_member("C:\\evil.png"), {}, "points outside"),
+    "zip member without a name": (archive_member("."), {}, "no label maps"),
     "tar link": (archive_member("a.png", link=True), {}, "'a.png' is a link"),
     "zip breaks off": (half_archive("zip"), {}, "x.zip"),
     "tar breaks off": (half_archive("tar.gz"), {}, "x.tar.gz"),
     "damaged member": (damaged_member, {}, "x.zip"),
+    "damaged tar.xz": (half_archive("tar.xz"), {}, "x.tar.xz"),
+    "classes": (lambda f: write(f, a__png=png(ids())), dict(classes=300), "--classes 300: expected 2 to 256"),
 }
 
 

@@ -191,7 +191,8 @@ def test_arena_gives_the_same_addresses_again():
 def test_parameters_start_at_multiples_of_256_bytes():
     import semgan
     ops = kernels.load("numpy")
-    net = semgan.Network(ops, {"a.w": (3, 3, 2, 5), "a.b": (5,), "b.w": (1, 1, 7, 3)}, "glorot", np.random.default_rng(0))
+    s = semgan.resolve("shapes", "small")[0]
+    net = semgan.Network(ops, s, {"a.w": (3, 3, 2, 5), "a.b": (5,), "b.w": (1, 1, 7, 3)}, np.random.default_rng(0))
     start = net.flat["params"].ctypes.data
     assert [(p.ctypes.data - start) % 256 for p in net.p.values()] == [0, 0, 0]
     net.p["a.b"][:] = 7

@@ -169,7 +169,7 @@ def test_it_learns(model):
     real = metrics.class_areas(dataset.maps, 4).mean(0)
 
     def distance():  # of the mean share of each class, 0 to 1
-        maps = t.sample(z)
+        maps = t.g.sample(z)
         if model == "gan":
             maps = ((maps[..., None, :].astype(int) - dataset.palette) ** 2).sum(-1).argmin(-1)
         return abs(metrics.class_areas(maps, 4).mean(0) - real).sum() / 2 / s.side ** 2
@@ -178,7 +178,7 @@ def test_it_learns(model):
         t.train_step()
     after = distance()
     assert before > 0.25 and after < 0.12, (before, after)
-    assert len(np.unique(t.sample(z), axis=0)) > 32, "the samples are all alike"
+    assert len(np.unique(t.g.sample(z), axis=0)) > 32, "the samples are all alike"
 
 
 # ---------------------------------------------------------------------------------------- kills and NaN

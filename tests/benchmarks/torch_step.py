@@ -4,8 +4,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-import semgan
-
 
 class Generator(nn.Module):
     def __init__(self, s, classes):
@@ -17,7 +15,7 @@ class Generator(nn.Module):
         for i, (cin, cout) in enumerate(zip(widths, widths[1:])):
             stride = 2 if i < n else 1
             blocks += [nn.ConvTranspose2d(cin, cout, k, stride, k // 2, output_padding=stride - 1, bias=False),
-                       nn.BatchNorm2d(cout, eps=semgan.BN_EPS, momentum=semgan.BN_MOMENTUM), nn.ReLU()]
+                       nn.BatchNorm2d(cout, eps=s.bn_eps, momentum=s.bn_momentum), nn.ReLU()]
         self.deconvs = nn.Sequential(*blocks)
         self.rgb = s.model == "gan"
         self.conv = nn.Conv2d(widths[-1], 3 if self.rgb else classes, k, padding=k // 2)
