@@ -268,3 +268,18 @@ def test_a_learning_rate_that_explodes(tmp_path):
     assert "finite" in str(stop.value)
     if (tmp_path / "checkpoint.npz").exists():
         assert all(np.isfinite(a).all() for a in semgan.load_checkpoint(tmp_path)[1].values())
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="needs resource")
+def test_paper_preset_fits_into_two_gigabytes():
+    """Two steps at batch 32, in a process of its own: the peak of its memory."""
+    program = ("import resource, data, kernels, semgan\n"
+               "s = semgan.resolve('shapes', 'paper')[0]\n"
+               "t = semgan.Trainer(kernels.load(), s, data.colored_shapes(s.side))\n"
+               "t.train_step(); t.train_step()\n"
+               "print(s.batch_size, s.side, s.kernel_size, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)")
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=True)
+    batch, side, kernel, peak = map(int, done.stdout.split())
+    peak *= 1 if sys.platform == "darwin" else 1024  # bytes on macOS, kilobytes elsewhere
+    assert (batch, side, kernel) == (32, 64, 11) and 100e6 < peak < 2e9, f"{peak / 1e6:.0f} MB"
