@@ -551,7 +551,7 @@ def resolve(dataset=None, preset=None, model=None, palette=None, classes=None, *
     given = {name: value for name, value in dict(dataset=dataset, preset=preset, model=model, palette=palette,
                                                  classes=classes, **flags).items() if value is not None}
     preset = preset or "small"
-    scenes = STREET_SCENES if given.get("dataset", "shapes") != "shapes" else {}
+    scenes = STREET_SCENES if given.get("dataset", "shapes") != "shapes" and preset != "small" else {}
     layers = [("default", dict(dataset="shapes", preset=preset, model="semgan", palette=None, classes=None)),
               ("default", {name: default for name, (default, _) in SETTINGS.items()}),
               ("the paper's street scenes", scenes), (f"preset {preset}", PRESETS[preset]), ("flag", given)]

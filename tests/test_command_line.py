@@ -129,6 +129,8 @@ def test_presets_are_what_they_promise():
     assert {k for k, v in vars(paper).items() if v != getattr(full, k)} == {"preset", "bottleneck"}
     scenes = semgan.resolve("somewhere.zip", "paper")[0]
     assert (scenes.side, scenes.latent, scenes.kernel_size, scenes.learning_rate) == (128, 128, 7, 2e-4)
+    own_small = vars(semgan.resolve("somewhere.zip", "small")[0])
+    assert {k for k, v in own_small.items() if v != getattr(small, k)} == {"dataset"}
 
 
 def test_paper_networks_have_the_papers_shapes():
