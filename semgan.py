@@ -51,8 +51,8 @@ SETTINGS = {
 }
 CHOICES = {"feature_matching": ["mean", "paired"], "feature_layers": ["all", "last"], "init": ["glorot", "normal"]}
 PRESETS = {
-    "small": dict(side=32, steps=2600, generator_filters=[64, 64, 32, 16], discriminator_filters=[32, 64, 128],
-                  learning_rate=1e-3, decay_after=1250, half_life=400),
+    "small": dict(side=32, steps=3700, generator_filters=[128, 64, 32, 16], discriminator_filters=[16, 32, 64],
+                  learning_rate=1e-3, discriminator_learning_rate=2e-4, half_life=1200),
     "full": {},
     "paper": dict(bottleneck=True),
 }
