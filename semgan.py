@@ -409,7 +409,9 @@ def plot_curves(run):
 def prepare(args):
     """Everything that can go wrong before the first step: returns the trainer, where each setting came from, the run folder."""
     flags = {name: getattr(args, name) for name in ("dataset", "preset", "model", "palette", "classes", *SETTINGS)}
-    for name in "dataset", "palette":  # so that --resume works from another folder
+    for name in "dataset", "palette":  # absolute, so that --resume works from another folder
+        if flags[name] == "":
+            raise InputError(f"--{name} is empty: expected the path of a {'palette' if name == 'palette' else 'folder or archive'}")
         if flags[name] not in (None, "shapes"):
             flags[name] = str(Path(flags[name]).resolve())
     dataset_name = Path(flags["dataset"] or "shapes").name.removesuffix(".gz").rsplit(".", 1)[0]
@@ -588,7 +590,6 @@ def check(s):
     for name, choices in dict(CHOICES, model=["semgan", "gan"], preset=list(PRESETS)).items():
         require(getattr(s, name) in choices, name, " or ".join(choices))
     require(s.classes is None or 2 <= s.classes <= 256, "classes", "2 to 256")
-    require(s.dataset != "", "dataset", "shapes, or a folder or archive")
 
 
 def show(value):

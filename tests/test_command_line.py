@@ -170,7 +170,7 @@ def test_paper_networks_have_the_papers_shapes():
     (["--classes", "300", "--dataset", "."], "--classes 300: expected 2 to 256"),
     (["--classes", "9"], "not for the shapes"),
     (["--palette", "no/such"], "not for the shapes"),
-    (["--dataset", ""], "no label maps"),
+    (["--dataset", ""], "--dataset is empty"),
     (["--half-life", "-1"], "--half-life -1"),
 ])
 def test_wrong_flags(flags, message, tmp_path, capsys):
