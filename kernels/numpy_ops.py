@@ -19,7 +19,7 @@ from threadpoolctl import threadpool_limits
 LEAKY_SLOPE = 0.2      # of LeakyReLU, DCGAN's value
 BLOCK_BYTES = 1 << 21  # working set of one block of maps in a lane: about one core's share of the cache
 ONE_LANE_BYTES = 1 << 18  # below this, waking the other lanes (some 0.1 ms) costs more than it gains
-FEW_CHANNELS = 16      # up to here a matrix product with Cout columns is too narrow for BLAS: see _correlate
+FEW_CHANNELS = 16      # up to here a matrix product with Cout columns is too narrow for BLAS: see _correlate_rows
 
 
 class Arena:
@@ -76,6 +76,13 @@ def conv_shape(x_shape, w_shape, stride, pad):
     if h + 2 * py < kh or w + 2 * px < kw:
         raise ValueError(f"conv: a {kh}x{kw} kernel does not fit into {h}x{w} padded by {(py, px)}")
     return b, (h + 2 * py - kh) // sy + 1, (w + 2 * px - kw) // sx + 1, cout
+
+
+def check_dy(name, dy, x_shape, w_shape, stride, pad):
+    """Raises ValueError unless dy has the shape of conv's output."""
+    expected = conv_shape(x_shape, w_shape, stride, pad)
+    if tuple(dy.shape) != expected:
+        raise ValueError(f"{name}: dy is {tuple(dy.shape)}, but an input of {tuple(x_shape)} gives {expected}")
 
 
 # ------------------------------------------------------------------------------- inside a convolution
@@ -211,7 +218,6 @@ class NumpyOps:
         y = self.empty(*shape) if out is None else out  # (B, Ho, Wo, Cout)
         (kh, kw, cin, cout), (_, ho, wo, _) = w.shape, shape
         w = w.reshape(kh, kw * cin, cout)
-
         taps = list(_row_taps(kh, stride[0], pad[0], x.shape[1], ho))
 
         def block(_, maps):
@@ -226,22 +232,20 @@ class NumpyOps:
         Each output phase (ry, rx) is an ordinary correlation of dy with every s-th tap: nothing is multiplied by inserted
         zeros. The phases of one rx share the unfolded rows.
         """
+        check_dy("conv_input_grad", dy, x_shape, w.shape, stride, pad)
         (sy, sx), (py, px), (kh, kw, cin, _) = pair(stride), pair(pad), w.shape
-        if tuple(dy.shape) != conv_shape(x_shape, w.shape, stride, pad):
-            raise ValueError(f"conv_input_grad: dy is {tuple(dy.shape)}, but an input of {tuple(x_shape)} gives "
-                             f"{conv_shape(x_shape, w.shape, stride, pad)}")
         dx = self.empty(*x_shape)  # (B, H, W, Cin)
         y_phases, x_phases = _phases(sy, py, kh, x_shape[1]), _phases(sx, px, kw, x_shape[2])
         flipped = [[np.ascontiguousarray(w[y_taps, x_taps][::-1, ::-1].transpose(0, 1, 3, 2)) for x_taps, _, _ in x_phases]
                    for y_taps, _, _ in y_phases]  # [ry][rx] (n, m, Cout, Cin)
+        taps = [list(_row_taps(len(w_row[0]), 1, top, dy.shape[1], out_h)) for w_row, (_, top, out_h) in zip(flipped, y_phases)]
 
         def block(_, maps):
             for rx, (_, left, out_w) in enumerate(x_phases):
                 rows = _unfold_x(dy[maps], flipped[0][rx].shape[1], (1, 1), left, out_w)
-                for ry, (_, top, out_h) in enumerate(y_phases):
-                    w_phase = flipped[ry][rx]
-                    taps = list(_row_taps(len(w_phase), 1, top, dy.shape[1], out_h))
-                    total = _correlate_rows(rows, taps, w_phase.reshape(len(w_phase), rows.shape[-1], cin), out_h)
+                for ry, (_, _, out_h) in enumerate(y_phases):
+                    w_phase = flipped[ry][rx].reshape(len(taps[ry]), rows.shape[-1], cin)
+                    total = _correlate_rows(rows, taps[ry], w_phase, out_h)
                     dx[maps, ry::sy, rx::sx] = self._activate(total, bias, activation).transpose(1, 0, 2, 3)
         self._blocks(block, len(dy), dy[0].size * -(-kw // sx) * self.dtype.itemsize)
         return dx
@@ -249,9 +253,7 @@ class NumpyOps:
     def conv_weight_grad(self, x, dy, w_shape, stride=1, pad=0, out=None):
         """dw[ky, kx] = sum over b, oy, ox of x[b, oy sy + ky - py, ox sx + kx - px]^T @ dy[b, oy, ox]."""
         stride, pad, (kh, kw, cin, cout), (b, ho, wo, _) = pair(stride), pair(pad), w_shape, dy.shape
-        if tuple(dy.shape) != conv_shape(x.shape, w_shape, stride, pad):
-            raise ValueError(f"conv_weight_grad: dy is {tuple(dy.shape)}, but x and w give "
-                             f"{conv_shape(x.shape, w_shape, stride, pad)}")
+        check_dy("conv_weight_grad", dy, x.shape, w_shape, stride, pad)
         dw = self.empty(*w_shape) if out is None else out
         parts = np.zeros((min(self.lanes, b), kh, kw * cin, cout), self.dtype)  # one sum a lane
         taps = list(_row_taps(kh, stride[0], pad[0], x.shape[1], ho))
