@@ -1,0 +1,440 @@
+"""Compile the .cu files of this folder and launch their kernels, on one of two devices with the same interface:
+
+    Gpu       through CuPy: compiled by NVRTC for the card at hand, no compiler to install
+    Emulator  on the CPU, with emulator.h: compiled by g++, clang++ or the ziglang wheel
+
+`device.launch(file, kernel, grid, block, *arguments)` checks every argument against the kernel's signature, which it reads
+from the source: CUDA itself would take a wrong type, a strided view or a missing argument and compute garbage.
+Compiled files are cached by content in $SEMGAN_CACHE or ~/.cache/semgan.
+"""
+import ctypes
+import functools
+import hashlib
+import importlib.util
+import os
+import platform
+import random
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+FOLDER = Path(__file__).parent
+TYPES = {"float": np.float32, "double": np.float64, "int": np.int32, "unsigned": np.uint32, "uint8": np.uint8,
+         "long long": np.int64}  # and real: the option
+SHARED_LIMIT = 48 * 1024  # bytes a block gets on every card without asking
+
+
+class DeviceError(ValueError):
+    """A device, dtype or precision that cannot be had here."""
+
+
+class LaunchError(TypeError):
+    """A launch that does not fit the kernel's signature."""
+
+
+class KernelError(RuntimeError):
+    """A fault inside a kernel, caught by the emulator."""
+
+
+# ------------------------------------------------------------------------------------ reading a .cu file
+class Parameter(NamedTuple):
+    type: str      # of what it points to, or of the scalar
+    pointer: bool
+    const: bool
+    name: str      # ending in _or_null where None may be given
+
+
+class Kernel(NamedTuple):
+    name: str
+    parameters: list
+    threads: int   # the most a block may have: its launch bound
+
+
+class Source(NamedTuple):
+    file: str
+    text: str             # with its #include "..." pasted in
+    kernels: dict         # name -> Kernel
+    constants: dict       # name -> int, of `constexpr int NAME = 3;`
+    architectures: list   # ["sm_75", ...]
+
+
+# The one form of a kernel's head that this launcher reads.
+KERNEL = re.compile(r'extern "C" __global__\s+__launch_bounds__\((\w+)\)\s+void (\w+)\(([^)]*)\)')
+POINTER = re.compile(r"(const )?([\w ]+?)\s*\*\s*(?:__restrict__ )?(\w+)")
+SCALAR = re.compile(r"()([\w ]+?) (\w+)")
+SHARED = re.compile(r"__shared__ (?:__align__\(\d+\) )?(\w+) (\w+)((?:\[[^\]]*\])*);")
+DYNAMIC_SHARED = re.compile(r"extern __shared__ (?:__align__\(\d+\) )?(\w+) (\w+)\[\];")
+
+
+@functools.cache
+def read(path):
+    """The Source of a .cu file, given by its path from this folder or an absolute one."""
+    def paste(path):
+        text = f'#line 1 "{path.name}"\n'
+        for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
+            included = re.fullmatch(r'#include "(\w+\.cuh)"', line)
+            text += paste(FOLDER / included[1]) + f'#line {number + 1} "{path.name}"\n' if included else line + "\n"
+        return text.replace("#pragma once", "")
+    path = FOLDER / path
+    text = paste(path)
+    constants = {name: int(value) for name, value in re.findall(r"constexpr int (\w+) = (\d+);", text)}
+    kernels = {}
+    for bound, name, parameters in KERNEL.findall(re.sub("//.*", "", text)):
+        kernels[name] = Kernel(name, [parse(p.strip(), name, path) for p in parameters.split(",")],
+                               constants.get(bound) or int(bound))
+    if len(re.findall("__global__", re.sub("//.*", "", text))) != len(kernels):
+        raise LaunchError(f'{path}: expected each kernel as: extern "C" __global__ __launch_bounds__(THREADS) void name(...)')
+    return Source(path.name, text, kernels, constants, re.findall(r"sm_\w+", re.search("Architectures: (.*)|$", text)[0]))
+
+
+def parse(parameter, kernel, path):
+    parameter = " ".join(parameter.split())
+    match = POINTER.fullmatch(parameter) or SCALAR.fullmatch(parameter)
+    if not match or match[2] not in (*TYPES, "real"):
+        raise LaunchError(f"{path}: {kernel}: cannot read the parameter {parameter!r}")
+    return Parameter(match[2], "*" in parameter, bool(match[1]), match[3])
+
+
+# ------------------------------------------------------------------------------------ checking a launch
+def check(kernel, grid, block, arguments, dtype, device):
+    """The arguments as the kernel takes them: arrays of the device, NumPy scalars, None. Raises LaunchError."""
+    parameters = kernel.parameters
+    if len(arguments) != len(parameters):
+        raise LaunchError(f"{kernel.name}: expected {len(parameters)} arguments ({', '.join(p.name for p in parameters)}), "
+                          f"got {len(arguments)}")
+    if min(grid) < 1 or max(grid[1:]) > 65535 or grid[0] >= 1 << 31:
+        raise LaunchError(f"{kernel.name}: a grid of {grid}")
+    if min(block) < 1 or np.prod(block) > kernel.threads:
+        raise LaunchError(f"{kernel.name}: a block of {block}; its launch bound is {kernel.threads} threads")
+    return [check_argument(f"{kernel.name}: argument {p.name!r}", p, np.dtype(TYPES.get(p.type, dtype)), a, device)
+            for p, a in zip(parameters, arguments)]
+
+
+def check_argument(what, parameter, dtype, a, device):
+    if not parameter.pointer:
+        if not isinstance(a, (int, float, np.number)) or isinstance(a, (float, np.floating)) and dtype.kind != "f":
+            raise LaunchError(f"{what}: expected a number of type {parameter.type}, got {a!r}")
+        if dtype.kind != "f" and not np.iinfo(dtype).min <= a <= np.iinfo(dtype).max:
+            raise LaunchError(f"{what}: {a} does not fit into {parameter.type}")
+        return dtype.type(a)
+    if a is None and parameter.name.endswith("_or_null"):
+        return None
+    if not device.holds(a):
+        raise LaunchError(f"{what}: expected an array on the {device.name}, got {type(a).__module__}.{type(a).__name__}")
+    if a.dtype != dtype:
+        raise LaunchError(f"{what}: expected {dtype}, got {a.dtype}")
+    if not a.flags.c_contiguous:
+        raise LaunchError(f"{what}: not contiguous: shape {a.shape}, strides {a.strides}")
+    if a.size >= 1 << 31:
+        raise LaunchError(f"{what}: {a.size} elements; kernels count in int, up to {(1 << 31) - 1}")
+    return a
+
+
+def three(size):
+    """4 -> (4, 1, 1); (4, 2) -> (4, 2, 1)."""
+    size = (size,) if isinstance(size, int) else tuple(size)
+    return size + (1,) * (3 - len(size))
+
+
+# ---------------------------------------------------------------------------------------------- cache
+def cached(key, suffix, build):
+    """The path of a file in the cache, made by build(path) if it is not there yet; whole at any moment."""
+    folder = Path(os.environ.get("SEMGAN_CACHE") or Path.home() / ".cache" / "semgan")
+    path = folder / (hashlib.sha256("\0".join(key).encode()).hexdigest()[:32] + suffix)
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as aside:
+            build(Path(aside) / path.name)
+            os.replace(Path(aside) / path.name, path)
+    return path
+
+
+# ------------------------------------------------------------------------------------------------ GPU
+def compile_cubin(source, dtype, architecture):
+    """Machine code for one architecture, by NVRTC; needs neither GPU nor driver. Raises KernelError with the compiler's words."""
+    from cupy_backends.cuda.libs import nvrtc
+    real = "double" if np.dtype(dtype) == np.float64 else "float"
+    program = nvrtc.createProgram(source.text, source.file, (), ())
+    try:
+        nvrtc.compileProgram(program, (f"--gpu-architecture={architecture}", "--std=c++17", f"-Dreal={real}"))
+        return nvrtc.getCUBIN(program)
+    except nvrtc.NVRTCError as error:
+        raise KernelError(f"{source.file} for {architecture}: {error}\n{nvrtc.getProgramLog(program)}") from None
+    finally:
+        nvrtc.destroyProgram(program)
+
+
+def best_architecture(names, capability):
+    """Of "sm_75", ..., the one whose machine code runs on a card of compute capability (major, minor); None if none does."""
+    numbers = {divmod(int(name[3:]), 10): name for name in names if name[3:].isdigit()}
+    fitting = [n for n in numbers if n[0] == capability[0] and n[1] <= capability[1]]
+    return numbers[max(fitting)] if fitting else None
+
+
+class Gpu:
+    name = "GPU"
+
+    def __init__(self, dtype=np.float32):
+        try:
+            import cupy
+            from cupy_backends.cuda.libs import nvrtc
+        except Exception as error:
+            raise DeviceError(f"CuPy cannot be imported ({type(error).__name__}: {str(error).splitlines()[0]})") from None
+        if not cupy.is_available():
+            raise DeviceError("no GPU that CuPy can use")
+        self.cupy, self.dtype, self.functions = cupy, np.dtype(dtype), {}
+        properties = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.Device().id)
+        self.card, self.capability = properties["name"].decode(), (properties["major"], properties["minor"])
+        self.nvrtc = nvrtc.getVersion()
+        if not best_architecture(read("reductions.cu").architectures, self.capability):
+            raise DeviceError(f"{self.card} has compute capability {self.capability[0]}.{self.capability[1]}; the kernels are "
+                              f"for {', '.join(read('reductions.cu').architectures)}")
+
+    def __str__(self):
+        return self.card
+
+    def allocate(self, size):
+        """An array of `size` bytes."""
+        return self.cupy.empty(size, np.uint8)
+
+    def spoil(self, a):
+        """Only the emulator does that."""
+
+    def holds(self, a):
+        return isinstance(a, self.cupy.ndarray) and a.device == self.cupy.cuda.Device()
+
+    def upload(self, array):
+        return self.cupy.asarray(array)
+
+    def write(self, a, array):
+        """Host -> device, into an array that is there."""
+        a.set(array)
+
+    def download(self, a):
+        return a.get()
+
+    def load(self, file, kernel):
+        source = read(file)
+        architecture = best_architecture(source.architectures, self.capability)
+        key = source.text, self.dtype.name, architecture, str(self.nvrtc)
+        path = cached(key, ".cubin", lambda path: path.write_bytes(compile_cubin(source, self.dtype, architecture)))
+        return self.cupy.RawModule(path=str(path)).get_function(kernel)
+
+    def launch(self, file, kernel, grid, block, *arguments, shared=0):
+        grid, block = three(grid), three(block)
+        arguments = check(read(file).kernels[kernel], grid, block, arguments, self.dtype, self)
+        if (file, kernel) not in self.functions:
+            self.functions[file, kernel] = self.load(file, kernel)
+        null = np.uint64(0)
+        self.functions[file, kernel](grid, block, tuple(null if a is None else a for a in arguments), shared_mem=shared)
+
+
+def found():
+    """[(what, what this machine has of it)], for `doctor`."""
+    def ask(question):
+        try:
+            return question()
+        except Exception as error:  # missing libraries fail in many ways
+            return f"none ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
+
+    def nvrtc():
+        from cupy_backends.cuda.libs import nvrtc
+        return "{}.{}".format(*nvrtc.getVersion())
+
+    def driver():
+        import cupy
+        number = cupy.cuda.runtime.driverGetVersion()
+        return f"for CUDA {number // 1000}.{number % 1000 // 10}" if number else "none"
+
+    def card():
+        gpu = Gpu()
+        return f"{gpu}, compute capability {'%d.%d' % gpu.capability}"
+    return [("NVRTC", ask(nvrtc)), ("driver", ask(driver)), ("GPU", ask(card)),
+            ("C++ compiler", ask(lambda: compiler()[1].splitlines()[0]))]
+
+
+# ------------------------------------------------------------------------------------------- emulator
+class DeviceArray(np.ndarray):
+    """An array of the emulated device. As on a GPU, only kernels compute with it: use ops, or ops.asnumpy first."""
+    def _refuse(self, *args, **kwargs):
+        raise TypeError("an array on the emulated device: only ops computes with it; ops.asnumpy(array) copies it to the host")
+    __array_ufunc__ = __array_function__ = __setitem__ = _refuse
+
+
+class Triple(ctypes.Structure):
+    _fields_ = [(axis, ctypes.c_uint) for axis in "xyz"]
+
+    def __str__(self):
+        return f"({self.x}, {self.y}, {self.z})"
+
+
+class Argument(ctypes.Structure):
+    _fields_ = [("data", ctypes.c_void_p), ("bytes", ctypes.c_uint64), ("number", ctypes.c_int64)]
+
+
+class Error(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_int32) for name in ("kind", "argument", "line", "other_line")] + [("index", ctypes.c_int64)] + \
+               [(name, Triple) for name in ("block", "thread", "other_thread")]
+
+
+class Launch(ctypes.Structure):
+    _fields_ = [("grid", Triple), ("block", Triple), ("dynamic_shared", ctypes.c_uint64), ("shared_limit", ctypes.c_uint64),
+                ("seed", ctypes.c_uint64), ("next_block", ctypes.c_void_p), ("arguments", ctypes.c_void_p),
+                ("scratch", ctypes.c_void_p), ("error", ctypes.POINTER(Error))]
+
+
+KINDS = ["", "OUT_OF_BOUNDS", "MISALIGNED", "DIVERGENT", "WARP", "SHARED_FULL", "ARRAY_INDEX", "ARRAY_MISALIGNED", "STACK"]
+
+
+@functools.cache
+def compiler():
+    """The command of a C++ compiler, and its version. Raises DeviceError."""
+    for command in ([os.environ.get("CXX", "")], ["g++"], ["clang++"], ["c++"]):
+        if shutil.which(command[0]):
+            break
+    else:
+        if not importlib.util.find_spec("ziglang"):
+            raise DeviceError("the emulator needs a C++ compiler: install g++ or clang++, or run: pip install ziglang")
+        command = [sys.executable, "-m", "ziglang", "c++"]
+    return command, subprocess.run([*command, "--version"], capture_output=True, text=True).stdout
+
+
+def emulator_text(source):
+    """C++ for an ordinary compiler. What changes in the .cu text: heads of kernels, and declarations of shared memory."""
+    def head(match):
+        parameters = source.kernels[match[2]].parameters
+        rewritten = [f"emulator::Global<{'const ' * p.const}{p.type}> {p.name}" if p.pointer else f"{p.type} {p.name}"
+                     for p in parameters]
+        return "\n" * match[0].count("\n") + f"static void {match[2]}({', '.join(rewritten)})"
+
+    def shared(match):
+        (kind, name, dims), number = match.groups(), shared.count
+        shared.count += 1
+        return f"auto& {name} = *({kind} (*){dims})emulator::shared(sizeof({kind}{dims}), {number});"
+    shared.count = 0
+    text = KERNEL.sub(head, source.text)
+    text = DYNAMIC_SHARED.sub(r"auto \2 = emulator::dynamic_shared<\1>();", text)
+    text = SHARED.sub(shared, text)
+    for kernel in source.kernels.values():
+        values = [f"emulator::Global<{'const ' * p.const}{p.type}>(a[{i}])" if p.pointer else f"*({p.type}*)a[{i}].data"
+                  for i, p in enumerate(kernel.parameters)]
+        text += (f"EXPORT int emulate_{kernel.name}(emulator::Launch* launch) {{\n    return emulator::emulate(launch, "
+                 f"[](emulator::Argument* a) {{ {kernel.name}({', '.join(values)}); }});\n}}\n")
+    return (FOLDER / "emulator.h").read_text(encoding="utf-8") + text + \
+        "EXPORT uint64_t emulator_scratch_bytes() { return sizeof(emulator::Block) + emulator::MAX_THREADS * emulator::STACK_BYTES; }\n"
+
+
+@functools.cache
+def emulator_library(file, dtype):
+    """The .cu file as a library of this machine; kernel NAME is its function emulate_NAME."""
+    (command, version), source = compiler(), read(file)
+    text = emulator_text(source)
+    flags = ["-std=c++17", "-O3", "-fno-math-errno", f"-Dreal={'double' if dtype == np.float64 else 'float'}",
+             "-fvisibility=hidden", "-Wno-unknown-pragmas", "-fsanitize=bounds,alignment", "-fno-sanitize-recover=all"]
+    flags += [] if sys.platform == "win32" else ["-fPIC"]
+
+    def build(path):
+        code, unit = path.with_suffix(".cpp"), path.with_suffix(".o")
+        code.write_text(text, encoding="utf-8")
+        for step in [*flags, "-c", str(code), "-o", str(unit)], ["-shared", str(unit), "-o", str(path)]:
+            done = subprocess.run([*command, *step], capture_output=True, text=True)
+            if done.returncode:
+                raise KernelError(f"{source.file}: {' '.join(command)} failed:\n{done.stderr[:4000]}")
+    suffix = ".dll" if sys.platform == "win32" else ".so"
+    library = ctypes.CDLL(str(cached((text, *flags, version, platform.machine()), suffix, build)))
+    library.emulator_scratch_bytes.restype = ctypes.c_uint64
+    return library
+
+
+@functools.cache
+def worker_pool(workers):
+    return ThreadPoolExecutor(workers)
+
+
+_worker = threading.local()  # .scratch: memory for a block's state, shared memory and stacks
+
+
+class Emulator:
+    name = "emulated device"
+
+    def __init__(self, dtype=np.float32, seed=0, workers=None):
+        compiler()
+        self.dtype, self.random = np.dtype(dtype), random.Random(seed)
+        self.workers = workers or min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
+
+    def __str__(self):
+        return f"{self.workers} CPU core{'s' * (self.workers > 1)}, emulated"
+
+    def allocate(self, size):
+        """An array of `size` bytes at a multiple of 256, as CUDA gives it."""
+        buffer = np.empty(size + 256, np.uint8)
+        start = -buffer.ctypes.data % 256
+        return buffer[start:start + size].view(DeviceArray)
+
+    def spoil(self, a):
+        """Fill an array that is about to be written with NaN, so that what a kernel leaves out shows."""
+        a.reshape(-1).view(np.uint8).fill(255)
+
+    def holds(self, a):
+        return isinstance(a, DeviceArray)
+
+    def upload(self, array):
+        a = self.allocate(array.nbytes).view(array.dtype).reshape(array.shape)
+        self.write(a, array)
+        return a
+
+    def write(self, a, array):
+        a.view(np.ndarray)[...] = array
+
+    def download(self, a):
+        return np.array(a.view(np.ndarray))
+
+    def launch(self, file, kernel, grid, block, *arguments, shared=0):
+        grid, block, source = three(grid), three(block), read(file)
+        arguments = check(source.kernels[kernel], grid, block, arguments, self.dtype, self)
+        library, blocks = emulator_library(file, self.dtype), int(np.prod(grid))
+        table, scalars = (Argument * len(arguments))(), []  # the table holds addresses: scalars must stay where they are
+        for i, a in enumerate(arguments):
+            if isinstance(a, np.generic):
+                a = np.array(a)
+                scalars.append(a)
+            table[i] = (0, 0, i) if a is None else (a.ctypes.data, a.nbytes, i)
+        next_block, seed = ctypes.c_int64(0), self.random.getrandbits(63)
+
+        def work(_):
+            if not hasattr(_worker, "scratch"):
+                _worker.scratch = np.empty(library.emulator_scratch_bytes() + 64, np.uint8)
+            error, scratch = Error(), _worker.scratch.ctypes.data
+            launch = Launch(Triple(*grid), Triple(*block), shared, SHARED_LIMIT, seed, ctypes.addressof(next_block),
+                            ctypes.addressof(table), scratch + -scratch % 64, ctypes.pointer(error))
+            getattr(library, "emulate_" + kernel)(ctypes.byref(launch))
+            return error
+        others = worker_pool(self.workers).map(work, range(min(self.workers, blocks) - 1))
+        for error in [work(0), *others]:
+            if error.kind:
+                raise KernelError(f"{source.file}: {kernel}: {message(error, source.kernels[kernel], arguments, shared)}, "
+                                  f"by thread {error.thread} of block {error.block}")
+
+
+def message(e, kernel, arguments, shared):
+    """What an Error of emulator.h says."""
+    other = f"thread {e.other_thread} " + (f"waits at line {e.other_line}" if e.other_line else "has returned")
+    of = f"dynamic shared memory ({shared} bytes)"
+    if e.argument >= 0:
+        of = f"argument {kernel.parameters[e.argument].name!r} ({getattr(arguments[e.argument], 'size', 0)} elements)"
+    return {"OUT_OF_BOUNDS": f"{of} accessed at index {e.index}",
+            "MISALIGNED": f"a misaligned load from {of} at index {e.index}",
+            "DIVERGENT": f"__syncthreads at line {e.line} is not reached by all threads: {other}",
+            "WARP": f"a warp operation at line {e.line} is not reached by all lanes of its mask: {other}",
+            "SHARED_FULL": f"{e.index} bytes of shared memory, but a block gets {SHARED_LIMIT}",
+            "ARRAY_INDEX": f"an array accessed at index {e.index} in line {e.line}",
+            "ARRAY_MISALIGNED": f"a misaligned access in line {e.line}",
+            "STACK": "too many local variables for the emulator's stack"}[KINDS[e.kind]]
