@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import ROOT, TINY_FLAGS
+from conftest import ROOT, TINY_FLAGS, WITHOUT_GPU
 from PIL import Image
 
 import data
@@ -16,7 +16,7 @@ import semgan
 
 def call(*words, cwd=None):
     """(exit code, stdout, stderr) of `python semgan.py ...` in a process of its own."""
-    environment = os.environ | {"COLUMNS": "80"}
+    environment = WITHOUT_GPU | {"COLUMNS": "80"}
     done = subprocess.run([sys.executable, str(ROOT / "semgan.py"), *map(str, words)], capture_output=True, text=True, cwd=cwd,
                           env=environment, timeout=120)
     return done.returncode, done.stdout, done.stderr
@@ -137,7 +137,7 @@ def test_paper_networks_have_the_papers_shapes():
     """Figure 1 at 128x128: dense 32768, then 256, 128, 64 at sides 32, 64, 128, K, K."""
     import kernels
     s = semgan.resolve("somewhere.zip", "paper", kernel_size=3)[0]
-    g = semgan.Generator(kernels.load(), s, 22, np.random.default_rng(0))
+    g = semgan.Generator(kernels.load("numpy"), s, 22, np.random.default_rng(0))
     assert g.p["dense.b"].shape == (32768,) and g.base == 16 and g.strides == [2, 2, 2, 1]
     assert [g.p[f"deconv{i}.gamma"].shape for i in range(1, 5)] == [(256,), (128,), (64,), (22,)]
     assert g.p["conv.w"].shape == (3, 3, 22, 22)

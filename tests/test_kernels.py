@@ -3,6 +3,7 @@ import itertools
 
 import numpy as np
 import pytest
+from conftest import load
 
 import kernels
 from kernels import numpy_ops
@@ -31,7 +32,7 @@ def naive_pairs(x_shape, kernel, stride, pad):
 @pytest.mark.parametrize("shape", CONV_SHAPES, ids=str)
 def test_convolution_and_its_gradients(device, shape, channels, dtype, tolerance):
     (size, kernel, stride, pad), (b, cin, cout) = shape, channels
-    ops, rng = kernels.load(device, dtype), np.random.default_rng(0)
+    ops, rng = load(device, dtype), np.random.default_rng(0)
     x, w = rng.standard_normal((b, *size, cin)), rng.standard_normal((*kernel, cin, cout))
     y = np.zeros(numpy_ops.conv_shape(x.shape, w.shape, stride, pad))
     dy, dx, dw = rng.standard_normal(y.shape), np.zeros_like(x), np.zeros_like(w)
@@ -39,17 +40,16 @@ def test_convolution_and_its_gradients(device, shape, channels, dtype, tolerance
         y[:, oy, ox] += x[:, iy, ix] @ w[ky, kx]
         dx[:, iy, ix] += dy[:, oy, ox] @ w[ky, kx].T
         dw[ky, kx] += x[:, iy, ix].T @ dy[:, oy, ox]
-    xd, wd, dyd = (ops.asarray(a) for a in (x, w, dy))
-    for found, expected in ((ops.conv(xd, wd, stride, pad), y), (ops.conv_input_grad(dyd, wd, x.shape, stride, pad), dx),
-                            (ops.conv_weight_grad(xd, dyd, w.shape, stride, pad), dw)):
+    for found, expected in ((ops.conv(x, w, stride, pad), y), (ops.conv_input_grad(dy, w, x.shape, stride, pad), dx),
+                            (ops.conv_weight_grad(x, dy, w.shape, stride, pad), dw)):
         assert found.dtype == dtype
-        np.testing.assert_allclose(ops.asnumpy(found), expected, rtol=0, atol=tolerance * max(1, abs(expected).max()))
+        np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance * max(1, abs(expected).max()))
 
 
 @pytest.mark.parametrize("shape", CONV_SHAPES, ids=str)
 def test_input_gradient_is_the_adjoint(device, shape):
     """<conv(x), dy> = <x, conv_input_grad(dy)> = <w, conv_weight_grad(x, dy)>, with no formula at all."""
-    (size, kernel, stride, pad), ops, rng = shape, kernels.load(device, np.float64), np.random.default_rng(1)
+    (size, kernel, stride, pad), ops, rng = shape, load(device, np.float64), np.random.default_rng(1)
     x, w = rng.standard_normal((2, *size, 3)), rng.standard_normal((*kernel, 3, 20))
     y = ops.conv(x, w, stride, pad)
     dy = rng.standard_normal(y.shape)
@@ -88,8 +88,8 @@ def test_an_error_in_a_lane_reaches_the_caller():
     ("conv", [(1, 4, 4, 3), (3, 3, 2, 5)], "3 channels"), ("conv", [(1, 2, 2, 3), (5, 5, 3, 5)], "does not fit"),
     ("conv_input_grad", [(1, 2, 2, 5), (3, 3, 3, 5)], "dy is"), ("conv_weight_grad", [(1, 4, 4, 3), (1, 9, 9, 5)], "dy is")])
 def test_wrong_shapes_are_refused(device, operation, args, message):
-    ops = kernels.load(device)
-    arrays = [ops.asarray(np.zeros(shape)) for shape in args]
+    ops = load(device)
+    arrays = [np.zeros(shape) for shape in args]
     extra = {"conv": (), "conv_input_grad": ((1, 9, 9, 3),), "conv_weight_grad": ((3, 3, 3, 5),)}[operation]
     with pytest.raises(ValueError, match=message):
         getattr(ops, operation)(*arrays, *extra)
@@ -97,7 +97,7 @@ def test_wrong_shapes_are_refused(device, operation, args, message):
 
 @pytest.mark.parametrize("shape", [(1, 1, 1, 1), (3, 5, 7, 4), (2, 1, 13, 22)])
 def test_batch_norm(device, shape):
-    ops, rng = kernels.load(device, np.float64), np.random.default_rng(0)
+    ops, rng = load(device, np.float64), np.random.default_rng(0)
     x = 1e4 + rng.standard_normal(shape)  # a mean far above the deviation: E[x^2] - E[x]^2 loses 8 digits here
     gamma, beta = rng.standard_normal((2, shape[-1]))
     running_mean, running_var = np.full(shape[-1], 3.0), np.full(shape[-1], 2.0)
@@ -113,14 +113,14 @@ def test_batch_norm(device, shape):
 
 
 def test_softmax_is_stable(device):
-    ops = kernels.load(device, np.float64)
+    ops = load(device, np.float64)
     p = ops.softmax(np.array([[[[1e4, 1e4 - 1, -1e4], [0, 0, 0]]]]), np.array([0.0, 0.0, np.log(2)]))
     np.testing.assert_allclose(p[0, 0], [[1 / (1 + np.exp(-1)), np.exp(-1) / (1 + np.exp(-1)), 0], [0.25, 0.25, 0.5]])
 
 
 def test_bce_is_stable(device):
     """Any logit; against the definition where that can be computed."""
-    ops = kernels.load(device, np.float64)
+    ops = load(device, np.float64)
     z, t = np.array([-3.0, 0.5, 2.0]).reshape(3, 1, 1, 1), np.array([1.0, 0.0, 1.0]).reshape(3, 1, 1, 1)
     sigmoid = 1 / (1 + np.exp(-z))
     loss, dz = ops.bce_with_logits(z, t)
@@ -132,7 +132,7 @@ def test_bce_is_stable(device):
 
 
 def test_feature_matching(device):
-    ops, rng = kernels.load(device, np.float64), np.random.default_rng(0)
+    ops, rng = load(device, np.float64), np.random.default_rng(0)
     real, fake = rng.standard_normal((2, 4, 3, 5, 2))
     assert ops.feature_matching(real, fake, "mean")[0][0] == pytest.approx(((real.mean(0) - fake.mean(0)) ** 2).mean())
     assert ops.feature_matching(real, fake, "paired")[0][0] == pytest.approx(abs(real - fake).mean())
@@ -141,7 +141,7 @@ def test_feature_matching(device):
 
 
 def test_gather(device):
-    ops, rng = kernels.load(device), np.random.default_rng(0)
+    ops, rng = load(device), np.random.default_rng(0)
     labels, index = rng.integers(0, 5, (6, 3, 4)).astype(np.uint8), np.array([5, 0, 5])
     for table in (np.eye(5, dtype=np.float32), rng.standard_normal((5, 3)).astype(np.float32)):
         y = ops.gather(labels, index, table)
@@ -151,7 +151,7 @@ def test_gather(device):
 
 def test_adam(device):
     """Three updates against the algorithm of Kingma and Ba, one number at a time."""
-    ops, rng = kernels.load(device, np.float64), np.random.default_rng(0)
+    ops, rng = load(device, np.float64), np.random.default_rng(0)
     p, m, v, step = rng.standard_normal(300), np.zeros(300), np.zeros(300), np.zeros(1)
     q, qm, qv = p.copy(), 0, 0
     for t in range(1, 4):
@@ -164,7 +164,7 @@ def test_adam(device):
 
 
 def test_fused_forms_are_their_parts(device):
-    ops, rng = kernels.load(device, np.float64), np.random.default_rng(0)
+    ops, rng = load(device, np.float64), np.random.default_rng(0)
     x, w, bias = rng.standard_normal((2, 6, 5, 3)), rng.standard_normal((3, 3, 3, 4)), rng.standard_normal(4)
     for activation in (None, "relu", "leaky_relu", "tanh"):
         fused = ops.conv(x, w, 2, 1, bias, activation)
