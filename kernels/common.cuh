@@ -42,10 +42,9 @@ __device__ __forceinline__ real block_sum(real v, real* warp_sums /* shared, [32
     return group_sum(threadIdx.x < blockDim.x / WARP ? warp_sums[threadIdx.x] : 0, WARP);
 }
 
-// Sum over the rows of a two-dimensional block, for each of its columns; the threads of row 0 receive it.
+// Sum over the rows of a two-dimensional block, for each of its columns; only the threads of row 0 receive it.
 __device__ __forceinline__ real column_sum(real v, real* values /* shared, one a thread */) {
     int place = threadIdx.y * blockDim.x + threadIdx.x;
-    __syncthreads();  // whoever reads the values of the call before has done so
     values[place] = v;
     __syncthreads();
     for (int rows = blockDim.y / 2; rows > 0; rows /= 2) {

@@ -6,8 +6,8 @@ from the arena, so a training step always launches the same kernels on the same 
 """
 import numpy as np
 
-from kernels import launch
-from kernels.numpy_ops import Arena, activation_number, check_dy, conv_shape, feature_matching_reading, pair, pool_shape, resize_taps
+from kernels import launch, numpy_ops
+from kernels.numpy_ops import activation_number, check_dy, conv_shape, pair, resize_taps
 
 THREADS = 256          # of the kernels that own one number a thread
 SLABS, SLAB = 512, 128  # column sums: up to so many slabs of rows, each of at least so many rows
@@ -21,7 +21,7 @@ class CudaOps:
         self.device, self.dtype, self.name = device, device.dtype, type(device).__name__.lower()
         self.conv_file = f"conv/{conv_step}.cu"
         self.conv_tile = launch.read(self.conv_file).constants
-        self.arena = Arena(device.allocate)
+        self.arena = numpy_ops.Arena(device.allocate)
 
     # ---------------------------------------------------------------------------------------- arrays
     def empty(self, *shape):
@@ -181,9 +181,11 @@ class CudaOps:
         loss, add = self.empty(1) if loss is None else loss, dfake is not None
         dfake = dfake if add else self.empty(*fake.shape)
         batch, positions = len(fake), fake[0].size
-        n, sizes = (positions, (batch, positions)) if feature_matching_reading(reading) == "mean" else (fake.size, (fake.size,))
+        of_means = numpy_ops.feature_matching_reading(reading) == "mean"
+        n = positions if of_means else fake.size
         partial = self.empty(cdiv(n, THREADS))
-        self._each("losses.cu", f"feature_matching_{reading}", n, real, fake, partial, dfake, add, *sizes)
+        self._each("losses.cu", f"feature_matching_{reading}", n, real, fake, partial, dfake, add,
+                   *((batch, positions) if of_means else (n,)))
         self.device.launch("reductions.cu", "sum_all", 1, THREADS, partial, loss, partial.size, 1 / n)
         return loss, dfake
 
@@ -201,7 +203,7 @@ class CudaOps:
         return self._pool("average_pool", x, size, stride, pad)
 
     def _pool(self, kernel, x, size, stride, pad):
-        y = self.empty(*pool_shape(x.shape, size, stride, pad))
+        y = self.empty(*numpy_ops.pool_shape(x.shape, size, stride, pad))
         self._each("pooling.cu", kernel, y.size, x, y, *x.shape, *y.shape[1:3], size, stride, pad)
         return y
 

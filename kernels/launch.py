@@ -158,14 +158,15 @@ def cached(key, suffix, build):
 
 
 # ------------------------------------------------------------------------------------------------ GPU
-def compile_cubin(source, dtype, architecture):
-    """Machine code for one architecture, by NVRTC; needs neither GPU nor driver. Raises KernelError with the compiler's words."""
+def compile_cubin(source, dtype, architecture, *options):
+    """(machine code for one architecture, the compiler's words) by NVRTC, without GPU or driver. Raises KernelError."""
     from cupy_backends.cuda.libs import nvrtc
     real = "double" if np.dtype(dtype) == np.float64 else "float"
     program = nvrtc.createProgram(source.text, source.file, (), ())
     try:
-        nvrtc.compileProgram(program, (f"--gpu-architecture={architecture}", "--std=c++17", f"-Dreal={real}"))
-        return nvrtc.getCUBIN(program)
+        nvrtc.compileProgram(program, (f"--gpu-architecture={architecture}", "--std=c++17", f"-Dreal={real}",
+                                       *options))
+        return nvrtc.getCUBIN(program), nvrtc.getProgramLog(program)
     except nvrtc.NVRTCError as error:
         raise KernelError(f"{source.file} for {architecture}: {error}\n{nvrtc.getProgramLog(program)}") from None
     finally:
@@ -225,7 +226,7 @@ class Gpu:
         source = read(file)
         architecture = best_architecture(source.architectures, self.capability)
         key = source.text, self.dtype.name, architecture, str(self.nvrtc)
-        path = cached(key, ".cubin", lambda path: path.write_bytes(compile_cubin(source, self.dtype, architecture)))
+        path = cached(key, ".cubin", lambda path: path.write_bytes(compile_cubin(source, self.dtype, architecture)[0]))
         return self.cupy.RawModule(path=str(path)).get_function(kernel)
 
     def launch(self, file, kernel, grid, block, *arguments, shared=0):
@@ -256,7 +257,7 @@ def found():
 
     def card():
         gpu = Gpu()
-        return f"{gpu}, compute capability {'%d.%d' % gpu.capability}"
+        return f"{gpu}, compute capability {gpu.capability[0]}.{gpu.capability[1]}"
     return [("NVRTC", ask(nvrtc)), ("driver", ask(driver)), ("GPU", ask(card)),
             ("C++ compiler", ask(lambda: compiler()[1].splitlines()[0]))]
 
@@ -291,7 +292,7 @@ class Launch(ctypes.Structure):
                 ("scratch", ctypes.c_void_p), ("error", ctypes.POINTER(Error))]
 
 
-KINDS = ["", "OUT_OF_BOUNDS", "MISALIGNED", "DIVERGENT", "WARP", "SHARED_FULL", "ARRAY_INDEX", "ARRAY_MISALIGNED", "STACK"]
+KINDS = ["", "OUT_OF_BOUNDS", "MISALIGNED", "DIVERGENT", "WARP", "SHARED_FULL", "ARRAY_INDEX", "ARRAY_MISALIGNED"]
 
 
 @functools.cache
@@ -302,7 +303,7 @@ def compiler():
             break
     else:
         if not importlib.util.find_spec("ziglang"):
-            raise DeviceError("the emulator needs a C++ compiler: install g++ or clang++, or run: pip install ziglang")
+            raise DeviceError("needs a C++ compiler: install g++ or clang++, or run: pip install ziglang")
         command = [sys.executable, "-m", "ziglang", "c++"]
     return command, subprocess.run([*command, "--version"], capture_output=True, text=True).stdout
 
@@ -328,8 +329,7 @@ def emulator_text(source):
                   for i, p in enumerate(kernel.parameters)]
         text += (f"EXPORT int emulate_{kernel.name}(emulator::Launch* launch) {{\n    return emulator::emulate(launch, "
                  f"[](emulator::Argument* a) {{ {kernel.name}({', '.join(values)}); }});\n}}\n")
-    return (FOLDER / "emulator.h").read_text(encoding="utf-8") + text + \
-        "EXPORT uint64_t emulator_scratch_bytes() { return sizeof(emulator::Block) + emulator::MAX_THREADS * emulator::STACK_BYTES; }\n"
+    return (FOLDER / "emulator.h").read_text(encoding="utf-8") + text
 
 
 @functools.cache
@@ -338,7 +338,8 @@ def emulator_library(file, dtype):
     (command, version), source = compiler(), read(file)
     text = emulator_text(source)
     flags = ["-std=c++17", "-O3", "-fno-math-errno", f"-Dreal={'double' if dtype == np.float64 else 'float'}",
-             "-fvisibility=hidden", "-Wno-unknown-pragmas", "-fsanitize=bounds,alignment", "-fno-sanitize-recover=all"]
+             "-fvisibility=hidden", "-Wno-unknown-pragmas", "-fsanitize=bounds,alignment", "-fno-sanitize-recover=all",
+             "-Werror=frame-larger-than=24000"]
     flags += [] if sys.platform == "win32" else ["-fPIC"]
 
     def build(path):
@@ -436,5 +437,4 @@ def message(e, kernel, arguments, shared):
             "WARP": f"a warp operation at line {e.line} is not reached by all lanes of its mask: {other}",
             "SHARED_FULL": f"{e.index} bytes of shared memory, but a block gets {SHARED_LIMIT}",
             "ARRAY_INDEX": f"an array accessed at index {e.index} in line {e.line}",
-            "ARRAY_MISALIGNED": f"a misaligned access in line {e.line}",
-            "STACK": "too many local variables for the emulator's stack"}[KINDS[e.kind]]
+            "ARRAY_MISALIGNED": f"a misaligned access in line {e.line}"}[KINDS[e.kind]]

@@ -6,10 +6,10 @@
 //   conv_weight_grad   dw, a slice of the pixels      rows: ky, kx, ci            columns: Cout   sum over output pixels
 //
 // The same sums as in step 1 (which gives formulas and shapes), seen as matrix products C = A B whose A (rows, sum) is never
-// built: implicit_gemm.cuh finds its elements in the map. What changed: a block computes a tile of 16x16 outputs, and walks along the sum 16 at a
-// time. It loads 16x16 numbers of A and of B into shared memory, waits until all are there, multiplies, and waits until all
-// have been used. A thread still owns one output, but each number from global memory now serves 16 threads: 16 times fewer
-// reads. Now shared memory sets the pace: two reads from it for one multiply-add.
+// built: implicit_gemm.cuh finds its elements in the map. What changed: a block computes a tile of 16x16 outputs, and walks
+// along the sum 16 at a time. It loads 16x16 numbers of A and of B into shared memory, waits until all are there, multiplies,
+// and waits until all have been used. A thread still owns one output, but each number from global memory now serves 16
+// threads: 16 times fewer reads. Now shared memory sets the pace: two reads from it for one multiply-add.
 //
 // Tiles are read row by row and partly written column by column: one number more in a row than needed puts a column's numbers
 // into different banks.

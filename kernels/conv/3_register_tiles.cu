@@ -6,9 +6,9 @@
 //   conv_weight_grad   dw, a slice of the pixels      rows: ky, kx, ci            columns: Cout   sum over output pixels
 //
 // The same matrix products as in step 2, with the same way of finding A's and B's elements. What changed: a block computes
-// 64x64 outputs with 64 threads, and a thread 8x8 of them, rows ty + 8 i and columns tx + 8 j. For each k it reads 8 numbers of A and 8
-// of B from shared memory and does 64 multiply-adds: 4 a read, where step 2 did one half. So the arithmetic, and no longer
-// shared memory, sets the pace.
+// 64x64 outputs with 64 threads, and a thread 8x8 of them, rows ty + 8 i and columns tx + 8 j. For each k it reads 8 numbers
+// of A and 8 of B from shared memory and does 64 multiply-adds: 4 a read, where step 2 did one half. So the arithmetic, and
+// no longer shared memory, sets the pace. What belongs to a row, its pixel, is worked out once and kept in shared memory.
 //
 // Strided rows and columns (ty + 8 i, not 8 ty + i) let neighbouring threads read neighbouring words: no bank conflicts.
 // The accumulators are 64 registers a thread, which the compiler can only keep there because all loops over them unroll.
@@ -122,14 +122,13 @@ void conv_weight_grad(const real* __restrict__ x, const real* __restrict__ dy, r
             int k = k0 + threadIdx.x;
             pixels[threadIdx.x] = k < last ? output_pixel(k, B, Ho, Wo, sy, sx, py, px) : NO_PIXEL;
         }
-        __syncthreads();
+        __syncthreads();  // also: all have multiplied the tiles before, which are overwritten now
         for (int k = 0; k < TILE_K; ++k) {
             As[k][threadIdx.x] = at(x, H, W, Cin, pixels[k], tap);
             Bs[k][threadIdx.x] = k0 + k < last && n < Cout ? dy[(k0 + k) * Cout + n] : 0;
         }
         __syncthreads();
         multiply(As, Bs, sum);
-        __syncthreads();
     }
     int rows = kh * kw * Cin;
     #pragma unroll
