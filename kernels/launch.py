@@ -180,21 +180,28 @@ def best_architecture(names, capability):
     return numbers[max(fitting)] if fitting else None
 
 
+def first_line(error):
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 class Gpu:
     name = "GPU"
 
     def __init__(self, dtype=np.float32):
         try:
             import cupy
-            from cupy_backends.cuda.libs import nvrtc
-        except Exception as error:
-            raise DeviceError(f"CuPy cannot be imported ({type(error).__name__}: {str(error).splitlines()[0]})") from None
+        except Exception as error:  # not installed, or its libraries do not load
+            raise DeviceError(f"CuPy cannot be imported: {first_line(error)}") from None
         if not cupy.is_available():
             raise DeviceError("no GPU that CuPy can use")
+        try:
+            from cupy_backends.cuda.libs import nvrtc
+            self.nvrtc = nvrtc.getVersion()
+        except Exception as error:
+            raise DeviceError(f"a GPU, but not CUDA's compiler NVRTC: {first_line(error)}") from None
         self.cupy, self.dtype, self.functions = cupy, np.dtype(dtype), {}
         properties = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.Device().id)
         self.card, self.capability = properties["name"].decode(), (properties["major"], properties["minor"])
-        self.nvrtc = nvrtc.getVersion()
         if not best_architecture(read("reductions.cu").architectures, self.capability):
             raise DeviceError(f"{self.card} has compute capability {self.capability[0]}.{self.capability[1]}; the kernels are "
                               f"for {', '.join(read('reductions.cu').architectures)}")
@@ -244,7 +251,7 @@ def found():
         try:
             return question()
         except Exception as error:  # missing libraries fail in many ways
-            return f"none ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
+            return f"none ({first_line(error)})"
 
     def nvrtc():
         from cupy_backends.cuda.libs import nvrtc
