@@ -347,7 +347,10 @@ def emulator_library(file, dtype):
     flags = ["-std=c++17", "-O3", "-fno-math-errno", f"-Dreal={'double' if dtype == np.float64 else 'float'}",
              "-fvisibility=hidden", "-fno-exceptions", "-fno-rtti", "-Wno-unknown-pragmas", "-fsanitize=bounds,alignment",
              "-fno-sanitize-recover=all", "-Wframe-larger-than=24000"]
-    flags += [] if sys.platform == "win32" else ["-fPIC"]
+    if sys.platform != "win32":
+        flags += ["-fPIC"]
+    elif "clang" in version:
+        flags += ["-fno-rtlib-defaultlib"]  # the sanitizer's handlers are in emulator.h, not in a library
 
     def build(path):
         code, unit = path.with_suffix(".cpp"), path.with_suffix(".o")

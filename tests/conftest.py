@@ -13,6 +13,11 @@ sys.path.insert(0, str(ROOT / "tests" / "benchmarks"))
 import kernels  # noqa: E402
 import semgan  # noqa: E402
 
+try:
+    kernels.launch.compiler()
+except kernels.DeviceError as error:
+    pytest.exit(f"the emulator {error}", returncode=1)
+
 DEVICES = ["numpy", "emulator"]  # every gradient and parity test runs on each, and on a GPU where there is one
 try:
     kernels.Gpu()
