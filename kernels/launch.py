@@ -21,6 +21,7 @@ import sys
 import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -58,7 +59,8 @@ class Kernel(NamedTuple):
     threads: int   # the most a block may have: its launch bound
 
 
-class Source(NamedTuple):
+@dataclass(eq=False)
+class Source:
     file: str
     text: str             # with its #include "..." pasted in
     kernels: dict         # name -> Kernel
@@ -74,16 +76,20 @@ SHARED = re.compile(r"__shared__ (?:__align__\(\d+\) )?(\w+) (\w+)((?:\[[^\]]*\]
 DYNAMIC_SHARED = re.compile(r"extern __shared__ (?:__align__\(\d+\) )?(\w+) (\w+)\[\];")
 
 
-@functools.cache
 def read(path):
-    """The Source of a .cu file, given by its path from this folder or an absolute one."""
+    """The Source of a .cu file, given by its path from this folder or an absolute one; read anew when the file has changed."""
+    path = FOLDER / path
+    return _read(path, path.stat().st_mtime_ns)
+
+
+@functools.cache
+def _read(path, _):
     def paste(path):
         text = f'#line 1 "{path.name}"\n'
         for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
             included = re.fullmatch(r'#include "(\w+\.cuh)"', line)
             text += paste(FOLDER / included[1]) + f'#line {number + 1} "{path.name}"\n' if included else line + "\n"
         return text.replace("#pragma once", "")
-    path = FOLDER / path
     text = paste(path)
     constants = {name: int(value) for name, value in re.findall(r"constexpr int (\w+) = (\d+);", text)}
     kernels = {}
@@ -104,9 +110,11 @@ def parse(parameter, kernel, path):
 
 
 # ------------------------------------------------------------------------------------ checking a launch
-def check(kernel, grid, block, arguments, dtype, device):
+def check(source, name, grid, block, arguments, device):
     """The arguments as the kernel takes them: arrays of the device, NumPy scalars, None. Raises LaunchError."""
-    parameters = kernel.parameters
+    if name not in source.kernels:
+        raise LaunchError(f"{source.file} has no kernel {name!r}, but {', '.join(source.kernels) or 'none at all'}")
+    kernel, parameters = source.kernels[name], source.kernels[name].parameters
     if len(arguments) != len(parameters):
         raise LaunchError(f"{kernel.name}: expected {len(parameters)} arguments ({', '.join(p.name for p in parameters)}), "
                           f"got {len(arguments)}")
@@ -114,7 +122,7 @@ def check(kernel, grid, block, arguments, dtype, device):
         raise LaunchError(f"{kernel.name}: a grid of {grid}")
     if min(block) < 1 or np.prod(block) > kernel.threads:
         raise LaunchError(f"{kernel.name}: a block of {block}; its launch bound is {kernel.threads} threads")
-    return [check_argument(f"{kernel.name}: argument {p.name!r}", p, np.dtype(TYPES.get(p.type, dtype)), a, device)
+    return [check_argument(f"{kernel.name}: argument {p.name!r}", p, np.dtype(TYPES.get(p.type, device.dtype)), a, device)
             for p, a in zip(parameters, arguments)]
 
 
@@ -229,20 +237,19 @@ class Gpu:
     def download(self, a):
         return a.get()
 
-    def load(self, file, kernel):
-        source = read(file)
+    def load(self, source, kernel):
         architecture = best_architecture(source.architectures, self.capability)
         key = source.text, self.dtype.name, architecture, str(self.nvrtc)
         path = cached(key, ".cubin", lambda path: path.write_bytes(compile_cubin(source, self.dtype, architecture)[0]))
         return self.cupy.RawModule(path=str(path)).get_function(kernel)
 
     def launch(self, file, kernel, grid, block, *arguments, shared=0):
-        grid, block = three(grid), three(block)
-        arguments = check(read(file).kernels[kernel], grid, block, arguments, self.dtype, self)
-        if (file, kernel) not in self.functions:
-            self.functions[file, kernel] = self.load(file, kernel)
+        grid, block, source = three(grid), three(block), read(file)
+        arguments = check(source, kernel, grid, block, arguments, self)
+        if (source, kernel) not in self.functions:
+            self.functions[source, kernel] = self.load(source, kernel)
         null = np.uint64(0)
-        self.functions[file, kernel](grid, block, tuple(null if a is None else a for a in arguments), shared_mem=shared)
+        self.functions[source, kernel](grid, block, tuple(null if a is None else a for a in arguments), shared_mem=shared)
 
 
 def found():
@@ -340,10 +347,9 @@ def emulator_text(source):
 
 
 @functools.cache
-def emulator_library(file, dtype):
+def emulator_library(source, dtype):
     """The .cu file as a library of this machine; kernel NAME is its function emulate_NAME."""
-    (command, version), source = compiler(), read(file)
-    text = emulator_text(source)
+    (command, version), text = compiler(), emulator_text(source)
     flags = ["-std=c++17", "-O3", "-fno-math-errno", f"-Dreal={'double' if dtype == np.float64 else 'float'}",
              "-fvisibility=hidden", "-fno-exceptions", "-fno-rtti", "-Wno-unknown-pragmas", "-fsanitize=bounds,alignment",
              "-fno-sanitize-recover=all", "-Wframe-larger-than=24000"]
@@ -410,8 +416,8 @@ class Emulator:
 
     def launch(self, file, kernel, grid, block, *arguments, shared=0):
         grid, block, source = three(grid), three(block), read(file)
-        arguments = check(source.kernels[kernel], grid, block, arguments, self.dtype, self)
-        library, blocks = emulator_library(file, self.dtype), int(np.prod(grid))
+        arguments = check(source, kernel, grid, block, arguments, self)
+        library, blocks = emulator_library(source, self.dtype), int(np.prod(grid))
         table, scalars = (Argument * len(arguments))(), []  # the table holds addresses: scalars must stay where they are
         for i, a in enumerate(arguments):
             if isinstance(a, np.generic):

@@ -129,6 +129,11 @@ def test_wrong_arguments(emulator, change, message):
         emulator.launch("activations.cu", "bias_activation", 1, 256, *change(emulator, copies(emulator)))
 
 
+def test_a_kernel_that_is_not_there(emulator):
+    with pytest.raises(launch.LaunchError, match="adam.cu has no kernel 'adamw', but adam_advance, adam"):
+        emulator.launch("adam.cu", "adamw", 1, 1)
+
+
 @pytest.mark.parametrize("grid, block", [(0, 256), ((1, 70000), 256), (1, 0), (1, 257), (1, (16, 32))])
 def test_wrong_grids(emulator, grid, block):
     with pytest.raises(launch.LaunchError, match="a grid of|a block of .* launch bound is 256 threads"):
@@ -237,10 +242,9 @@ def test_too_much_memory_is_refused(tmp_path, emulator):
     y = emulator.allocate(4).view(np.float32)
     with pytest.raises(launch.KernelError, match="65536 bytes of shared memory, but a block gets 49152"):
         emulator.launch(write(tmp_path, "real* y", "    __shared__ real big[16384];\n    y[0] = big[0];"), "test", 1, 1, y)
-    (tmp_path / "local").mkdir()
     local = "    volatile real big[16384];\n    for (int i = 0; i < 16384; ++i) big[i] = i;\n    y[0] = big[5];"
     with pytest.raises(launch.KernelError, match="frame"):
-        emulator.launch(write(tmp_path / "local", "real* y", local), "test", 1, 1, y)
+        emulator.launch(write(tmp_path, "real* y", local), "test", 1, 1, y)
 
 
 def barriers():
