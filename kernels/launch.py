@@ -166,9 +166,22 @@ def cached(key, suffix, build):
 
 
 # ------------------------------------------------------------------------------------------------ GPU
+@functools.cache
+def find_nvrtc():
+    """CuPy's binding of NVRTC and its version. CuPy 13 does not look for the library in its wheel: then it is loaded here."""
+    from cupy_backends.cuda.libs import nvrtc
+    try:
+        return nvrtc, nvrtc.getVersion()
+    except Exception:
+        folders = importlib.util.find_spec("nvidia").submodule_search_locations if importlib.util.find_spec("nvidia") else ()
+        for path in [p for folder in folders for p in Path(folder).glob("*/*/*nvrtc*") if re.search(r"nvrtc(\.so|64)", p.name)]:
+            ctypes.CDLL(str(path))
+        return nvrtc, nvrtc.getVersion()
+
+
 def compile_cubin(source, dtype, architecture, *options):
     """(machine code for one architecture, the compiler's words) by NVRTC, without GPU or driver. Raises KernelError."""
-    from cupy_backends.cuda.libs import nvrtc
+    nvrtc, _ = find_nvrtc()
     real = "double" if np.dtype(dtype) == np.float64 else "float"
     program = nvrtc.createProgram(source.text, source.file, (), ())
     try:
@@ -198,13 +211,13 @@ class Gpu:
     def __init__(self, dtype=np.float32):
         try:
             import cupy
-        except Exception as error:  # not installed, or its libraries do not load
-            raise DeviceError(f"CuPy cannot be imported: {first_line(error)}") from None
-        if not cupy.is_available():
+            available = cupy.is_available()
+        except Exception as error:  # CuPy is not installed, its libraries do not load, the driver is missing or too old
+            raise DeviceError(f"no GPU that CuPy can use: {first_line(error)}") from None
+        if not available:
             raise DeviceError("no GPU that CuPy can use")
         try:
-            from cupy_backends.cuda.libs import nvrtc
-            self.nvrtc = nvrtc.getVersion()
+            _, self.nvrtc = find_nvrtc()
         except Exception as error:
             raise DeviceError(f"a GPU, but not CUDA's compiler NVRTC: {first_line(error)}") from None
         self.cupy, self.dtype, self.functions = cupy, np.dtype(dtype), {}
@@ -260,10 +273,6 @@ def found():
         except Exception as error:  # missing libraries fail in many ways
             return f"none ({first_line(error)})"
 
-    def nvrtc():
-        from cupy_backends.cuda.libs import nvrtc
-        return "{}.{}".format(*nvrtc.getVersion())
-
     def driver():
         import cupy
         number = cupy.cuda.runtime.driverGetVersion()
@@ -272,7 +281,7 @@ def found():
     def card():
         gpu = Gpu()
         return f"{gpu}, compute capability {gpu.capability[0]}.{gpu.capability[1]}"
-    return [("NVRTC", ask(nvrtc)), ("driver", ask(driver)), ("GPU", ask(card)),
+    return [("NVRTC", ask(lambda: "{}.{}".format(*find_nvrtc()[1]))), ("driver", ask(driver)), ("GPU", ask(card)),
             ("C++ compiler", ask(lambda: compiler()[1].splitlines()[0]))]
 
 

@@ -10,7 +10,7 @@
 #include "common.cuh"
 
 constexpr int THREADS = 256;
-constexpr real LOWEST = sizeof(real) == 4 ? real(-3e38) : real(-1e300);  // not infinity: infinity - infinity is NaN
+constexpr real LOWEST = real(-3e38);  // not infinity: infinity - infinity is NaN
 
 extern "C" __global__ __launch_bounds__(THREADS)
 void softmax(const real* __restrict__ x, const real* __restrict__ bias_or_null, real* __restrict__ p, int rows, int K, int width) {
