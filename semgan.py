@@ -686,7 +686,7 @@ def doctor(args):
     cupy = sorted(name for name in installed if name == "cupy" or name.startswith(("cupy-cuda", "cupy-rocm")))
     rows = [("Python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"),
             *((name, version(name)) for name in ("numpy", "scipy", "pillow", "tqdm", "matplotlib", "threadpoolctl")),
-            ("CuPy", ", ".join(f"{name} {version(name)}" for name in cupy) or "missing"), *kernels.launch.found(),
+            ("CuPy", ", ".join(f"{name} {version(name)}" for name in cupy) or "missing"), *kernels.found(),
             ("will use", kernels.load().why)]
     print("\n".join(f"{name:14s} {value}" for name, value in rows))
     if len(cupy) > 1:

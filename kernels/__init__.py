@@ -2,7 +2,8 @@
 import numpy as np
 
 from kernels.cuda_ops import CudaOps
-from kernels.launch import DeviceError, Emulator, Gpu
+from kernels.emulator import Emulator, compiler
+from kernels.launch import DeviceError, Gpu, find_nvrtc, first_line
 from kernels.numpy_ops import NumpyOps
 
 DEVICES = ("auto", "numpy", "cuda", "emulator")
@@ -33,3 +34,23 @@ def load(device="auto", dtype=np.float32, precision="fp32"):
     ops = CudaOps(hardware) if hardware else NumpyOps(dtype)
     ops.why = f"{'CUDA kernels' if hardware else 'NumPy'} on {hardware or ops} ({reason})"
     return ops
+
+
+def found():
+    """[(what, what this machine has of it)], for `doctor`."""
+    def ask(question):
+        try:
+            return question()
+        except Exception as error:  # missing libraries fail in many ways
+            return f"none ({first_line(error)})"
+
+    def driver():
+        import cupy
+        number = cupy.cuda.runtime.driverGetVersion()
+        return f"for CUDA {number // 1000}.{number % 1000 // 10}" if number else "none"
+
+    def card():
+        gpu = Gpu()
+        return f"{gpu}, compute capability {gpu.capability[0]}.{gpu.capability[1]}"
+    return [("NVRTC", ask(lambda: "{}.{}".format(*find_nvrtc()[1]))), ("driver", ask(driver)), ("GPU", ask(card)),
+            ("C++ compiler", ask(lambda: compiler()[1].splitlines()[0]))]

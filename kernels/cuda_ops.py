@@ -17,7 +17,7 @@ LONGEST_SUM = 16384    # terms that one float32 accumulator adds up one by one
 
 class CudaOps:
     def __init__(self, device, conv_step="3_register_tiles"):
-        """device: a launch.Gpu or launch.Emulator; conv_step: the file in conv/ whose kernels convolve."""
+        """device: a launch.Gpu or emulator.Emulator; conv_step: the file in conv/ whose kernels convolve."""
         self.device, self.dtype, self.name = device, device.dtype, type(device).__name__.lower()
         self.conv_file = f"conv/{conv_step}.cu"
         self.conv_tile = launch.read(self.conv_file).constants

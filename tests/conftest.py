@@ -14,7 +14,7 @@ import kernels  # noqa: E402
 import semgan  # noqa: E402
 
 try:
-    kernels.launch.compiler()
+    kernels.compiler()
 except kernels.DeviceError as error:
     pytest.exit(f"the emulator {error}", returncode=1)
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from kernels import cuda_ops, launch
+from kernels.emulator import Emulator
 
 FILES = sorted(launch.FOLDER.rglob("*.cu"))
 HEAD = 'extern "C" __global__ __launch_bounds__(64)\nvoid test({parameters}) {{\n{body}\n}}\n'
@@ -19,7 +20,7 @@ def ids(path):
 
 @pytest.fixture
 def emulator():
-    return launch.Emulator()
+    return Emulator()
 
 
 def numbers(emulator, n, dtype=np.float32):
@@ -82,7 +83,7 @@ def test_a_compile_error_names_file_and_line(tmp_path):
     with pytest.raises(launch.KernelError, match=r"test.cu.*(?s:.*)test.cu\(4\).*nonsense"):
         launch.compile_cubin(launch.read(path), np.float32, "sm_90")
     with pytest.raises(launch.KernelError, match=r"test.cu:4.*nonsense"):
-        launch.Emulator().launch(path, "test", 1, 1, launch.Emulator().allocate(4).view(np.float32))
+        Emulator().launch(path, "test", 1, 1, Emulator().allocate(4).view(np.float32))
 
 
 @pytest.mark.parametrize("capability, expected", [((9, 0), "sm_90"), ((8, 7), "sm_86"), ((8, 9), "sm_89"), ((12, 1), "sm_120"),
@@ -163,7 +164,7 @@ def plant(tmp_path, file, before, after, count=1):
 
 def conv_with(file, rng, dtype=np.float32):
     """All three convolutions by the kernels of a file, on shapes with several tiles and a ragged edge."""
-    ops = cuda_ops.CudaOps(launch.Emulator(dtype))
+    ops = cuda_ops.CudaOps(Emulator(dtype))
     ops.conv_file, ops.conv_tile = file, launch.read(file).constants
     x, w, dy = (ops.asarray(rng.standard_normal(shape)) for shape in ((2, 9, 10, 5), (3, 3, 5, 70), (2, 5, 5, 70)))
     results = ops.conv(x, w, 2, 1), ops.conv_input_grad(dy, w, x.shape, 2, 1), ops.conv_weight_grad(x, dy, w.shape, 2, 1)
@@ -261,7 +262,7 @@ def barriers():
 
 def all_results(file, instead):
     """What the operations that a file serves compute, with the kernels of the file `instead`."""
-    rng, ops = np.random.default_rng(0), cuda_ops.CudaOps(launch.Emulator())
+    rng, ops = np.random.default_rng(0), cuda_ops.CudaOps(Emulator())
     if file.startswith("conv"):
         return conv_with(instead, rng)
     device_launch = ops.device.launch
