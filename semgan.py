@@ -570,7 +570,7 @@ def resolve(dataset=None, preset=None, model=None, palette=None, classes=None, g
     preset = preset or ("full" if gpu else "small")
     scenes = STREET_SCENES if given.get("dataset", "shapes") != "shapes" and preset != "small" else {}
     layers = [("default", dict(dataset="shapes", model="semgan", palette=None, classes=None)),
-              ("there is a GPU" if gpu else "there is no GPU", dict(preset=preset)),
+              ("on a GPU" if gpu else "not on a GPU", dict(preset=preset)),
               ("default", {name: default for name, (default, _) in SETTINGS.items()}),
               ("the paper's street scenes", scenes), (f"preset {preset}", PRESETS[preset]), ("flag", given)]
     values, origin = {}, {}

@@ -11,7 +11,7 @@ enum Activation { NO_ACTIVATION, RELU, LEAKY_RELU, TANH };  // the same numbers 
 constexpr real LEAKY_SLOPE = real(0.2);
 
 __device__ __forceinline__ real activate(real x, int activation) {
-    if (activation == RELU) return x > 0 ? x : 0;
+    if (activation == RELU) return x < 0 ? 0 : x;  // NaN stays NaN
     if (activation == LEAKY_RELU) return x > 0 ? x : LEAKY_SLOPE * x;
     if (activation == TANH) return tanh(x);
     return x;
@@ -51,5 +51,5 @@ __device__ __forceinline__ real column_sum(real v, real* values /* shared, one a
         if (threadIdx.y < rows) values[place] += values[place + rows * blockDim.x];
         __syncthreads();
     }
-    return values[threadIdx.x];
+    return threadIdx.y == 0 ? values[threadIdx.x] : 0;
 }

@@ -2,7 +2,8 @@
 
 numpy_ops.py says what each operation computes; here stand grids, outputs and scratch memory. Arrays live on the device
 (`asarray` brings them there, `asnumpy` back). Nothing here waits for the device, and every output and scratch buffer comes
-from the arena, so a training step always launches the same kernels on the same addresses.
+from the arena, so a training step always launches the same kernels on the same addresses. (Only resize, which no training
+step needs, brings tables from the host.)
 """
 import numpy as np
 
@@ -75,7 +76,7 @@ class CudaOps:
         (kh, kw, cin, cout), (b, ho, wo, _), tile = w_shape, dy.shape, self.conv_tile
         rows, pixels = kh * kw * cin, b * ho * wo
         tiles = cdiv(rows, tile["TILE_M"]) * cdiv(cout, tile["TILE_N"])
-        slice_ = cdiv(pixels, max(1, min(BLOCKS // tiles, pixels // THREADS), pixels // LONGEST_SUM))
+        slice_ = cdiv(pixels, max(1, min(BLOCKS // tiles, pixels // THREADS), cdiv(pixels, LONGEST_SUM)))
         slices = cdiv(pixels, slice_)
         partial = self.empty(slices, *w_shape) if slices > 1 else dw
         self._convolve("conv_weight_grad", rows, cout, slices, x, dy, partial, slice_,
@@ -193,7 +194,8 @@ class CudaOps:
     def adam(self, params, grads, m, v, step, lr, beta1, beta2, eps):
         scales = self.empty(2)
         self.device.launch("adam.cu", "adam_advance", 1, 1, step, lr, scales, beta1, beta2)
-        self._each("adam.cu", "adam", params.size, params, grads, m, v, scales, beta1, beta2, eps, params.size)
+        self._each("adam.cu", "adam", params.size, params, grads, m, v, scales, 1 - beta1, 1 - beta2, eps,
+                   params.size)
 
     # ------------------------------------------------------------------------------- for Inception
     def max_pool(self, x, size, stride=1, pad=0):

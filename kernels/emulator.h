@@ -4,8 +4,9 @@
 // Blocks are handed out to the caller's threads (one a core). Inside a block every CUDA thread is a fiber: it runs until it
 // reaches a barrier or a shuffle, then another one goes on. The emulator is stricter than a GPU:
 //   - threads run in an order shuffled by a seed, anew after each barrier: a missing __syncthreads changes results
-//   - shared memory is filled with NaN before each block (and launch.py fills new arrays): so does a read of unwritten memory
-//   - every access through a kernel's pointer is checked: inside the argument's array, aligned to the type that is loaded
+//   - shared memory is filled with NaN before each block (and cuda_ops.py fills new arrays): so does a read of unwritten memory
+//   - x[i] and *(const float4*)(x + i) are checked for every pointer x of a kernel: inside the argument's array, and aligned.
+//     (Not so what is reached from there by plain pointers: ((const float4*)x)[i], p = &x[0]; p[i].)
 //   - indices of shared and local arrays are checked too, by the compiler's sanitizer with the handlers at the end
 //   - a barrier that some threads do not reach, or that they reach at different lines, is an error and not a dead end
 //
@@ -203,9 +204,7 @@ static void new_round() {
         if (threads[i].state != waiting->state || threads[i].line != waiting->line) other = &threads[i];
     Kind kind = waiting->state == AT_WARP ? WARP : DIVERGENT;
     int line = waiting->line;
-    Error& e = *block->launch->error;
-    e.thread = waiting->index;
-    thread->index = waiting->index;  // fail() names the waiting thread
+    thread = waiting;  // fail() names it
     fail(kind, 0, 0, line, other ? other : waiting);
 }
 

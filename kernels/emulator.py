@@ -67,7 +67,8 @@ def compiler():
     else:
         if not importlib.util.find_spec("ziglang"):
             raise DeviceError("needs a C++ compiler: install g++ or clang++, or run: pip install ziglang")
-        command = [sys.executable, "-m", "ziglang", "cc"]  # "c++" would build its C++ library first, for minutes
+        # Not "c++", which builds its C++ library first, for minutes; not for this very CPU, since caches may be shared.
+        command = [sys.executable, "-m", "ziglang", "cc", "-mcpu=baseline"]
     return command, subprocess.run([*command, "--version"], capture_output=True, text=True).stdout
 
 

@@ -118,7 +118,7 @@ def check(source, name, grid, block, arguments, device):
 
 def check_argument(what, parameter, dtype, a, device):
     if not parameter.pointer:
-        if not isinstance(a, (int, float, np.number)) or isinstance(a, (float, np.floating)) and dtype.kind != "f":
+        if not isinstance(a, (int, np.integer, *((float, np.floating) if dtype.kind == "f" else ()))):
             raise LaunchError(f"{what}: expected a number of type {parameter.type}, got {a!r}")
         if dtype.kind != "f" and not np.iinfo(dtype).min <= a <= np.iinfo(dtype).max:
             raise LaunchError(f"{what}: {a} does not fit into {parameter.type}")
@@ -138,8 +138,8 @@ def check_argument(what, parameter, dtype, a, device):
 
 def three(size):
     """4 -> (4, 1, 1); (4, 2) -> (4, 2, 1)."""
-    size = (size,) if isinstance(size, int) else tuple(size)
-    return size + (1,) * (3 - len(size))
+    size = (size,) if isinstance(size, (int, np.integer)) else tuple(size)
+    return tuple(map(int, size)) + (1,) * (3 - len(size))
 
 
 # ---------------------------------------------------------------------------------------------- cache
@@ -169,17 +169,19 @@ def find_nvrtc():
         return nvrtc, nvrtc.getVersion()
 
 
-def compile_cubin(source, dtype, architecture, *options):
-    """(machine code for one architecture, the compiler's words) by NVRTC, without GPU or driver. Raises KernelError."""
+def compile_options(dtype, architecture):
+    return f"--gpu-architecture={architecture}", "--std=c++17", f"-Dreal={'double' if dtype == np.float64 else 'float'}"
+
+
+def compile_cubin(source, options):
+    """(machine code, the compiler's words) by NVRTC, without GPU or driver. Raises KernelError."""
     nvrtc, _ = find_nvrtc()
-    real = "double" if np.dtype(dtype) == np.float64 else "float"
     program = nvrtc.createProgram(source.text, source.file, (), ())
     try:
-        nvrtc.compileProgram(program, (f"--gpu-architecture={architecture}", "--std=c++17", f"-Dreal={real}",
-                                       *options))
-        return nvrtc.getCUBIN(program), nvrtc.getProgramLog(program)
+        nvrtc.compileProgram(program, options)
+        return nvrtc.getCUBIN(program) + b"\0", nvrtc.getProgramLog(program)  # CuPy cuts off the last byte, a zero
     except nvrtc.NVRTCError as error:
-        raise KernelError(f"{source.file} for {architecture}: {error}\n{nvrtc.getProgramLog(program)}") from None
+        raise KernelError(f"{source.file}: {error}\n{nvrtc.getProgramLog(program)}") from None
     finally:
         nvrtc.destroyProgram(program)
 
@@ -201,17 +203,16 @@ class Gpu:
     def __init__(self, dtype=np.float32):
         try:
             import cupy
-            available = cupy.is_available()
+            properties = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.Device().id) if cupy.is_available() else None
         except Exception as error:  # CuPy is not installed, its libraries do not load, the driver is missing or too old
             raise DeviceError(f"no GPU that CuPy can use: {first_line(error)}") from None
-        if not available:
+        if not properties:
             raise DeviceError("no GPU that CuPy can use")
         try:
             _, self.nvrtc = find_nvrtc()
         except Exception as error:
             raise DeviceError(f"a GPU, but not CUDA's compiler NVRTC: {first_line(error)}") from None
         self.cupy, self.dtype, self.functions = cupy, np.dtype(dtype), {}
-        properties = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.Device().id)
         self.card, self.capability = properties["name"].decode(), (properties["major"], properties["minor"])
         if not best_architecture(read("reductions.cu").architectures, self.capability):
             raise DeviceError(f"{self.card} has compute capability {self.capability[0]}.{self.capability[1]}; the kernels are "
@@ -241,9 +242,10 @@ class Gpu:
         return a.get()
 
     def load(self, source, kernel):
-        architecture = best_architecture(source.architectures, self.capability)
-        key = source.text, self.dtype.name, architecture, str(self.nvrtc)
-        path = cached(key, ".cubin", lambda path: path.write_bytes(compile_cubin(source, self.dtype, architecture)[0]))
+        names = source.architectures or [f"sm_{self.capability[0]}{self.capability[1]}"]  # a file that names none: the card's
+        options = compile_options(self.dtype, best_architecture(names, self.capability))
+        path = cached((source.text, *options, str(self.nvrtc)), ".cubin",
+                      lambda path: path.write_bytes(compile_cubin(source, options)[0]))
         return self.cupy.RawModule(path=str(path)).get_function(kernel)
 
     def launch(self, file, kernel, grid, block, *arguments, shared=0):

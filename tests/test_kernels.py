@@ -303,6 +303,25 @@ def test_resize(device):
     np.testing.assert_allclose(ops.resize(np.full((1, 1, 1, 1), 3.0), 4, 7), np.full((1, 4, 7, 1), 3.0))
 
 
+def test_nan_is_not_lost(device):
+    """A parameter or sum that turned NaN must reach the losses, and the emulator's NaN the test that looks for it."""
+    ops, nan = load(device), np.full((1, 2, 2, 3), np.nan, np.float32)
+    w, ones = np.ones((1, 1, 3, 2), np.float32), np.ones(3, np.float32)
+    for activation in numpy_ops.ACTIVATIONS:
+        for y in (ops.conv(nan, w, activation=activation), ops.bias_activation(nan, None, activation),
+                  ops.batch_norm(nan, ones, ones, ones, ones, activation=activation)[0]):
+            assert np.isnan(y).all(), activation
+    assert np.isnan(ops.softmax(nan)).all()
+
+
+def test_adam_in_float32_keeps_its_digits(device):
+    """The second moment moves by 1 - 0.999 of the way, which float32 arithmetic would get wrong by 1e-5."""
+    ops, one = load(device), np.ones(1, np.float32)
+    m, v, params = np.zeros(1, np.float32), np.zeros(1, np.float32), np.zeros(1, np.float32)
+    ops.adam(params, one, m, v, np.zeros(1, np.float32), one, 0.5, 0.999, 0.0)
+    np.testing.assert_allclose([m[0], v[0], params[0]], [0.5, 1 - 0.999, -1], rtol=1e-6)
+
+
 def test_arena_gives_the_same_addresses_again():
     ops = kernels.load("numpy")
     seen = []

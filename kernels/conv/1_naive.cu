@@ -11,8 +11,8 @@
 // conv_input_grad with bias and activation is the transposed convolution's forward pass. It gathers: for each input pixel,
 // those outputs that used it, which at stride s is every s-th tap. Scattering from dy would need atomic additions.
 //
-// A thread owns one output and walks over its sum. Neighbouring threads own neighbouring channels, so they read the same x
-// (one broadcast) and neighbouring w (one transaction a warp). But each multiply-add needs two numbers from memory: caches
+// A thread owns one output and walks over its sum. Neighbouring threads own neighbouring channels, so in conv they read the
+// same x (one broadcast) and neighbouring w (few transactions a warp). But each multiply-add needs two numbers from memory: caches
 // serve most of them, and still a card that multiplies 50 times faster than it reads waits for them.
 // Each step has the same three kernels with the same arguments, so cuda_ops.py can take any.
 #include "common.cuh"
