@@ -621,17 +621,17 @@ def print_settings(s, origin, run, dataset):
     print("\n".join(f"{name.replace('_', ' '):28s} {value!s:24s} {source}".rstrip() for name, value, source in rows), flush=True)
 
 
-def load_generator(run):
+def load_generator(run, device="auto"):
     """The trained generator of a run folder and its palette."""
     header, arrays = load_checkpoint(run)
-    g = Generator(kernels.load(), header["settings"], len(header["palette"]), np.random.default_rng(0))
+    g = Generator(kernels.load(device), header["settings"], len(header["palette"]), np.random.default_rng(0))
     restore(g, "g", arrays, Path(run) / "checkpoint.npz")
     return g, header["palette"]
 
 
 def sample(args):
     """`sample RUN`: new maps, each as an indexed PNG (RGB from the baseline), and a picture of all."""
-    g, palette = load_generator(args.run)
+    g, palette = load_generator(args.run, args.device)
     out = Path(args.out or Path(args.run) / "generated")
     maps = g.sample(np.random.default_rng(args.seed).standard_normal((args.count, g.s.latent)))
     make_folder(out)
@@ -649,7 +649,7 @@ def sample(args):
 
 def interpolate(args):
     """`interpolate RUN`: a closed walk through the latent space, as a GIF and as a strip."""
-    g, palette = load_generator(args.run)
+    g, palette = load_generator(args.run, args.device)
     keys = np.random.default_rng(args.seed).standard_normal((args.keys, g.s.latent))
     maps = g.sample(np.concatenate([slerp(a, b, args.frames) for a, b in zip(keys, np.roll(keys, -1, 0))]))
     out = Path(args.out or args.run)
@@ -703,6 +703,7 @@ def parse(argv):
             parser.add_argument("run", help="a run folder, such as runs/shapes-semgan")
             parser.add_argument("--seed", type=natural, default=0, help="fixes the latents (default 0)")
             parser.add_argument("--out", help="where to write (default: inside the run folder)")
+            parser.add_argument("--device", default="auto", choices=kernels.DEVICES, help="where to compute (default auto)")
         if command is sample:
             parser.add_argument("--count", type=positive, default=64, help="how many maps (default 64)")
         if command is interpolate:
@@ -767,6 +768,9 @@ def main(argv=None):
     except (InputError, kernels.DeviceError) as error:
         print(f"semgan: {error}", file=sys.stderr)
         sys.exit(2)
+    except kernels.KernelError as error:
+        print(f"semgan: {error}", file=sys.stderr)
+        sys.exit(1)
     except OSError as error:
         print(f"semgan: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
         sys.exit(1)

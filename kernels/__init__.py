@@ -3,7 +3,7 @@ import numpy as np
 
 from kernels.cuda_ops import CudaOps
 from kernels.emulator import Emulator, compiler
-from kernels.launch import DeviceError, Gpu, find_nvrtc, first_line
+from kernels.launch import DeviceError, Gpu, KernelError, find_nvrtc, first_line  # noqa: F401
 from kernels.numpy_ops import NumpyOps
 
 DEVICES = ("auto", "numpy", "cuda", "emulator")

@@ -11,7 +11,6 @@
 //   - a barrier that some threads do not reach, or that they reach at different lines, is an error and not a dead end
 //
 // Only C headers: they compile ten times as fast, and with every compiler.
-#pragma once
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
@@ -22,9 +21,11 @@
 #define EXPORT extern "C" __attribute__((visibility("default")))
 #endif
 
-#define __global__ static
-#define __device__ static inline
-#define __forceinline__
+#define __device__
+#define __host__
+#define __constant__ static
+#define __forceinline__ inline
+#define __noinline__
 #define __launch_bounds__(...)
 #define __align__(n) alignas(n)
 
@@ -36,7 +37,7 @@ struct alignas(16) int4 { int x, y, z, w; };
 
 namespace emulator {
 
-enum Kind { NONE, OUT_OF_BOUNDS, MISALIGNED, DIVERGENT, WARP, SHARED_FULL, ARRAY_INDEX, ARRAY_MISALIGNED };
+enum Kind { NONE, OUT_OF_BOUNDS, MISALIGNED, DIVERGENT, WARP, SHARED_FULL, ARRAY_INDEX, ARRAY_MISALIGNED, DIVISION };
 
 // What launch.py passes in and reads back; the same fields stand there.
 struct Argument { char* data; uint64_t bytes; int64_t number; };  // of a pointer; scalars: data is the value's address
@@ -404,16 +405,16 @@ EXPORT uint64_t emulator_scratch_bytes() { return sizeof(emulator::Block) + emul
 constexpr int warpSize = 32;
 
 // --------------------------------------------------------------------- CUDA's functions, those in use
-static inline void __syncthreads(int line = __builtin_LINE()) {
+inline void __syncthreads(int line = __builtin_LINE()) {
     ++emulator::block->at_barrier;
     emulator::suspend(emulator::AT_BARRIER, line);
 }
-static inline void __syncwarp(unsigned mask = ~0u, int line = __builtin_LINE()) {
+inline void __syncwarp(unsigned mask = ~0u, int line = __builtin_LINE()) {
     emulator::warp_operation(mask, 0, emulator::linear() % 32, line);
 }
 template <class T> static T __shfl_sync(unsigned mask, T v, int source, int width = 32, int line = __builtin_LINE()) {
     int lane = emulator::linear() % 32;
-    return emulator::shuffle(mask, v, lane - lane % width + source % width, line);
+    return emulator::shuffle(mask, v, lane - lane % width + (source & (width - 1)), line);
 }
 template <class T> static T __shfl_down_sync(unsigned mask, T v, int delta, int width = 32, int line = __builtin_LINE()) {
     int lane = emulator::linear() % 32;
@@ -427,17 +428,17 @@ template <class T> static T __shfl_xor_sync(unsigned mask, T v, int bits, int wi
     int lane = emulator::linear() % 32, source = lane ^ bits;
     return emulator::shuffle(mask, v, source / width <= lane / width ? source : lane, line);
 }
-static inline unsigned __ballot_sync(unsigned mask, int predicate, int line = __builtin_LINE()) {
+inline unsigned __ballot_sync(unsigned mask, int predicate, int line = __builtin_LINE()) {
     emulator::warp_operation(mask, predicate != 0, emulator::linear() % 32, line);
     return emulator::thread->ballot;
 }
-static inline int __any_sync(unsigned mask, int predicate, int line = __builtin_LINE()) {
+inline int __any_sync(unsigned mask, int predicate, int line = __builtin_LINE()) {
     return __ballot_sync(mask, predicate, line) != 0;
 }
-static inline int __all_sync(unsigned mask, int predicate, int line = __builtin_LINE()) {
+inline int __all_sync(unsigned mask, int predicate, int line = __builtin_LINE()) {
     return __ballot_sync(mask, predicate, line) == mask;
 }
-static inline void __threadfence() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
+inline void __threadfence() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
 
 template <class T, class F> static T atomic_update(T* address, F update) {  // returns the value before
     T before, after;
@@ -458,23 +459,41 @@ template <class T, class V> static T atomicMax(emulator::Global<T> a, V v) { ret
 template <class T, class V> static T atomicMin(emulator::Global<T> a, V v) { return atomicMin(&a[0], v); }
 
 #define UNARY(name) \
-    static inline float name(float x) { return __builtin_##name##f(x); } \
-    static inline double name(double x) { return __builtin_##name(x); }
-UNARY(exp) UNARY(log) UNARY(log1p) UNARY(sqrt) UNARY(tanh) UNARY(fabs) UNARY(floor)
+    inline float name(float x) { return __builtin_##name##f(x); } \
+    inline float name##f(float x) { return __builtin_##name##f(x); } \
+    inline double name(double x) { return __builtin_##name(x); }
+#define BINARY(name) \
+    inline float name(float a, float b) { return __builtin_##name##f(a, b); } \
+    inline float name##f(float a, float b) { return __builtin_##name##f(a, b); } \
+    inline double name(double a, double b) { return __builtin_##name(a, b); }
+UNARY(exp) UNARY(log) UNARY(log1p) UNARY(sqrt) UNARY(tanh) UNARY(sin) UNARY(cos) UNARY(fabs) UNARY(floor) UNARY(ceil) UNARY(round)
+BINARY(fmax) BINARY(fmin) BINARY(pow) BINARY(fmod)
+#define MIN_MAX(type_a, type_b, type) \
+    inline type max(type_a a, type_b b) { return (type)a > (type)b ? (type)a : (type)b; } \
+    inline type min(type_a a, type_b b) { return (type)a < (type)b ? (type)a : (type)b; }
+MIN_MAX(int, int, int) MIN_MAX(unsigned, unsigned, unsigned) MIN_MAX(int, unsigned, unsigned) MIN_MAX(unsigned, int, unsigned)
+MIN_MAX(long long, long long, long long)
+MIN_MAX(float, float, float) MIN_MAX(double, double, double) MIN_MAX(float, double, double) MIN_MAX(double, float, double)
 #undef UNARY
-static inline float fmax(float a, float b) { return __builtin_fmaxf(a, b); }
-static inline double fmax(double a, double b) { return __builtin_fmax(a, b); }
-static inline float fmin(float a, float b) { return __builtin_fminf(a, b); }
-static inline double fmin(double a, double b) { return __builtin_fmin(a, b); }
-static inline float pow(float a, float b) { return __builtin_powf(a, b); }
-static inline double pow(double a, double b) { return __builtin_pow(a, b); }
-static inline int max(int a, int b) { return a > b ? a : b; }
-static inline int min(int a, int b) { return a < b ? a : b; }
+#undef BINARY
+#undef MIN_MAX
+inline float rsqrt(float x) { return 1 / sqrt(x); }
+inline float rsqrtf(float x) { return 1 / sqrt(x); }
+inline double rsqrt(double x) { return 1 / sqrt(x); }
+inline float __expf(float x) { return exp(x); }
+inline int abs(int x) { return x < 0 ? -x : x; }
+template <class T> bool isnan(T x) { return x != x; }
+template <class T> bool isfinite(T x) { return x - x == 0; }
+template <class T> T fma(T a, T b, T c) { return a * b + c; }
+extern "C" int printf(const char*, ...);
 
 // -------------------------------------------------------------------- the compiler's sanitizer calls these
 struct SourceLocation { const char* file; unsigned line, column; };
 EXPORT void __ubsan_handle_out_of_bounds_abort(SourceLocation* at, uintptr_t index) {
     emulator::fail(emulator::ARRAY_INDEX, 0, (int64_t)index, at->line);
+}
+EXPORT void __ubsan_handle_divrem_overflow_abort(SourceLocation* at, uintptr_t, uintptr_t) {
+    emulator::fail(emulator::DIVISION, 0, 0, at->line);
 }
 EXPORT void __ubsan_handle_type_mismatch_v1_abort(SourceLocation* at, uintptr_t) {
     emulator::fail(emulator::ARRAY_MISALIGNED, 0, 0, at->line);

@@ -9,21 +9,23 @@ import os
 import platform
 import random
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import numpy as np
 
-from kernels.launch import FOLDER, KERNEL, DeviceError, KernelError, cached, check, read, three
+from kernels.launch import FOLDER, KERNEL, DeviceError, KernelError, LaunchError, cached, check, read, three
 
 SHARED_LIMIT = 48 * 1024  # bytes a block gets on every card without asking
 
-# Declarations of shared memory, which emulator_text() rewrites.
-SHARED = re.compile(r"__shared__ (?:__align__\(\d+\) )?(\w+) (\w+)((?:\[[^\]]*\])*);")
-DYNAMIC_SHARED = re.compile(r"extern __shared__ (?:__align__\(\d+\) )?(\w+) (\w+)\[\];")
+# Declarations of shared memory, one array each, which emulator_text() rewrites.
+SHARED = re.compile(r"(?:static )?__shared__\s+(?:__align__\(\d+\)\s+)?([\w ]+?)\s+(\w+)\s*((?:\[[^\]]*\])*);")
+DYNAMIC_SHARED = re.compile(r"extern __shared__\s+(?:__align__\(\d+\)\s+)?([\w ]+?)\s+(\w+)\[\];")
+MOST_SHARED = 64  # such declarations in a file
 
 
 class DeviceArray(np.ndarray):
@@ -55,21 +57,27 @@ class Launch(ctypes.Structure):
                 ("scratch", ctypes.c_void_p), ("error", ctypes.POINTER(Error))]
 
 
-KINDS = ["", "OUT_OF_BOUNDS", "MISALIGNED", "DIVERGENT", "WARP", "SHARED_FULL", "ARRAY_INDEX", "ARRAY_MISALIGNED"]
+KINDS = ["", "OUT_OF_BOUNDS", "MISALIGNED", "DIVERGENT", "WARP", "SHARED_FULL", "ARRAY_INDEX", "ARRAY_MISALIGNED", "DIVISION"]
 
 
 @functools.cache
 def compiler():
-    """The command of a C++ compiler, and its version. Raises DeviceError."""
-    for command in ([os.environ.get("CXX", "")], ["g++"], ["clang++"], ["c++"]):
+    """The command of a C++ compiler, $CXX if that is set, and what it says of its version. Raises DeviceError."""
+    chosen = os.environ.get("CXX")
+    # Not "zig c++", which builds its C++ library first, for minutes; not for this very CPU, since a cache may be shared.
+    zig = [[sys.executable, "-m", "ziglang", "cc", "-mcpu=baseline"]] if importlib.util.find_spec("ziglang") else []
+    for command in [shlex.split(chosen)] if chosen else [["g++"], ["clang++"], ["c++"], *zig]:
         if shutil.which(command[0]):
-            break
-    else:
-        if not importlib.util.find_spec("ziglang"):
-            raise DeviceError("needs a C++ compiler: install g++ or clang++, or run: pip install ziglang")
-        # Not "c++", which builds its C++ library first, for minutes; not for this very CPU, since caches may be shared.
-        command = [sys.executable, "-m", "ziglang", "cc", "-mcpu=baseline"]
-    return command, subprocess.run([*command, "--version"], capture_output=True, text=True).stdout
+            done = run([*command, "--version"])
+            if done.returncode == 0 and done.stdout.strip():
+                return command, done.stdout
+    if chosen:
+        raise DeviceError(f"CXX={chosen} is no C++ compiler that runs")
+    raise DeviceError("needs a C++ compiler: install g++ or clang++, or run: pip install ziglang")
+
+
+def run(command):
+    return subprocess.run(command, capture_output=True, text=True, errors="replace")
 
 
 def emulator_text(source):
@@ -88,6 +96,10 @@ def emulator_text(source):
     text = KERNEL.sub(head, source.text)
     text = DYNAMIC_SHARED.sub(r"auto \2 = emulator::dynamic_shared<\1>();", text)
     text = SHARED.sub(shared, text)
+    outside = re.search(r"^(auto& \w+ = |auto \w+ = )(\*|emulator::dynamic_shared)", text, re.M)
+    if "__shared__" in text or outside or shared.count > MOST_SHARED:
+        raise LaunchError(f"{source.file}: declare shared memory inside the kernel, one array a line, as `__shared__ TYPE "
+                          f"NAME[SIZE];` or `extern __shared__ TYPE NAME[];`, at most {MOST_SHARED} in a file")
     for kernel in source.kernels.values():
         values = [f"emulator::Global<{'const ' * p.const}{p.type}>(a[{i}])" if p.pointer else f"*({p.type}*)a[{i}].data"
                   for i, p in enumerate(kernel.parameters)]
@@ -101,8 +113,8 @@ def emulator_library(source, dtype):
     """The .cu file as a library of this machine; kernel NAME is its function emulate_NAME."""
     (command, version), text = compiler(), emulator_text(source)
     flags = ["-std=c++17", "-O3", "-fno-math-errno", f"-Dreal={'double' if dtype == np.float64 else 'float'}",
-             "-fvisibility=hidden", "-fno-exceptions", "-fno-rtti", "-Wno-unknown-pragmas", "-fsanitize=bounds,alignment",
-             "-fno-sanitize-recover=all", "-Wframe-larger-than=24000"]
+             "-fvisibility=hidden", "-fno-exceptions", "-fno-rtti", "-Wno-unknown-pragmas", "-fno-sanitize-recover=all",
+             "-fsanitize=bounds,alignment,integer-divide-by-zero", "-Wframe-larger-than=24000", "-Werror=return-type"]
     if sys.platform != "win32":
         flags += ["-fPIC"]
     elif "clang" in version:
@@ -112,9 +124,11 @@ def emulator_library(source, dtype):
         code, unit = path.with_suffix(".cpp"), path.with_suffix(".o")
         code.write_text(text, encoding="utf-8")
         for step in [*flags, "-c", str(code), "-o", str(unit)], ["-shared", str(unit), "-o", str(path)]:
-            done = subprocess.run([*command, *step], capture_output=True, text=True)
+            done = run([*command, *step])
             if done.returncode or "frame-larger-than" in done.stderr:  # g++ and clang++ make errors of it differently
-                raise KernelError(f"{source.file}: {' '.join(command)} failed:\n{done.stderr[:4000]}")
+                hint = "\nIn the emulator a kernel's pointers are checked ones: write `auto p = x + i`, and make device " \
+                       "functions that take them templates." if "emulator::Global" in done.stderr else ""
+                raise KernelError(f"{source.file}: {' '.join(command)} failed:\n{done.stderr[:4000]}{hint}")
     suffix = ".dll" if sys.platform == "win32" else ".so"
     library = ctypes.CDLL(str(cached((text, *flags, version, platform.machine()), suffix, build)))
     library.emulator_scratch_bytes.restype = ctypes.c_uint64
@@ -126,6 +140,10 @@ def worker_pool(workers):
     return ThreadPoolExecutor(workers)
 
 
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=worker_pool.cache_clear)  # a child has none of its parent's threads
+
+
 _worker = threading.local()  # .scratch: memory for a block's state, shared memory and stacks
 
 
@@ -133,16 +151,16 @@ class Emulator:
     name = "emulated device"
 
     def __init__(self, dtype=np.float32, seed=0, workers=None):
-        compiler()
         self.dtype, self.random = np.dtype(dtype), random.Random(seed)
         self.workers = workers or min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
+        emulator_library(read("reductions.cu"), self.dtype)  # a compiler or cache that does not work shows here
 
     def __str__(self):
         return f"{self.workers} CPU core{'s' * (self.workers > 1)}, emulated"
 
     def allocate(self, size):
-        """An array of `size` bytes at a multiple of 256, as CUDA gives it."""
-        buffer = np.empty(size + 256, np.uint8)
+        """An array of `size` bytes at a multiple of 256, as CUDA gives it, full of NaN."""
+        buffer = np.full(size + 256, 255, np.uint8)
         start = -buffer.ctypes.data % 256
         return buffer[start:start + size].view(DeviceArray)
 
@@ -167,6 +185,8 @@ class Emulator:
     def launch(self, file, kernel, grid, block, *arguments, shared=0):
         grid, block, source = three(grid), three(block), read(file)
         arguments = check(source, kernel, grid, block, arguments, self)
+        if not 0 <= shared <= SHARED_LIMIT:
+            raise LaunchError(f"{kernel}: {shared} bytes of dynamic shared memory; a block gets {SHARED_LIMIT}")
         library, blocks = emulator_library(source, self.dtype), int(np.prod(grid))
         table, scalars = (Argument * len(arguments))(), []  # the table holds addresses: scalars must stay where they are
         for i, a in enumerate(arguments):
@@ -176,7 +196,7 @@ class Emulator:
             table[i] = (0, 0, i) if a is None else (a.ctypes.data, a.nbytes, i)
         next_block, seed = ctypes.c_int64(0), self.random.getrandbits(63)
 
-        def work(_):
+        def work():
             if not hasattr(_worker, "scratch"):
                 _worker.scratch = np.empty(library.emulator_scratch_bytes() + 64, np.uint8)
             error, scratch = Error(), _worker.scratch.ctypes.data
@@ -184,8 +204,12 @@ class Emulator:
                             ctypes.addressof(table), scratch + -scratch % 64, ctypes.pointer(error))
             getattr(library, "emulate_" + kernel)(ctypes.byref(launch))
             return error
-        others = worker_pool(self.workers).map(work, range(min(self.workers, blocks) - 1))
-        for error in [work(0), *others]:
+        others = [worker_pool(self.workers).submit(work) for _ in range(min(self.workers, blocks) - 1)]
+        try:
+            errors = [work()]
+        finally:
+            wait(others)  # also after Ctrl-C: they write into the arguments
+        for error in [*errors, *(other.result() for other in others)]:
             if error.kind:
                 raise KernelError(f"{source.file}: {kernel}: {message(error, source.kernels[kernel], arguments, shared)}, "
                                   f"by thread {error.thread} of block {error.block}")
@@ -203,4 +227,5 @@ def message(e, kernel, arguments, shared):
             "WARP": f"a warp operation at line {e.line} is not reached by all lanes of its mask: {other}",
             "SHARED_FULL": f"{e.index} bytes of shared memory, but a block gets {SHARED_LIMIT}",
             "ARRAY_INDEX": f"an array accessed at index {e.index} in line {e.line}",
-            "ARRAY_MISALIGNED": f"a misaligned access in line {e.line}"}[KINDS[e.kind]]
+            "ARRAY_MISALIGNED": f"a misaligned access in line {e.line}",
+            "DIVISION": f"an integer divided by zero in line {e.line}"}[KINDS[e.kind]]

@@ -61,9 +61,8 @@ class Source:
 
 
 # The one form of a kernel's head that this launcher reads.
-KERNEL = re.compile(r'extern "C" __global__\s+__launch_bounds__\((\w+)\)\s+void (\w+)\(([^)]*)\)')
-POINTER = re.compile(r"(const )?([\w ]+?)\s*\*\s*(?:__restrict__ )?(\w+)")
-SCALAR = re.compile(r"()([\w ]+?) (\w+)")
+KERNEL = re.compile(r'extern "C" __global__\s+__launch_bounds__\((\w+)\)\s+void (\w+)\s*\(([^)]*)\)')
+PARAMETER = re.compile(r"(const )?([\w ]+?)(?: ?(\*) ?(?:__restrict__ )?| )(\w+)")
 
 
 def read(path):
@@ -75,28 +74,36 @@ def read(path):
 @functools.cache
 def _read(path, _):
     def paste(path):
-        text = f'#line 1 "{path.name}"\n'
-        for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
-            included = re.fullmatch(r'#include "(\w+\.cuh)"', line)
-            text += paste(FOLDER / included[1]) + f'#line {number + 1} "{path.name}"\n' if included else line + "\n"
-        return text.replace("#pragma once", "")
+        try:
+            text = path.read_text(encoding="utf-8-sig")
+        except (OSError, UnicodeDecodeError) as error:
+            raise LaunchError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or 'not UTF-8'})") from None
+        blank = lambda comment: "\n" * comment[0].count("\n") or " "
+        lines = re.sub(r"//.*|/\*(?s:.*?)\*/", blank, text).replace("#pragma once", "").split("\n")
+        include = lambda number, name: paste(FOLDER / name) + f'#line {number + 1} "{path.name}"\n'
+        included = [re.fullmatch(r'#include "(\w+\.cuh)"\s*', line) for line in lines]
+        return f'#line 1 "{path.name}"\n' + "".join(
+            include(number, match[1]) if match else line + "\n" for number, (line, match) in enumerate(zip(lines, included), 1))
     text = paste(path)
     constants = {name: int(value) for name, value in re.findall(r"constexpr int (\w+) = (\d+);", text)}
     kernels = {}
-    for bound, name, parameters in KERNEL.findall(re.sub("//.*", "", text)):
-        kernels[name] = Kernel(name, [parse(p.strip(), name, path) for p in parameters.split(",")],
-                               constants.get(bound) or int(bound))
-    if len(re.findall("__global__", re.sub("//.*", "", text))) != len(kernels):
-        raise LaunchError(f'{path}: expected each kernel as: extern "C" __global__ __launch_bounds__(THREADS) void name(...)')
-    return Source(path.name, text, kernels, constants, re.findall(r"sm_\w+", re.search("Architectures: (.*)|$", text)[0]))
+    for bound, name, parameters in KERNEL.findall(text):
+        bound = constants.get(bound, int(bound) if bound.isdigit() else None)
+        if bound:
+            kernels[name] = Kernel(name, [parse(p.strip(), name, path) for p in parameters.split(",")], min(bound, 1024))
+    if text.count("__global__") != len(kernels):
+        raise LaunchError(f'{path}: expected each kernel as: extern "C" __global__ __launch_bounds__(THREADS) void name(...), '
+                          "THREADS a number or a constexpr int")
+    architectures = re.search("^// Architectures: (.*)", path.read_text(encoding="utf-8-sig"), re.M)
+    return Source(path.name, text, kernels, constants, architectures[1].split() if architectures else [])
 
 
 def parse(parameter, kernel, path):
-    parameter = " ".join(parameter.split())
-    match = POINTER.fullmatch(parameter) or SCALAR.fullmatch(parameter)
+    match = PARAMETER.fullmatch(" ".join(parameter.replace("*", " * ").split()))
     if not match or match[2] not in (*TYPES, "real"):
-        raise LaunchError(f"{path}: {kernel}: cannot read the parameter {parameter!r}")
-    return Parameter(match[2], "*" in parameter, bool(match[1]), match[3])
+        raise LaunchError(f"{path}: {kernel}: cannot read the parameter {parameter!r}; expected one of "
+                          f"{', '.join((*TYPES, 'real'))}, or `const TYPE* __restrict__ name`")
+    return Parameter(match[2], bool(match[3]), bool(match[1]), match[4])
 
 
 # ------------------------------------------------------------------------------------ checking a launch
@@ -110,7 +117,7 @@ def check(source, name, grid, block, arguments, device):
                           f"got {len(arguments)}")
     if min(grid) < 1 or max(grid[1:]) > 65535 or grid[0] >= 1 << 31:
         raise LaunchError(f"{kernel.name}: a grid of {grid}")
-    if min(block) < 1 or np.prod(block) > kernel.threads:
+    if min(block) < 1 or block[2] > 64 or np.prod(block) > kernel.threads:
         raise LaunchError(f"{kernel.name}: a block of {block}; its launch bound is {kernel.threads} threads")
     return [check_argument(f"{kernel.name}: argument {p.name!r}", p, np.dtype(TYPES.get(p.type, device.dtype)), a, device)
             for p, a in zip(parameters, arguments)]
@@ -148,10 +155,16 @@ def cached(key, suffix, build):
     folder = Path(os.environ.get("SEMGAN_CACHE") or Path.home() / ".cache" / "semgan")
     path = folder / (hashlib.sha256("\0".join(key).encode()).hexdigest()[:32] + suffix)
     if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder) as aside:
-            build(Path(aside) / path.name)
-            os.replace(Path(aside) / path.name, path)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=folder) as aside:
+                build(Path(aside) / path.name)
+                with open(Path(aside) / path.name, "rb+") as file:
+                    os.fsync(file.fileno())
+                os.replace(Path(aside) / path.name, path)
+        except OSError as error:
+            raise DeviceError(f"{folder}: no place for compiled kernels ({error.strerror}); set SEMGAN_CACHE to a folder that "
+                              "can be written") from None
     return path
 
 
