@@ -11,6 +11,7 @@ from conftest import ROOT
 from PIL import Image
 
 import data
+import label_maps
 import metrics
 
 CAMVID = ROOT.parent / "shared" / "data" / "camvid_labels.zip"
@@ -85,7 +86,7 @@ def test_folder_zip_and_tar_give_the_same(tmp_path):
     assert results[0].maps.shape == (3, 16, 16) and results[0].classes == 3
     for other in results[1:]:
         np.testing.assert_array_equal(results[0].maps, other.maps)
-    np.testing.assert_array_equal(results[0].maps[0], data.resize_nearest(ids(0), 16))
+    np.testing.assert_array_equal(results[0].maps[0], label_maps.resize_nearest(ids(0), 16))
 
 
 def test_grey_indexed_and_rgb_give_the_same_ids(tmp_path):
@@ -94,7 +95,7 @@ def test_grey_indexed_and_rgb_give_the_same_ids(tmp_path):
     write(tmp_path / "indexed", a__png=png(m, palette=PALETTE))
     write(tmp_path / "rgb", a__png=png(PALETTE[m]))
     (tmp_path / "palette.txt").write_text("10 20 30 sky  # a comment\n\n200 0 0 roof\n0 200 0 tree\n")
-    palette = data.read_palette(tmp_path / "palette.txt")
+    palette = data.read_palette(tmp_path / "palette.txt")[0]
     grey, indexed = data.load_maps(tmp_path / "grey", 8), data.load_maps(tmp_path / "indexed", 8)
     rgb = data.load_maps(tmp_path / "rgb", 8, palette=palette)
     for found in indexed, rgb:
@@ -113,18 +114,18 @@ def test_palettes_that_were_trimmed_to_the_colours_in_use(tmp_path):
 
 def test_resize_takes_pixel_centres():
     m = np.arange(36, dtype=np.uint8).reshape(6, 6)
-    np.testing.assert_array_equal(data.resize_nearest(m, 2), [[7, 10], [25, 28]])
-    np.testing.assert_array_equal(data.resize_nearest(m, 6), m)
-    assert data.resize_nearest(m[:1, :2], 4).tolist() == [[0, 0, 1, 1]] * 4
+    np.testing.assert_array_equal(label_maps.resize_nearest(m, 2), [[7, 10], [25, 28]])
+    np.testing.assert_array_equal(label_maps.resize_nearest(m, 6), m)
+    assert label_maps.resize_nearest(m[:1, :2], 4).tolist() == [[0, 0, 1, 1]] * 4
     large = ids(3, (1024, 2048), 34)
-    small = data.resize_nearest(large, 128)
+    small = label_maps.resize_nearest(large, 128)
     np.testing.assert_array_equal(small, np.asarray(Image.fromarray(large).resize((128, 128), Image.NEAREST)))
     assert set(np.unique(small)) <= set(np.unique(large))
 
 
 def test_distinct_colors():
     for k in (2, 12, 34, 64):
-        colors = data.distinct_colors(k).astype(int)
+        colors = label_maps.distinct_colors(k).astype(int)
         gaps = abs(colors[:, None] - colors[None]).max(-1) + 255 * np.eye(k, dtype=int)
         assert colors.shape == (k, 3) and gaps.min() >= 8
 
@@ -200,7 +201,8 @@ BAD = {
     "void marked 255": (lambda f: write(f, a__png=png(np.array([[0, 255]], np.uint8))), {}, "ids up to 255.*--classes"),
     "one class": (lambda f: write(f, a__png=png(np.zeros((4, 4), np.uint8))), {}, "at least 2 classes"),
     "colour off the palette": (rgb_off_palette, dict(palette=PALETTE), r"a.png: colour \(1, 2, 3\) at row 4, column 9"),
-    "rgb without palette": (lambda f: write(f, a__png=png(PALETTE[ids()])), {}, "a.png: an RGB image.*--palette"),
+    "a photo": (lambda f: write(f, a__png=png(np.random.default_rng(0).integers(0, 256, (20, 30, 3)).astype(np.uint8))), {},
+                "a.png: an RGB image of more than 256.*--palette"),
     "palette and classes": (lambda f: write(f, a__png=png(ids())), dict(palette=PALETTE, classes=5), "--classes 5.*3 colours"),
     "alpha": (lambda f: write(f, a__png=png(PALETTE[ids()], "RGBA")), dict(palette=PALETTE), "a.png: image mode RGBA"),
     "16 bits": (lambda f: write(f, a__png=png(ids().astype(np.uint16) * 300)), {}, "a.png: image mode I;16"),
