@@ -156,24 +156,24 @@ def pix2pix_labels(name, content, palette):
         image.draft("YCbCr", (width // scale, height // scale))
         return np.asarray(image, np.float32)[:, width // scale // 2:]
 
-    y, chroma = plane(1)[..., :1], plane(2)[..., 1:]
+    y, chroma = plane(1)[..., :1], plane(2)[..., 1:]  # (H, W, 1), (H/2, W/2, 2)
     classes = np.asarray(Image.fromarray(palette[None]).convert("YCbCr"), np.float32)[0]  # (K, 3)
-    distance = lambda wanted: COLOR_WEIGHT * ((wanted[..., None, :] - classes[:, 1:]) ** 2).sum(-1)
+    colors, k = classes[:, 1:], len(classes)
+    # |wanted - colour|^2 of every class, less |wanted|^2, which they share: (..., 2) -> (..., K)
+    distance = lambda wanted: COLOR_WEIGHT * ((colors ** 2).sum(1) - 2 * wanted @ colors.T)
     brightness = (y - classes[:, 0]) ** 2  # (H, W, K)
-    ids = first = (brightness + distance(chroma.repeat(2, 0).repeat(2, 1))).argmin(-1)
-    ids, margin = ids.copy(), np.empty(ids.shape, np.float32)
-    for _ in range(3):
+    first = (brightness + distance(chroma).repeat(2, 0).repeat(2, 1)).argmin(-1)
+    ids, margin, bonus = first.copy(), np.empty(first.shape, np.float32), NEIGHBOR_BONUS * np.eye(k, dtype=np.float32)
+    for _ in range(2):
         for phase in np.ndindex(2, 2):  # one pixel of every block at a time
             here = tuple(slice(p, None, 2) for p in phase)
-            color = classes[ids][..., 1:]  # (H, W, 2)
-            block = sum(color[a::2, b::2] for a, b in np.ndindex(2, 2))
+            others = sum(colors[ids[a::2, b::2]] for a, b in np.ndindex(2, 2) if (a, b) != phase)
             edge = np.pad(ids, 1, mode="edge")
-            votes = sum(np.eye(len(classes), dtype=np.float32)[near[here]]
-                        for near in (edge[:-2, 1:-1], edge[2:, 1:-1], edge[1:-1, :-2], edge[1:-1, 2:]))
-            cost = brightness[here] + distance(4 * chroma - block + color[here]) / 4 - NEIGHBOR_BONUS * votes
+            votes = sum(bonus[near[here]] for near in (edge[:-2, 1:-1], edge[2:, 1:-1], edge[1:-1, :-2], edge[1:-1, 2:]))
+            cost = brightness[here] + distance(4 * chroma - others) / 4 - votes
             ids[here] = cost.argmin(-1)
-            best, second = np.moveaxis(np.partition(cost, 1, -1)[..., :2], -1, 0)
-            margin[here] = second - best
+            best = np.partition(cost, 1, -1)
+            margin[here] = best[..., 1] - best[..., 0]
     return Image.fromarray((ids + 1).astype(np.uint8)), float(((ids != first) | (margin < 2 * NEIGHBOR_BONUS)).mean())
 
 
@@ -230,7 +230,8 @@ def download(url, path, size=None, sha256=None):
         except (OSError, http.client.HTTPException) as error:
             raise InputError(f"{url}: cannot be fetched to {path} ({error})") from None
     (found, sha), known = verify(path), [name for name, k in (("size", size), ("SHA-256", sha256)) if k]
-    print(f"{path}: {found} bytes; {' and '.join(known) or 'nothing'} to verify it by is published. SHA-256 {sha}")
+    verified = f"{' and '.join(known)} verified" if known else "no size or checksum is published to verify it by"
+    print(f"{path}: {found} bytes, {verified}; SHA-256 {sha}")
 
 
 def download_facades(args):

@@ -593,6 +593,7 @@ def check(s):
     for name, choices in dict(CHOICES, model=["semgan", "gan"], preset=list(PRESETS)).items():
         require(getattr(s, name) in choices, name, " or ".join(choices))
     require(s.classes is None or 2 <= s.classes <= 256, "classes", "2 to 256")
+    require(s.data is None or all(type(path) is str for path in s.data), "data", "paths")
 
 
 def show(value):
