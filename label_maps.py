@@ -28,6 +28,7 @@ from tqdm import tqdm
 IMAGES = (".png", ".bmp", ".gif", ".tif", ".tiff")  # lossless formats: JPEG does not keep class ids
 MOST_CLASSES = 64  # more are taken for a mistake (255 often marks void pixels) unless asked for
 LARGEST_FILE = 256 << 20  # bytes of one image in an archive; more is a bomb
+UNREADABLE = OSError, EOFError, RuntimeError, zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError
 FORMAT = 1  # of the cache: another number makes the files written before it useless
 UNKNOWN = 255  # in a table: this id is no class
 
@@ -81,8 +82,8 @@ def load_maps(paths, side, classes=None, palette=None, names=None, labels=None, 
     An image is grey (its values are class ids), palette-indexed (its indices are) or RGB: then its colours are those of
     `palette`, (K, 3) uint8, or learnt where there are at most 64. Without `classes`, K is the palette's length or the highest
     id + 1. `labels` are globs of the files to take, `table` (256,) uint8 turns ids into classes, `jpeg` decodes a JPEG (name,
-    bytes) to (image of ids, share of doubtful pixels), and a map with no id of `least` or more is refused as a dummy. Prepared maps
-    are kept in the folder `cache`. Raises InputError, and then nothing is left behind. `survey`: see `load`.
+    bytes) to (image of ids, share of doubtful pixels), and a map with no id of `least` or more is refused as a dummy.
+    Prepared maps are kept in the folder `cache`. Raises InputError, and then nothing is left behind. `survey`: see data.load.
     """
     paths = [Path(path) for path in ([paths] if isinstance(paths, (str, os.PathLike)) else paths)]
     if palette is not None and classes not in (None, len(palette)):
@@ -94,7 +95,7 @@ def load_maps(paths, side, classes=None, palette=None, names=None, labels=None, 
         table = identity(known)
     patterns = [labels] if isinstance(labels, str) else labels or [f"*{suffix}" for suffix in IMAGES]
     with ExitStack() as stack:
-        members = sorted((m for path in paths for m in stack.enter_context(_opened(path, patterns))), key=lambda m: m[0])
+        members = [m for path in paths for m in stack.enter_context(_opened(path, patterns))]  # in an archive's own order
         if not members:
             raise InputError(f"{', '.join(map(str, paths))}: no label maps in it (expected {', '.join(patterns)} files"
                              f"{'; JPEG blurs class ids' if jpeg is None else ''})")
@@ -103,7 +104,7 @@ def load_maps(paths, side, classes=None, palette=None, names=None, labels=None, 
         pool = stack.enter_context(ThreadPoolExecutor(os.cpu_count()))  # Pillow decodes without the interpreter's lock
         bar = functools.partial(tqdm, total=len(members), unit=" maps", delay=1, leave=False)
         if cache:
-            prints = list(bar(pool.map(lambda m: (m[0], m[3]()), members), f"hashing {paths[0].name}"))
+            prints = sorted(bar(pool.map(lambda m: (m[0], m[3]()), members), f"hashing {paths[0].name}"))
             options = [side, known, labels, crop, least, names, *(a if a is None else a.tolist() for a in (palette, table))]
             key = hashlib.blake2b(json.dumps([FORMAT, options, prints]).encode(), digest_size=16).hexdigest()
             file = Path(cache) / f"{paths[0].stem}-{side}-{key}.npz"
@@ -114,12 +115,14 @@ def load_maps(paths, side, classes=None, palette=None, names=None, labels=None, 
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         allowed = table, None if palette is None else set(color_code(palette).tolist())
         prepare = functools.partial(_prepare, side=side, crop=crop, allowed=allowed, jpeg=jpeg, survey=survey is not None)
+        contents = ((full, _content(full, read)) for _, full, read, _ in members)
         images = []
-        for one in bar(_in_order(pool, prepare, ((full, read()) for _, full, read, _ in members)), f"reading {paths[0].name}"):
+        for one in bar(_in_order(pool, prepare, contents), f"reading {paths[0].name}"):
             if max(one.pixels) < least:
                 raise InputError(f"{one.name}: a dummy without labels, as Cityscapes publishes of its test split; "
                                  "expected --split train or val")
             images.append(one)
+    images = [images[i] for i in sorted(range(len(images)), key=lambda i: members[i][0])]
     sizes = {one.size: one.name for one in reversed(images)}
     if len(sizes) > 1 and jpeg is None:  # facades differ in size by nature
         (a, first), (b, second) = list(sizes.items())[-1:-3:-1]
@@ -312,8 +315,8 @@ def _opened(path, patterns):
 
     try:
         if path.is_dir():
-            files = ((file, file.relative_to(path).as_posix()) for file in path.rglob("*"))
-            yield [(name, f"{path}/{name}", file.read_bytes, lambda file=file: digest(file)) for file, name in files
+            files = ((file.relative_to(path).as_posix(), file) for file in path.rglob("*"))
+            yield [(name, f"{path}/{name}", file.read_bytes, lambda file=file: digest(file)) for name, file in sorted(files)
                    if wanted(name) and (file.is_file() or file.is_symlink())]
         elif not path.exists():
             raise InputError(f"{path}: no such folder or archive")
@@ -329,8 +332,15 @@ def _opened(path, patterns):
                             if not m.isdir() and checked(m.name, m.size, link=not m.isreg())])
         else:
             raise InputError(f"{path}: neither a folder nor a readable .zip or .tar")
-    except (OSError, EOFError, RuntimeError, zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError) as error:
+    except UNREADABLE as error:
         raise InputError(f"{path}: cannot be read ({error})") from None
+
+
+def _content(name, read):
+    try:
+        return read()
+    except UNREADABLE as error:
+        raise InputError(f"{name}: cannot be read ({error})") from None
 
 
 def digest(path, algorithm="blake2b"):

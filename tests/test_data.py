@@ -319,6 +319,34 @@ def test_cmp_facades_base_and_extended(cmp, capsys):
     assert "378 maps in" in capsys.readouterr().err and "complete would be 606" not in both.names
 
 
+def test_the_damaged_one_of_two_archives_is_named(cmp, tmp_path):
+    for part in "base", "extended":
+        shutil.copy(cmp / f"CMP_facade_DB_{part}.zip", tmp_path)
+    with zipfile.ZipFile(tmp_path / "CMP_facade_DB_base.zip") as z:
+        start = z.getinfo("base/cmp_b0100.png").header_offset
+    content = bytearray((tmp_path / "CMP_facade_DB_base.zip").read_bytes())
+    content[start + 120] ^= 0xFF
+    (tmp_path / "CMP_facade_DB_base.zip").write_bytes(content)
+    with pytest.raises(data.InputError, match="CMP_facade_DB_base.zip:base/cmp_b0100.png: cannot be read.*CRC"):
+        data.load("facades", 32, data=tmp_path)
+
+
+def test_archives_are_read_in_their_own_order(tmp_path):
+    """Going back in a .tar.gz means to unpack it from its start again."""
+    with tarfile.open(tmp_path / "x.tar.gz", "w:gz") as t:
+        for i in np.random.default_rng(0).permutation(300).tolist():
+            content = png(np.random.default_rng(i).integers(0, 3, (200, 200)).astype(np.uint8))
+            info = tarfile.TarInfo(f"{i:04d}.png")
+            info.size = len(content)
+            t.addfile(info, io.BytesIO(content))
+    start = time.perf_counter()
+    dataset = data.load_maps(tmp_path / "x.tar.gz", 8)
+    assert time.perf_counter() - start < 3
+    assert dataset.sources == sorted(dataset.sources)
+    m = np.random.default_rng(7).integers(0, 3, (200, 200)).astype(np.uint8)
+    np.testing.assert_array_equal(dataset.maps[7], label_maps.resize_nearest(m, 8))
+
+
 @pytest.fixture(scope="module")
 def pix2pix(tmp_path_factory):
     """facades.tar.gz as it comes, with three maps."""

@@ -45,7 +45,8 @@ def main():
     parser.add_argument("--rounds", type=int, default=7)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        city = Path(folder) / "gtFine" / "train" / "town"
+        whole = Path(folder) / "gtFine"
+        city = whole / "train" / "town"
         city.mkdir(parents=True)
         for i in range(args.maps):  # 100 different ones, each under many names
             file = city / f"town_{i:06d}_000019_gtFine_labelIds.png"
@@ -54,13 +55,13 @@ def main():
             else:
                 file.write_bytes((city / f"town_{i % 100:06d}_000019_gtFine_labelIds.png").read_bytes())
         files = sorted(city.iterdir())[:100]
-        few = Path(folder) / "few" / "gtFine" / "train" / "town"
+        few = Path(folder) / "few" / "train" / "town"
         few.mkdir(parents=True)
         for file in files:
             (few / file.name).write_bytes(file.read_bytes())
         options = data.cityscapes()
         options.pop("complete")
-        turns = {"ours": lambda: data.load_maps(few.parents[1], 128, **options).maps,
+        turns = {"ours": lambda: data.load_maps(Path(folder) / "few", 128, **options).maps,
                  "Pillow": lambda: np.stack([np.asarray(Image.open(f).resize((128, 128), Image.NEAREST)) for f in files])}
         assert np.array_equal(turns["ours"](), options["table"][turns["Pillow"]()])
         times = {name: [] for name in turns}
@@ -74,7 +75,7 @@ def main():
               f"{np.mean([f.stat().st_size for f in files]) / 1000:.0f} KB a map)", flush=True)
         for start in "first", "second":  # each in a process of its own
             environment = os.environ | {"SEMGAN_CACHE": str(Path(folder) / "cache"), "PYTHONPATH": str(Path(data.__file__).parent)}
-            count, seconds, megabytes = subprocess.run([sys.executable, "-c", MEASURE, folder], env=environment, check=True,
+            count, seconds, megabytes = subprocess.run([sys.executable, "-c", MEASURE, str(whole)], env=environment, check=True,
                                                        stdout=subprocess.PIPE, text=True).stdout.split()
             print(f"{start:6s} start: {count} maps in {float(seconds):.2f} s, at most {float(megabytes):.0f} MB", flush=True)
 
