@@ -1,7 +1,7 @@
 """Label maps in: Colored Shapes, Cityscapes, CMP Facades, and any folder, .zip or .tar of label maps.
 
 A label map is uint8 (H, W), one class id a pixel; a data set of N maps is (N, side, side) and stays uint8 in memory.
-`load` returns any data set by its name or path. Two commands, for before the training:
+`load` returns any data set by its name or path; label_maps.py reads the files. Two commands, for before the training:
 
     python data.py inspect --dataset maps.zip     # a picture of 16 maps and of how frequent each class is
     python data.py facades --download             # fetches the CMP Facades
