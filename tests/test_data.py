@@ -480,6 +480,20 @@ def test_decoding_runs_on_all_cores_a_few_maps_ahead():
     assert len(threads) == 4
 
 
+@pytest.mark.skipif(os.cpu_count() < 2, reason="one core")
+def test_load_maps_decodes_on_all_cores(tmp_path, monkeypatch):
+    decode, threads = label_maps._decode, set()
+
+    def slow(*arguments):
+        threads.add(threading.get_ident())
+        time.sleep(0.01)
+        return decode(*arguments)
+
+    monkeypatch.setattr(label_maps, "_decode", slow)
+    data.load_maps(write(tmp_path, **{f"m{i}__png": png(ids(i)) for i in range(4 * os.cpu_count())}), 8)
+    assert len(threads) == os.cpu_count()
+
+
 # -------------------------------------------------------------------------------------------------- cache
 @pytest.fixture
 def maps(tmp_path):
@@ -900,8 +914,9 @@ def test_bad_input_leaves_no_cache(tmp_path, cache):
     assert not cache.exists()
 
 
-def test_decompression_bomb(tmp_path, monkeypatch):
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+@pytest.mark.parametrize("limit", [100, 400])  # of Pillow, which only warns of up to twice as much
+def test_decompression_bomb(tmp_path, monkeypatch, limit):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
     with pytest.raises(data.InputError, match="a.png: damaged or unreadable"):
         data.load_maps(write(tmp_path, a__png=png(ids())), 8)
 
