@@ -73,8 +73,10 @@ def load(dataset, side, seed=0, data=None, split=None, classes=None, crop=False,
                                      ("palette", palette, own, "maps of your own"), ("labels", labels, own, "maps of your own"),
                                      ("data", data, not own and dataset != "shapes", "cityscapes and facades"),
                                      ("split", split, not own and dataset != "shapes", "cityscapes and facades")):
-        if value and not fits:
+        if value not in (None, False) and not fits:
             raise InputError(f"--{flag} is for {meant}, not for {where}")
+    if side < 1:
+        raise InputError(f"--side {side}: expected 1 or more")
     if dataset == "shapes":
         return colored_shapes(side, seed)
     if own:
@@ -86,7 +88,7 @@ def load(dataset, side, seed=0, data=None, split=None, classes=None, crop=False,
                   else "the folder that `python data.py facades --download` fills")
         raise InputError(f"--dataset {dataset} needs --data PATH: {wanted}")
     else:
-        options = cityscapes(split, classes or 22) if dataset == "cityscapes" else facades(split, classes or 12)
+        options = (cityscapes if dataset == "cityscapes" else facades)(split, classes)
     paths = [Path(path) for path in ([dataset] if own else [data] if isinstance(data, (str, os.PathLike)) else data)]
     if not own:  # a folder may hold the archives as they were downloaded
         archives = ("gtFine*.zip",) if dataset == "cityscapes" else ("CMP_facade_DB_*.zip", "facades.tar.gz")
@@ -99,13 +101,13 @@ def load(dataset, side, seed=0, data=None, split=None, classes=None, crop=False,
     return loaded
 
 
-def cityscapes(split=None, classes=22):
+def cityscapes(split=None, classes=None):
     """What load_maps needs to know of Cityscapes (Cordts et al. 2016), as a dict of its arguments.
 
     22 classes: the 19 that are evaluated, black void (ids 0-4 and seven rare classes), dynamic and ground; polegroup is a pole.
     19: void pixels take the class of the nearest labelled pixel. 34: all ids.
     """
-    split = split or "train"
+    split, classes = split or "train", 22 if classes is None else classes
     if split not in ("train", "val", "test"):
         raise InputError(f"--split {split}: expected train, val or test")
     evaluated = [i for i, (_, train_id, _) in enumerate(CITYSCAPES) if train_id != 255]  # in the order of their trainIds
@@ -122,9 +124,9 @@ def cityscapes(split=None, classes=22):
                 least=5, complete={"train": 2975, "val": 500, "test": 1525}[split])
 
 
-def facades(split=None, classes=12):
+def facades(split=None, classes=None):
     """What load_maps needs to know of the CMP Facades (Tylecek and Sara 2013), original or pix2pix's copy, to the same ids."""
-    if classes != 12:
+    if classes not in (None, 12):
         raise InputError(f"--classes {classes}: the facades have 12")
     if split not in (None, "train", "val", "test"):
         raise InputError(f"--split {split}: expected train, val or test")
@@ -244,11 +246,11 @@ def download_facades(args):
 
 def inspect(args):
     """`inspect`: what to look at before training: 16 maps, how frequent each class is, sizes, unknown ids."""
-    survey = []
-    loaded = load(args.dataset, args.side, survey=survey, **{name: getattr(args, name) for name in OPTIONS})
+    survey, side = [], args.side or (64 if args.dataset == "shapes" else 128)
+    loaded = load(args.dataset, side, survey=survey, **{name: getattr(args, name) for name in OPTIONS})
     k, n = loaded.classes, len(loaded.maps)
     if not survey:  # generated
-        survey = [Prepared("", None, (args.side,) * 2, [(c, c, int((m == c).sum())) for c in np.unique(m)], None, 0, 0)
+        survey = [Prepared("", None, (side,) * 2, [(c, c, int((m == c).sum())) for c in np.unique(m)], None, 0, 0)
                   for m in loaded.maps]
     pixels, present, unknown = Counter(), Counter(), {}  # of the images as they are
     for one in survey:
@@ -265,7 +267,7 @@ def inspect(args):
     print(f"{'':4s}{'class':24s} {'pixels':>8s} {'resized':>8s} {'in maps':>8s}")
     print("\n".join(f"{c:3d} {name[:24]:24s} {share:8.2%} {small:8.2%} {m:8d}" for c, name, share, small, m in rows))
     sizes = Counter(one.size for one in survey).most_common()
-    facts = [f"{n} maps, {k} classes, resized to {args.side}x{args.side}" + " from the square in the middle" * bool(args.crop),
+    facts = [f"{n} maps, {k} classes, resized to {side}x{side}" + " from the square in the middle" * bool(args.crop),
              "sizes: " + ", ".join(f"{w}x{h} ({count})" for (w, h), count in sizes[:4])
              + (f" and {len(sizes) - 4} more" if len(sizes) > 4 else ""),
              f"resizing shows {np.mean([one.changed for one in survey]):.2%} of the pixels as another class"]
@@ -339,7 +341,7 @@ def main(argv=None):
     commands = parser.add_subparsers(required=True, metavar="{inspect,facades}")
     one = commands.add_parser("inspect", help="a picture of 16 maps and of how frequent each class is, sizes, unknown ids")
     add_arguments(one)
-    one.add_argument("--side", type=int, default=128, help="height and width to resize to (default 128)")
+    one.add_argument("--side", type=int, help="height and width to resize to (default 128; shapes 64)")
     one.add_argument("--out", metavar="FILE", help="the picture (default inspect-DATASET.png)")
     one.set_defaults(command=inspect, dataset="shapes")
     one = commands.add_parser("facades", help="fetch the CMP Facades")

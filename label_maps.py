@@ -400,7 +400,7 @@ def color_code(rgb):
 # --------------------------------------------------------------------------------------------------- cache
 def cache_folder():
     """$SEMGAN_CACHE, else the user's cache folder."""
-    user = os.environ.get("LOCALAPPDATA") or os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    user = os.environ.get("LOCALAPPDATA") or os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     return Path(os.environ.get("SEMGAN_CACHE") or Path(user) / "semgan")
 
 

@@ -90,7 +90,9 @@ def test_colored_shapes_follow_the_paper(side, count):
     np.testing.assert_array_equal(dataset.palette[[1, 2, 3]], [[0, 0, 255], [0, 255, 0], [255, 0, 0]])
 
 
-def test_too_small_shapes():
+def test_too_small_sides():
+    with pytest.raises(data.InputError, match="--side 0: expected 1"):
+        data.load("no/such", 0)
     with pytest.raises(data.InputError, match="at least 8"):
         data.colored_shapes(4)
 
@@ -240,7 +242,8 @@ def test_cityscapes_splits_classes_and_crop(gtfine, capsys):
     for y, x in np.argwhere(~labelled)[::37]:  # the class of a nearest labelled pixel
         distance = np.where(labelled, np.hypot(*(np.mgrid[:64, :64] - np.reshape([y, x], (2, 1, 1)))), np.inf)
         assert filled[y, x] in table[square][distance == distance.min()]
-    for options, message in ((dict(classes=20), "22, 19 and 34"), (dict(split="all"), "train, val or test"),
+    for options, message in ((dict(classes=20), "22, 19 and 34"), (dict(classes=0), "22, 19 and 34"),
+                             (dict(split="all"), "train, val or test"),
                              (dict(palette="x"), "--palette is for maps of your own"), (dict(labels="x"), "--labels is for")):
         with pytest.raises(data.InputError, match=message):
             load(16, **options)
@@ -724,7 +727,7 @@ def test_inspect_of_every_data_set(gtfine, cmp, pix2pix, tmp_path, capsys, monke
     for words, expected in ((["--dataset", "cityscapes", "--data", gtfine, "--classes", 19], "are void"),
                             (["--dataset", "facades", "--data", cmp / "CMP_facade_DB_base.zip"], "378 maps, 12 classes"),
                             (["--dataset", "facades", "--data", pix2pix], "doubtful"),
-                            (["--side", 32], "729 maps, 4 classes")):
+                            ([], "2916 maps, 4 classes, resized to 64x64")):
         data.main(["inspect", *map(str, words)])
         out = capsys.readouterr().out
         assert expected in out and "unknown ids: none" in out
