@@ -54,7 +54,7 @@ class LabelMaps(NamedTuple):
     maps: np.ndarray     # (N, side, side) uint8
     palette: np.ndarray  # (K, 3) uint8: a colour for each class
     names: list          # K class names
-    sources: list = ()   # N names of files
+    sources: list = ()   # N names of files, inside their folder or archive
     doubtful: float = 0  # share of pixels whose class JPEG left in doubt
     learnt: bool = False  # the palette was learnt from the maps' own colours
 
@@ -105,7 +105,7 @@ def load_maps(paths, side, classes=None, palette=None, names=None, labels=None, 
         bar = functools.partial(tqdm, total=len(members), unit=" maps", delay=1, leave=False)
         if cache:
             prints = sorted(bar(pool.map(lambda m: (m[0], m[3]()), members), f"hashing {paths[0].name}"))
-            options = [side, known, labels, crop, least, names, *(a if a is None else a.tolist() for a in (palette, table))]
+            options = [side, known, labels, bool(crop), least, names, *(a if a is None else a.tolist() for a in (palette, table))]
             key = hashlib.blake2b(json.dumps([FORMAT, options, prints]).encode(), digest_size=16).hexdigest()
             file = Path(cache) / f"{paths[0].stem}-{side}-{key}.npz"
             if found := read_cache(file, key, (len(members), side, side)):
@@ -122,12 +122,14 @@ def load_maps(paths, side, classes=None, palette=None, names=None, labels=None, 
                 raise InputError(f"{one.name}: a dummy without labels, as Cityscapes publishes of its test split; "
                                  "expected --split train or val")
             images.append(one)
-    images = [images[i] for i in sorted(range(len(images)), key=lambda i: members[i][0])]
+    names_images = sorted(zip((name for name, *_ in members), images), key=lambda pair: pair[0])
+    images = [image for _, image in names_images]
     sizes = {one.size: one.name for one in reversed(images)}
     if len(sizes) > 1 and jpeg is None:  # facades differ in size by nature
         (a, first), (b, second) = list(sizes.items())[-1:-3:-1]
         note(f"mixed sizes: {first} is {a[0]}x{a[1]}, {second} is {b[0]}x{b[1]}; each is resized to {side}x{side}")
     loaded = _to_classes(images, paths[0], known, palette, names, table, survey)
+    loaded = loaded._replace(sources=[name for name, _ in names_images])
     if cache:
         write_cache(file, key, loaded)
     return loaded
@@ -171,13 +173,13 @@ def _to_classes(images, path, known, palette, names, table, survey):
         ids = order[np.searchsorted(codes, small, sorter=order).clip(max=known - 1)]
         return np.where(codes[ids] == small, ids, UNKNOWN).astype(np.uint8)
 
-    maps = np.stack([_filled(classes_of(one.small), known) for one in images])
+    maps = np.stack([_filled(one.name, classes_of(one.small), known) for one in images])
     if survey is not None:
         raw_dtype = images[0].small.dtype
         survey += [one._replace(small=None, pixels=[(v, int(classes_of(np.array([v], raw_dtype))[0]), n)
                                                     for v, n in one.pixels.items()]) for one in images]
     return LabelMaps(maps, np.asarray(palette, np.uint8), names or [f"class {k}" for k in range(known)],
-                     [one.name for one in images], float(np.mean([one.doubtful for one in images])), learnt)
+                     doubtful=float(np.mean([one.doubtful for one in images])), learnt=learnt)
 
 
 def identity(classes):
@@ -199,10 +201,12 @@ def _own_palette(images):
     return own
 
 
-def _filled(ids, none):
+def _filled(name, ids, none):
     """(H, W): pixels of the class `none`, one past the last, take the class of the nearest pixel that has one."""
     if not (ids == none).any() or none == UNKNOWN:
         return ids
+    if (ids == none).all():
+        raise InputError(f"{name}: every pixel is void; expected some class")
     from scipy import ndimage
     return ids[tuple(ndimage.distance_transform_edt(ids == none, return_distances=False, return_indices=True))]
 
@@ -245,13 +249,7 @@ def _prepare(name, content, side, crop, allowed, jpeg, survey):
     else:
         bad = [] if table is None else [value for value in pixels if table[value] == UNKNOWN]
     if bad and not survey:
-        row, column = np.argwhere(np.isin(color_code(raw) if image.mode == "RGB" else raw, bad))[0].tolist()
-        value = raw[row, column]
-        if image.mode == "RGB":
-            raise InputError(f"{name}: colour {tuple(value.tolist())} at row {row}, column {column} is not in the palette")
-        good = np.flatnonzero(table != UNKNOWN)
-        raise InputError(f"{name}: class id {value} at row {row}, column {column}; "
-                         f"expected ids {good[0]} to {good[-1]} ({len(good)} classes)")
+        _refuse(name, raw, bad, table)
     if crop:
         square = min(raw.shape[:2])
         top, left = ((size - square) // 2 for size in raw.shape[:2])
@@ -262,6 +260,17 @@ def _prepare(name, content, side, crop, allowed, jpeg, survey):
         differs = small[rows[:, None], columns] != raw
         changed = (differs.any(-1) if raw.ndim == 3 else differs).mean()
     return Prepared(name, color_code(small) if raw.ndim == 3 else small, image.size, pixels, colors, doubtful, float(changed))
+
+
+def _refuse(name, raw, bad, table):
+    """The first pixel whose raw value is no class, as an InputError."""
+    row, column = np.argwhere(np.isin(color_code(raw) if raw.ndim == 3 else raw, bad))[0].tolist()
+    if raw.ndim == 3:
+        color = tuple(raw[row, column].tolist())
+        raise InputError(f"{name}: colour {color} at row {row}, column {column} is not in the palette")
+    good = np.flatnonzero(table != UNKNOWN)
+    raise InputError(f"{name}: class id {raw[row, column]} at row {row}, column {column}; "
+                     f"expected ids {good[0]} to {good[-1]} ({len(good)} classes)")
 
 
 def _decode(name, content):
