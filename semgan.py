@@ -77,21 +77,20 @@ class Network:
         for name, shape in shapes.items():
             offsets[name] = offset
             offset += -(-int(np.prod(shape)) // align) * align  # every tensor starts at a multiple of 256 bytes
-        self.flat = {name: ops.asarray(np.zeros(offset)) for name in ("params", "grads", "m", "v")}
-        self.flat["step"] = ops.asarray(np.zeros(1))
-        view = lambda buffer: {n: self.flat[buffer][o:o + int(np.prod(shapes[n]))].reshape(shapes[n])
-                               for n, o in offsets.items()}
-        self.p, self.d = view("params"), view("grads")
+        host = np.zeros(offset)  # the initial parameters
+        views = lambda flat: {n: flat[o:o + int(np.prod(shapes[n]))].reshape(shapes[n]) for n, o in offsets.items()}
         self.running = {}
-        for name, p in self.p.items():
+        for name, p in views(host).items():
             if name.endswith(".w"):
                 kh, kw, cin, cout = p.shape
                 limit = np.sqrt(6 / (kh * kw * (cin + cout)))  # Glorot and Bengio 2010
-                draw = rng.uniform(-limit, limit, p.shape) if s.init == "glorot" else rng.normal(0, 0.02, p.shape)
-                p[...] = ops.asarray(draw)
+                p[...] = rng.uniform(-limit, limit, p.shape) if s.init == "glorot" else rng.normal(0, 0.02, p.shape)
             elif name.endswith(".gamma"):
                 p[...] = 1
                 self.running[name] = ops.asarray(np.zeros(p.shape)), ops.asarray(np.ones(p.shape))  # mean, variance
+        self.flat = {name: ops.asarray(host if name == "params" else 0 * host) for name in ("params", "grads", "m", "v")}
+        self.flat["step"] = ops.asarray(np.zeros(1))
+        self.p, self.d = views(self.flat["params"]), views(self.flat["grads"])
 
     def adam(self, lr):
         f, s = self.flat, self.s
@@ -274,7 +273,7 @@ class Trainer:
         self.g, self.d = Generator(ops, s, dataset.classes, rng), Discriminator(ops, s, dataset.classes, rng)
         # One-hot vectors, or for the RGB baseline the class's colour in [-1, 1].
         table = dataset.palette / 127.5 - 1 if s.model == "gan" else np.eye(dataset.classes)
-        self.labels, self.table = dataset.maps, ops.asarray(table)
+        self.labels, self.table = ops.asarray(dataset.maps, np.uint8), ops.asarray(table)
         self.lr_g, self.lr_d = ops.asarray([0]), ops.asarray([0])
         b = s.batch_size
         self.targets = ops.asarray(np.repeat([1, 0], b).reshape(2 * b, 1, 1, 1))  # real maps 1, generated maps 0
@@ -287,7 +286,7 @@ class Trainer:
         if self.block != block:
             rng, self.block = np.random.default_rng([self.s.seed, 1, block]), block
             self.z = self.ops.asarray(rng.standard_normal((BLOCK, self.s.batch_size, self.s.latent)))
-            self.index = rng.integers(len(self.labels), size=(BLOCK, self.s.batch_size))
+            self.index = self.ops.asarray(rng.integers(len(self.labels), size=(BLOCK, self.s.batch_size)), np.int32)
         return self.z[offset], self.index[offset]
 
     def train_step(self):
@@ -295,7 +294,8 @@ class Trainer:
         ops, s, g, d = self.ops, self.s, self.g, self.d
         z, index = self.inputs(self.step)
         decay = 0.5 ** (max(0, self.step - s.decay_after) / s.half_life) if s.half_life else 1
-        self.lr_g[...], self.lr_d[...] = s.learning_rate * decay, s.discriminator_learning_rate * decay
+        ops.write(self.lr_g, s.learning_rate * decay)
+        ops.write(self.lr_d, s.discriminator_learning_rate * decay)
         with ops.arena:
             b = len(z)
             maps = ops.empty(2 * b, s.side, s.side, self.table.shape[1])  # real maps, then generated ones
@@ -368,7 +368,7 @@ def restore(net, prefix, arrays, path):
             found = "nothing" if saved is None else f"{saved.dtype} {saved.shape}, or not finite"
             raise InputError(f"{path}: a damaged checkpoint or one of another model ({prefix}.{name}: expected {a.shape}, "
                              f"found {found})")
-        a[...] = net.ops.asarray(saved)
+        net.ops.write(a, saved)
 
 
 def strip(maps, palette, columns=16):
@@ -420,6 +420,7 @@ def prepare(args):
         elif value not in (None, *data.NAMED):
             flags[name] = str(Path(value).resolve())
     dataset_name = Path(flags["dataset"] or "shapes").name.removesuffix(".gz").rsplit(".", 1)[0]
+    ops = kernels.load(args.device, precision=args.precision)
     run = Path(args.out or f"runs/{dataset_name}-{args.model or 'semgan'}")
     if args.resume:
         header, arrays = load_checkpoint(run)
@@ -435,10 +436,10 @@ def prepare(args):
     else:
         if (run / "checkpoint.npz").exists():
             raise InputError(f"{run} already holds a run; go on with it by --resume, or choose another folder by --out")
-        s, origin = resolve(**flags)
+        s, origin = resolve(**flags, gpu=ops.name == "gpu")
     check(s)
     dataset = data.load(s.dataset, s.side, s.seed, **{name: getattr(s, name) for name in data.OPTIONS})
-    trainer = Trainer(kernels.load(args.device, precision=args.precision), s, dataset)
+    trainer = Trainer(ops, s, dataset)
     trainer.inputs(0)  # a batch that does not fit into memory fails here
     if args.resume:
         if header["maps"] != zlib.crc32(dataset.maps) or not np.array_equal(header["palette"], dataset.palette):
@@ -462,13 +463,16 @@ def train(args):
     except OSError as error:
         raise InputError(f"{run}: cannot write there ({error.strerror})") from None
     print_settings(s, origin, run, trainer.dataset)
-    print(f"\n{ops.why}, preset {s.preset}: {s.steps - trainer.step} steps.", flush=True)
-
     np.seterr(all="ignore")  # the loop looks for numbers that are not finite itself
+    left = s.steps - trainer.step
+    print(f"\n{ops.why}, preset {s.preset}: {left} steps.", flush=True)
+    if left >= 20:
+        print(f"They will take about {duration(left * rehearse(trainer))}.", flush=True)
+
     stop = []
     handlers = {name: signal.signal(name, lambda number, _: stop.append(number)) for name in (signal.SIGINT, signal.SIGTERM)}
     fixed_z = np.random.default_rng([s.seed, 2]).standard_normal((16, s.latent))
-    began, first, saved = time.perf_counter(), trainer.step, trainer.step
+    began, saved = time.perf_counter(), trainer.step
     bar = tqdm(total=s.steps, initial=trainer.step, unit=" steps", smoothing=0.05, dynamic_ncols=True, disable=None)
     try:
         with bar, log:
@@ -476,9 +480,6 @@ def train(args):
                 trainer.train_step()
                 step, last = trainer.step, trainer.step == s.steps or bool(stop)
                 bar.update()
-                if step == first + 5 and not last:
-                    seconds = (time.perf_counter() - began) / 5 * (s.steps - step)
-                    bar.write(f"They will take about {duration(seconds)}.")
                 if step % args.log_every == 0 or last:
                     losses = ops.asnumpy(trainer.losses)
                     if not np.isfinite(losses).all():
@@ -504,6 +505,20 @@ def train(args):
         print(f"Stopped at step {trainer.step}; go on with: python semgan.py --resume --out {run}")
         sys.exit(128 + stop[0])
     report(trainer, run)
+
+
+def rehearse(trainer):
+    """The seconds that a step takes. The first of two steps compiles and allocates; then all is put back as it was."""
+    ops, step = trainer.ops, trainer.step
+    state = [(a, ops.asnumpy(a).copy()) for net in (trainer.g, trainer.d) for a in net.state().values()]
+    for _ in range(2):
+        began = time.perf_counter()
+        trainer.train_step()
+        ops.asnumpy(trainer.losses)  # waits for the device
+    for a, before in state:
+        ops.write(a, before)
+    trainer.step = step
+    return time.perf_counter() - began
 
 
 def open_log(path, trainer):
@@ -550,13 +565,14 @@ def duration(seconds):
 
 
 # ---------------------------------------------------------------------------------------- command line
-def resolve(dataset=None, preset=None, model=None, **flags):
+def resolve(dataset=None, preset=None, model=None, gpu=False, **flags):
     """The settings of a run as a namespace, and where each came from; flags that are None are not given."""
     given = {name: value for name, value in dict(dataset=dataset, preset=preset, model=model, **flags).items() if value is not None}
-    preset = preset or "small"
+    preset = preset or ("full" if gpu else "small")
     scenes = FACADES if dataset == "facades" else STREET_SCENES
     scenes = {} if dataset in (None, "shapes") or preset == "small" else scenes
-    layers = [("default", dict(dataset="shapes", preset=preset, model="semgan", **dict.fromkeys(data.OPTIONS))),
+    layers = [("default", dict(dataset="shapes", model="semgan", **dict.fromkeys(data.OPTIONS))),
+              ("there is a GPU" if gpu else "there is no GPU", dict(preset=preset)),
               ("default", {name: default for name, (default, _) in SETTINGS.items()}),
               (f"the paper's {'facades' if scenes is FACADES else 'street scenes'}", scenes),
               (f"preset {preset}", PRESETS[preset]), ("flag", given)]
@@ -564,8 +580,6 @@ def resolve(dataset=None, preset=None, model=None, **flags):
     for source, changes in layers:
         values |= changes
         origin |= dict.fromkeys(changes, source)
-    if "preset" not in given:
-        origin["preset"] = "no GPU backend in this version"
     return argparse.Namespace(**values), origin
 
 
@@ -675,16 +689,10 @@ def doctor(args):
     installed = {d.metadata["Name"].lower() for d in metadata.distributions() if d.metadata["Name"]}
     version = lambda name: metadata.version(name) if name in installed else "missing"
     cupy = sorted(name for name in installed if name == "cupy" or name.startswith(("cupy-cuda", "cupy-rocm")))
-    ops = kernels.load()
-    try:
-        import cupy as cp
-        gpu = cp.cuda.runtime.getDeviceProperties(0)["name"].decode() if cp.is_available() else "none that CuPy can use"
-    except Exception as error:  # CuPy is absent or its libraries do not load
-        gpu = f"none that CuPy can use ({type(error).__name__})"
     rows = [("Python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"),
             *((name, version(name)) for name in ("numpy", "scipy", "pillow", "tqdm", "matplotlib", "threadpoolctl")),
-            ("CuPy", ", ".join(f"{name} {version(name)}" for name in cupy) or "missing"), ("GPU", gpu),
-            ("will use", ops.why)]
+            ("CuPy", ", ".join(f"{name} {version(name)}" for name in cupy) or "missing"), *kernels.found(),
+            ("will use", kernels.load().why)]
     print("\n".join(f"{name:14s} {value}" for name, value in rows))
     if len(cupy) > 1:
         raise InputError(f"{' and '.join(cupy)} break each other: pip uninstall all of them, then install one")
@@ -723,7 +731,8 @@ def parse(argv):
     run.add_argument("--save-every", type=positive, default=250, metavar="N", help="steps between checkpoints, and between "
                      "sample grids of the same latents (default 250)")
     run.add_argument("--log-every", type=positive, default=10, metavar="N", help="steps between rows of log.csv (default 10)")
-    run.add_argument("--device", default="auto", choices=["auto", "numpy"], help="where to compute (default auto)")
+    run.add_argument("--device", default="auto", choices=kernels.DEVICES, help="where to compute: cuda, on a GPU; numpy; "
+                     "emulator, the CUDA kernels on the CPU; auto, cuda if there is a GPU, else numpy (default auto)")
     run.add_argument("--precision", default="fp32", choices=["fp32"], help="of the arithmetic (default fp32)")
     group = parser.add_argument_group("the method", "In brackets: the default, then what a preset changes. Presets full and "
                                       "paper of your own maps start from the paper's settings for street scenes: "

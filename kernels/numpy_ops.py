@@ -19,6 +19,7 @@ from threadpoolctl import threadpool_limits
 LEAKY_SLOPE = 0.2      # of LeakyReLU, DCGAN's value
 BLOCK_BYTES = 1 << 21  # working set of one block of maps in a lane: about one core's share of the cache
 ONE_LANE_BYTES = 1 << 18  # below this, waking the other lanes (some 0.1 ms) costs more than it gains
+ACTIVATIONS = (None, "relu", "leaky_relu", "tanh")
 FEW_CHANNELS = 16      # up to here a matrix product with Cout columns is too narrow for BLAS: see _correlate_rows
 
 
@@ -83,6 +84,38 @@ def check_dy(name, dy, x_shape, w_shape, stride, pad):
     expected = conv_shape(x_shape, w_shape, stride, pad)
     if tuple(dy.shape) != expected:
         raise ValueError(f"{name}: dy is {tuple(dy.shape)}, but an input of {tuple(x_shape)} gives {expected}")
+
+
+def pool_shape(x_shape, size, stride, pad):
+    """The shape of a pooled map: (B, H, W, C) -> (B, (H + 2 pad - size) // stride + 1, ..., C)."""
+    b, h, w, c = x_shape
+    if min(h, w) + 2 * pad < size or 2 * pad > size:
+        raise ValueError(f"pooling {h}x{w}: a window of {size} does not fit, or sees nothing but padding of {pad}")
+    return b, (h + 2 * pad - size) // stride + 1, (w + 2 * pad - size) // stride + 1, c
+
+
+def resize_taps(size, out, half_pixel):
+    """Along one axis, for bilinear resizing: pixel i of `out` lies at weight[i] of the way from low[i] to low[i] + 1.
+
+    half_pixel: pixels are squares and their centres are mapped (PyTorch); else corners are (TensorFlow 1).
+    """
+    at = np.maximum((np.arange(out) + 0.5) * size / out - 0.5, 0) if half_pixel else np.arange(out) * size / out
+    low = np.minimum(at.astype(np.int32), size - 1)
+    return low, at - low
+
+
+def activation_number(activation):
+    """The place of an activation in ACTIVATIONS, as common.cuh counts them. Raises ValueError."""
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"activation {activation!r}: expected None, 'relu', 'leaky_relu' or 'tanh'")
+    return ACTIVATIONS.index(activation)
+
+
+def feature_matching_reading(reading):
+    """The reading as it is, if there is one of that name. Raises ValueError."""
+    if reading not in ("mean", "paired"):
+        raise ValueError(f"feature matching {reading!r}: expected 'mean' or 'paired'")
+    return reading
 
 
 # ------------------------------------------------------------------------------- inside a convolution
@@ -181,17 +214,24 @@ class NumpyOps:
         self.arena = Arena(lambda size: np.empty(size, np.uint8))
         threadpool_limits(1)  # one BLAS thread a lane; stays in force for the process
 
+    def __str__(self):
+        return f"{self.lanes} CPU core{'s' * (self.lanes > 1)}"
+
     # ---------------------------------------------------------------------------------------- arrays
     def empty(self, *shape):
         return self.arena.empty(shape, self.dtype)
 
-    def asarray(self, array):
-        """Host -> device, in the backend's dtype."""
-        return np.ascontiguousarray(array, self.dtype)
+    def asarray(self, array, dtype=None):
+        """Host -> device, in the backend's dtype or the given one."""
+        return np.ascontiguousarray(array, dtype or self.dtype)
 
     def asnumpy(self, array):
         """Device -> host."""
         return array
+
+    def write(self, array, values):
+        """Host -> device, into an array that is there."""
+        array[...] = values
 
     def _blocks(self, body, n, item_bytes):
         """body(lane, block) for slices `block` of range(n), each about BLOCK_BYTES, in one thread a lane."""
@@ -278,8 +318,8 @@ class NumpyOps:
             np.maximum(x, LEAKY_SLOPE * x, out=x)
         elif activation == "tanh":
             np.tanh(x, out=x)
-        elif activation is not None:
-            raise ValueError(f"activation {activation!r}: expected None, 'relu', 'leaky_relu' or 'tanh'")
+        else:
+            activation_number(activation)
         return x
 
     @staticmethod
@@ -291,8 +331,7 @@ class NumpyOps:
             return np.where(y > 0, dy, LEAKY_SLOPE * dy)
         if activation == "tanh":
             return dy * (1 - y * y)
-        if activation is not None:
-            raise ValueError(f"activation {activation!r}: expected None, 'relu', 'leaky_relu' or 'tanh'")
+        activation_number(activation)
         return dy
 
     def bias_activation(self, x, bias=None, activation=None):
@@ -432,16 +471,14 @@ class NumpyOps:
         loss = self.empty(1) if loss is None else loss
         add = dfake is not None
         dfake = dfake if add else self.empty(*fake.shape)
-        if reading == "mean":
+        if feature_matching_reading(reading) == "mean":
             gap = fake.mean(0) - real.mean(0)
             loss[0] = np.mean(gap * gap)
             gradient = np.broadcast_to(gap * (2 / fake.size), fake.shape)  # 2 gap / (H W C) and 1 / B, for every map
-        elif reading == "paired":
+        else:
             gap = fake - real
             loss[0] = np.mean(np.abs(gap))
             gradient = np.sign(gap) / fake.size
-        else:
-            raise ValueError(f"feature matching {reading!r}: expected 'mean' or 'paired'")
         np.add(dfake, gradient, out=dfake) if add else np.copyto(dfake, gradient)
         return loss, dfake
 
@@ -452,7 +489,7 @@ class NumpyOps:
         step (1,) counts the updates and lr (1,) is the learning rate: both live on the device.
         """
         step += 1
-        correct_m, correct_v = 1 - beta1 ** step[0], 1 - beta2 ** step[0]
+        correct_m, correct_v = (1 - beta ** float(step[0]) for beta in (beta1, beta2))  # in double: 1 - 0.999 loses digits
         def block(_, part):
             g = grads[part]
             m[part] += (1 - beta1) * (g - m[part])
@@ -460,6 +497,44 @@ class NumpyOps:
             root = np.sqrt(v[part] * (1 / correct_v)) + eps
             params[part] -= (lr[0] / correct_m) * m[part] / root
         self._blocks(block, len(params), 8 * self.dtype.itemsize)
+
+    # ------------------------------------------------------------------------------- for Inception
+    # Forward only.
+    def max_pool(self, x, size, stride=1, pad=0):
+        """The largest number in each size x size window; padding never wins."""
+        padded = np.pad(x, [(0, 0), (pad, pad), (pad, pad), (0, 0)], constant_values=-np.inf)
+        y = self.empty(*pool_shape(x.shape, size, stride, pad))
+        y[...] = -np.inf
+        for window in _windows(padded, size, stride, y.shape):
+            np.maximum(y, window, out=y)
+        return y
+
+    def average_pool(self, x, size, stride=1, pad=0):
+        """The mean of each size x size window, of the pixels inside the map: padding does not count."""
+        y, border = self.empty(*pool_shape(x.shape, size, stride, pad)), [(0, 0), (pad, pad), (pad, pad), (0, 0)]
+        y[...] = sum(_windows(np.pad(x, border), size, stride, y.shape))
+        y /= sum(_windows(np.pad(np.ones_like(x[:1]), border), size, stride, y.shape))
+        return y
+
+    def resize(self, x, height, width, half_pixel=True):
+        """Bilinear, without antialiasing: (B, H, W, C) -> (B, height, width, C). half_pixel: see resize_taps."""
+        y = self.empty(len(x), height, width, x.shape[-1])
+        (top, v), (left, h) = resize_taps(x.shape[1], height, half_pixel), resize_taps(x.shape[2], width, half_pixel)
+        bottom, right = np.minimum(top + 1, x.shape[1] - 1), np.minimum(left + 1, x.shape[2] - 1)
+        v, h = v.astype(self.dtype)[:, None, None], h.astype(self.dtype)[:, None]
+        def block(_, maps):
+            rows = x[maps][:, :, left] * (1 - h) + x[maps][:, :, right] * h  # (b, H, width, C)
+            y[maps] = rows[:, top] * (1 - v) + rows[:, bottom] * v
+        self._blocks(block, len(x), y[0].nbytes)
+        return y
+
+
+def _windows(padded, size, stride, y_shape):
+    """For each place in a size x size window, what stands there in all windows: views of y's height and width."""
+    _, h, w, _ = y_shape
+    for ky in range(size):
+        for kx in range(size):
+            yield padded[:, ky:ky + stride * h:stride, kx:kx + stride * w:stride]
 
 
 def _column_sums(x):

@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import ROOT, TINY_FLAGS
+from conftest import DEVICES, ROOT, TINY_FLAGS, WITHOUT_GPU
 from PIL import Image
 
 import data
@@ -22,7 +22,7 @@ def cache(tmp_path, monkeypatch):
 
 def call(*words, cwd=None):
     """(exit code, stdout, stderr) of `python semgan.py ...` in a process of its own."""
-    environment = os.environ | {"COLUMNS": "80"}
+    environment = WITHOUT_GPU | {"COLUMNS": "80"}
     done = subprocess.run([sys.executable, str(ROOT / "semgan.py"), *map(str, words)], capture_output=True, text=True, cwd=cwd,
                           env=environment, timeout=120)
     return done.returncode, done.stdout, done.stderr
@@ -42,7 +42,7 @@ def fails(capsys, *words, code=2):
 def run(tmp_path_factory):
     """A finished tiny run."""
     folder = tmp_path_factory.mktemp("runs") / "tiny"
-    semgan.main([*TINY_FLAGS, "--steps", "10", "--save-every", "5", "--out", str(folder)])
+    semgan.main([*TINY_FLAGS, "--preset", "small", "--steps", "10", "--save-every", "5", "--out", str(folder)])
     return folder
 
 
@@ -59,6 +59,21 @@ def test_train_in_a_new_process(tmp_path):
     assert "beta1                        0.5                      default" in out
     assert "NumPy on" in out and "preset small" in out and "will take about" in out
     assert "real maps" in out and max(map(len, out.splitlines())) <= 80 + len(str(folder)) * 2
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif("cuda" not in str(DEVICES), reason="no GPU")
+def test_a_gpu_is_taken_by_itself(tmp_path, capsys):
+    semgan.main(["--dataset", "shapes", *TINY_FLAGS, "--steps", "25", "--out", str(tmp_path)])
+    out = capsys.readouterr().out
+    assert "CUDA kernels on" in out and "preset full: 25 steps.\nThey will take about" in out and "there is a GPU" in out
+
+
+def test_training_in_the_emulator(tmp_path, capsys):
+    semgan.main(["--dataset", "shapes", "--device", "emulator", *TINY_FLAGS, "--steps", "3", "--out", str(tmp_path)])
+    out = capsys.readouterr().out
+    assert "CUDA kernels on" in out and "emulated (asked for), preset small: 3 steps." in out and "will take" not in out
+    assert (tmp_path / "samples" / "step_000003.png").exists()
 
 
 def test_sample_grid_shows_sixteen_maps(run):
@@ -145,7 +160,7 @@ def test_paper_networks_have_the_papers_shapes():
     """Figure 1 at 128x128: dense 32768, then 256, 128, 64 at sides 32, 64, 128, K, K."""
     import kernels
     s = semgan.resolve("somewhere.zip", "paper", kernel_size=3)[0]
-    g = semgan.Generator(kernels.load(), s, 22, np.random.default_rng(0))
+    g = semgan.Generator(kernels.load("numpy"), s, 22, np.random.default_rng(0))
     assert g.p["dense.b"].shape == (32768,) and g.base == 16 and g.strides == [2, 2, 2, 1]
     assert [g.p[f"deconv{i}.gamma"].shape for i in range(1, 5)] == [(256,), (128,), (64,), (22,)]
     assert g.p["conv.w"].shape == (3, 3, 22, 22)

@@ -1,7 +1,7 @@
 """Every gradient against a directional derivative in float64, and every such check against broken gradients."""
 import numpy as np
 import pytest
-from conftest import tiny
+from conftest import load, tiny
 
 import data
 import kernels
@@ -142,7 +142,7 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_operation(device, name):
     rng = np.random.default_rng(1)
-    directional_check(*CASES[name](kernels.load(device, np.float64), rng), rng)
+    directional_check(*CASES[name](load(device, np.float64), rng), rng)
 
 
 # --------------------------------------------------------------------------------- broken on purpose
@@ -162,7 +162,7 @@ def breakages():
 
 @pytest.mark.parametrize("operation, damage, case", breakages(), ids=lambda v: v if isinstance(v, str) else v.__name__)
 def test_broken_gradient_is_caught(device, operation, damage, case):
-    ops, rng = kernels.load(device, np.float64), np.random.default_rng(1)
+    ops, rng = load(device, np.float64), np.random.default_rng(1)
     right, calls = getattr(ops, operation), []
 
     def broken(*args, **kwargs):
@@ -182,7 +182,7 @@ def test_broken_gradient_is_caught(device, operation, damage, case):
                                               ("batch_norm_grad", "batch norm + relu")])
 def test_broken_parameter_gradient_is_caught(device, operation, which):
     """The gradients that are filled in: dbias, dgamma, dbeta."""
-    ops, rng = kernels.load(device, np.float64), np.random.default_rng(1)
+    ops, rng = load(device, np.float64), np.random.default_rng(1)
     loss, arrays, grads = CASES[which](ops, rng)
     for i in range(1, len(grads)):
         broken = [g * (1.001 if j == i else 1) for j, g in enumerate(grads)]
@@ -192,7 +192,7 @@ def test_broken_parameter_gradient_is_caught(device, operation, which):
 
 def test_batch_norm_without_its_mean_terms_is_caught(device):
     """The classic mistake: taking the batch's mean and variance for constants."""
-    ops, rng = kernels.load(device, np.float64), np.random.default_rng(1)
+    ops, rng = load(device, np.float64), np.random.default_rng(1)
     loss, (x, gamma, beta), (dx, dgamma, dbeta) = CASES["batch norm + None"](ops, rng)
     count = x[..., 0].size
     mean, std = x.mean((0, 1, 2)), np.sqrt(x.var((0, 1, 2)) + 1e-5)
@@ -209,56 +209,69 @@ VARIANTS = [("semgan", False, "mean", "all"), ("semgan", True, "paired", "all"),
 def networks(device, model, bottleneck, reading, layers):
     s = tiny(model, bottleneck=bottleneck, feature_matching=reading, feature_layers=layers)
     trainer = semgan.Trainer(kernels.load(device, np.float64), s, data.colored_shapes(s.side))
+    ops = trainer.ops
     for net in trainer.g, trainer.d:  # batch norm's gamma, beta and the biases off their special values 1 and 0
         rng = np.random.default_rng(5)
         for name, p in net.p.items():
             if not name.endswith(".w"):
-                p += rng.uniform(0.1, 0.4, p.shape) * (-1 if name.endswith("gamma") else 1)
+                ops.write(p, ops.asnumpy(p) + rng.uniform(0.1, 0.4, p.shape) * (-1 if name.endswith("gamma") else 1))
     return trainer
 
 
 def step_losses(t, grads=False):
-    """L_D and the list of L_G's layers as the training step computes them, without any update; and the kinks' sides."""
+    """L_D and the sum of L_G's layers as the training step computes them, without any update; and the kinks' sides."""
     z, index = t.inputs(0)
     maps = t.ops.empty(2 * len(z), t.s.side, t.s.side, t.table.shape[1])
     t.ops.gather(t.labels, index, t.table, out=maps[:len(z)])
     _, saved = t.g.forward(z, out=maps[len(z):])
     logits, features = t.d.forward(maps)
     loss_d, dlogits = t.ops.bce_with_logits(logits, t.targets)
-    losses_g = np.zeros(t.d.layers)
+    losses_g = t.ops.asarray(np.zeros(t.d.layers))
     if grads:
         t.d.backward(dlogits, features)
     dmaps = t.d.feature_matching(features, t.s.feature_matching, t.s.feature_layers, losses_g)
     if grads:
         t.g.backward(dmaps, saved)
-    sides = [f > 0 for f in features[1:]] + [y > 0 for _, _, y, _, _ in saved[1:-1]] + [saved[0][1] > 0]
+    features, activations = ([t.ops.asnumpy(a) for a in layers] for layers in
+                             (features[1:], [saved[0][1], *(y for _, _, y, _, _ in saved[1:-1])]))
+    sides = [a > 0 for a in features + activations]
     if t.s.feature_matching == "paired":
-        sides += [f[:len(z)] > f[len(z):] for f in features[1:]]
-    return loss_d[0], losses_g.sum(), sides
+        sides += [f[:len(z)] > f[len(z):] for f in features]
+    return t.ops.asnumpy(loss_d)[0], t.ops.asnumpy(losses_g).sum(), sides
+
+
+def network_check(t, net, loss, rng):
+    """directional_check of all parameters of a network at once; loss() is called with the changed ones on the device."""
+    names, params = list(net.p), [t.ops.asnumpy(p).copy() for p in net.p.values()]
+    grads = [t.ops.asnumpy(net.d[name]).copy() for name in names]
+
+    def loss_on_device():
+        for name, p in zip(names, params):
+            t.ops.write(net.p[name], p)
+        return loss()
+    assert all(np.abs(g).max() > 0 for g in grads), "some parameter gets no gradient"
+    directional_check(loss_on_device, params, grads, rng, h=1e-6)
 
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=lambda v: "-".join(map(str, v)))
 @pytest.mark.parametrize("which", ["d", "g"])
 def test_whole_network(device, which, variant):
     """D under binary cross-entropy and G under feature matching through D, all parameters at once."""
-    t, rng = networks(device, *variant), np.random.default_rng(3)
+    t, seen = networks(device, *variant), []
     step_losses(t, grads=True)
-    net, seen = getattr(t, which), []
 
     def loss():
         loss_d, loss_g, sides = step_losses(t)
         seen.append(sides)
         return loss_d if which == "d" else loss_g
-    names = list(net.p)
-    assert all(np.abs(net.d[name]).max() > 0 for name in names), "some parameter gets no gradient"
-    directional_check(loss, [net.p[n] for n in names], [net.d[n].copy() for n in names], rng, h=1e-6)
+    network_check(t, getattr(t, which), loss, np.random.default_rng(3))
     assert all((a == b).all() for a, b in zip(*seen)), "a kink lies between the two points: choose another seed"
 
 
 @pytest.mark.parametrize("operation", ["conv_input_grad", "conv_weight_grad", "batch_norm_grad", "softmax_grad", "conv",
                                        "bias_activation_grad"])
 def test_broken_gradient_in_a_network_is_caught(device, operation):
-    t, rng = networks(device, *VARIANTS[0]), np.random.default_rng(3)
+    t = networks(device, *VARIANTS[0])
     right = getattr(t.ops, operation)
     forward_too = operation in ("conv", "conv_input_grad")  # break it in the backward pass only
     armed = []
@@ -266,13 +279,11 @@ def test_broken_gradient_in_a_network_is_caught(device, operation):
     def broken(*args, **kwargs):
         result = right(*args, **kwargs)
         if armed or not forward_too:
-            result *= 1.001
+            t.ops.write(result, t.ops.asnumpy(result) * 1.001)
         return result
     setattr(t.ops, operation, broken)
     backward = t.g.backward
     t.g.backward = lambda *args: (armed.append(1), backward(*args), armed.clear())
     step_losses(t, grads=True)
-    names = list(t.g.p)
     with pytest.raises(AssertionError):
-        directional_check(lambda: step_losses(t)[1], [t.g.p[n] for n in names], [t.g.d[n].copy() for n in names], rng, h=1e-6)
-
+        network_check(t, t.g, lambda: step_losses(t)[1], np.random.default_rng(3))

@@ -1,19 +1,35 @@
 """Every operation against formulas written out in plain loops or float64 NumPy, over odd shapes."""
+import functools
+import inspect
 import itertools
 
 import numpy as np
 import pytest
+from conftest import DEVICES, OnHost, load
 
 import kernels
-from kernels import numpy_ops
+from kernels import launch, numpy_ops
+from kernels.cuda_ops import CudaOps
 
 # (input height, width), kernel, stride, padding: odd, prime, non-square, one pixel, kernels larger than the map.
 CONV_SHAPES = [((1, 1), (1, 1), 1, 0), ((1, 1), (3, 3), 1, 1), ((7, 5), (1, 1), 2, 0), ((5, 7), (3, 3), 1, 1),
                ((16, 15), (3, 3), 2, 1), ((15, 16), (3, 3), 2, 1), ((8, 8), (5, 5), 2, 2),
                ((13, 8), (1, 7), 1, (0, 3)), ((8, 13), (7, 1), (2, 1), (3, 0)),
                ((4, 6), (11, 11), 2, 5), ((9, 9), (11, 11), 1, 5), ((17, 3), (5, 2), (3, 2), (2, 1)), ((6, 6), (2, 2), 3, 0),
-               ((3, 19), (3, 4), (1, 3), (2, 0)), ((2, 2), (5, 5), 3, 2), ((7, 7), (1, 1), 3, 2), ((5, 5), (4, 4), (2, 3), 0)]
+               ((3, 19), (3, 4), (1, 3), (2, 0)), ((2, 2), (5, 5), 3, 2), ((7, 7), (1, 1), 3, 2), ((5, 5), (4, 4), (2, 3), 0),
+               ((11, 7), (6, 8), (2, 3), (3, 4)), ((7, 11), (9, 10), 3, (4, 5)), ((11, 11), (7, 7), 2, 3)]
 CHANNELS = [(1, 1, 1), (2, 3, 5), (3, 2, 17), (1, 18, 4)]  # batch, Cin, Cout
+LARGE = [((13, 11), (3, 3), 2, 1), (2, 70, 67)]  # more than one tile in every direction, none of them full
+
+# Each device with each step of the ladder of convolution kernels.
+STEPS = sorted(path.stem for path in (launch.FOLDER / "conv").glob("*.cu"))
+ENGINES = [pytest.param(*device.values, step, marks=device.marks, id=f"{device.values[0]}-{step}") if hasattr(device, "values")
+           else (device, step) for device in DEVICES for step in (STEPS if device != "numpy" else [None])]
+
+
+def load_step(device, step, dtype):
+    ops = load(device, dtype)
+    return OnHost(CudaOps(ops.ops.device, step)) if step else ops
 
 
 def naive_pairs(x_shape, kernel, stride, pad):
@@ -26,12 +42,10 @@ def naive_pairs(x_shape, kernel, stride, pad):
             yield y, x, oy, ox, ky, kx
 
 
-@pytest.mark.parametrize("dtype, tolerance", [(np.float64, 1e-12), (np.float32, 1e-5)])
-@pytest.mark.parametrize("channels", CHANNELS, ids=str)
-@pytest.mark.parametrize("shape", CONV_SHAPES, ids=str)
-def test_convolution_and_its_gradients(device, shape, channels, dtype, tolerance):
-    (size, kernel, stride, pad), (b, cin, cout) = shape, channels
-    ops, rng = kernels.load(device, dtype), np.random.default_rng(0)
+@functools.cache
+def defined_by_loops(shape, channels):
+    """x, w, dy and, from the definition, y, dx, dw in float64."""
+    (size, kernel, stride, pad), (b, cin, cout), rng = shape, channels, np.random.default_rng(0)
     x, w = rng.standard_normal((b, *size, cin)), rng.standard_normal((*kernel, cin, cout))
     y = np.zeros(numpy_ops.conv_shape(x.shape, w.shape, stride, pad))
     dy, dx, dw = rng.standard_normal(y.shape), np.zeros_like(x), np.zeros_like(w)
@@ -39,17 +53,37 @@ def test_convolution_and_its_gradients(device, shape, channels, dtype, tolerance
         y[:, oy, ox] += x[:, iy, ix] @ w[ky, kx]
         dx[:, iy, ix] += dy[:, oy, ox] @ w[ky, kx].T
         dw[ky, kx] += x[:, iy, ix].T @ dy[:, oy, ox]
-    xd, wd, dyd = (ops.asarray(a) for a in (x, w, dy))
-    for found, expected in ((ops.conv(xd, wd, stride, pad), y), (ops.conv_input_grad(dyd, wd, x.shape, stride, pad), dx),
-                            (ops.conv_weight_grad(xd, dyd, w.shape, stride, pad), dw)):
+    for a in (x, w, dy):
+        a.flags.writeable = False
+    return x, w, dy, y, dx, dw
+
+
+@pytest.mark.parametrize("dtype, tolerance", [(np.float64, 1e-12), (np.float32, 1e-5)])
+@pytest.mark.parametrize("device, step", ENGINES)
+@pytest.mark.parametrize("shape, channels", [*itertools.product(CONV_SHAPES, CHANNELS), LARGE], ids=str)
+def test_convolution_and_its_gradients(device, step, shape, channels, dtype, tolerance):
+    ops, (_, _, stride, pad) = load_step(device, step, dtype), shape
+    x, w, dy, y, dx, dw = defined_by_loops(shape, channels)
+    for found, expected in ((ops.conv(x, w, stride, pad), y), (ops.conv_input_grad(dy, w, x.shape, stride, pad), dx),
+                            (ops.conv_weight_grad(x, dy, w.shape, stride, pad), dw)):
         assert found.dtype == dtype
-        np.testing.assert_allclose(ops.asnumpy(found), expected, rtol=0, atol=tolerance * max(1, abs(expected).max()))
+        np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance * max(1, abs(expected).max()))
 
 
+@pytest.mark.parametrize("device, step", ENGINES)
+def test_long_sums_are_sliced(device, step):
+    """conv_weight_grad over more pixels than one slice takes; the slices are added up to the same."""
+    ops, rng = load_step(device, step, np.float64), np.random.default_rng(0)
+    x, dy = rng.standard_normal((2, 40, 33, 2)), rng.standard_normal((2, 40, 33, 3))
+    expected = np.einsum("byxi,byxo->io", x, dy)
+    np.testing.assert_allclose(ops.conv_weight_grad(x, dy, (1, 1, 2, 3))[0, 0], expected, rtol=1e-11)
+
+
+@pytest.mark.parametrize("device, step", ENGINES)
 @pytest.mark.parametrize("shape", CONV_SHAPES, ids=str)
-def test_input_gradient_is_the_adjoint(device, shape):
+def test_input_gradient_is_the_adjoint(device, step, shape):
     """<conv(x), dy> = <x, conv_input_grad(dy)> = <w, conv_weight_grad(x, dy)>, with no formula at all."""
-    (size, kernel, stride, pad), ops, rng = shape, kernels.load(device, np.float64), np.random.default_rng(1)
+    (size, kernel, stride, pad), ops, rng = shape, load_step(device, step, np.float64), np.random.default_rng(1)
     x, w = rng.standard_normal((2, *size, 3)), rng.standard_normal((*kernel, 3, 20))
     y = ops.conv(x, w, stride, pad)
     dy = rng.standard_normal(y.shape)
@@ -88,8 +122,8 @@ def test_an_error_in_a_lane_reaches_the_caller():
     ("conv", [(1, 4, 4, 3), (3, 3, 2, 5)], "3 channels"), ("conv", [(1, 2, 2, 3), (5, 5, 3, 5)], "does not fit"),
     ("conv_input_grad", [(1, 2, 2, 5), (3, 3, 3, 5)], "dy is"), ("conv_weight_grad", [(1, 4, 4, 3), (1, 9, 9, 5)], "dy is")])
 def test_wrong_shapes_are_refused(device, operation, args, message):
-    ops = kernels.load(device)
-    arrays = [ops.asarray(np.zeros(shape)) for shape in args]
+    ops = load(device)
+    arrays = [np.zeros(shape) for shape in args]
     extra = {"conv": (), "conv_input_grad": ((1, 9, 9, 3),), "conv_weight_grad": ((3, 3, 3, 5),)}[operation]
     with pytest.raises(ValueError, match=message):
         getattr(ops, operation)(*arrays, *extra)
@@ -97,7 +131,7 @@ def test_wrong_shapes_are_refused(device, operation, args, message):
 
 @pytest.mark.parametrize("shape", [(1, 1, 1, 1), (3, 5, 7, 4), (2, 1, 13, 22)])
 def test_batch_norm(device, shape):
-    ops, rng = kernels.load(device, np.float64), np.random.default_rng(0)
+    ops, rng = load(device, np.float64), np.random.default_rng(0)
     x = 1e4 + rng.standard_normal(shape)  # a mean far above the deviation: E[x^2] - E[x]^2 loses 8 digits here
     gamma, beta = rng.standard_normal((2, shape[-1]))
     running_mean, running_var = np.full(shape[-1], 3.0), np.full(shape[-1], 2.0)
@@ -113,14 +147,14 @@ def test_batch_norm(device, shape):
 
 
 def test_softmax_is_stable(device):
-    ops = kernels.load(device, np.float64)
+    ops = load(device, np.float64)
     p = ops.softmax(np.array([[[[1e4, 1e4 - 1, -1e4], [0, 0, 0]]]]), np.array([0.0, 0.0, np.log(2)]))
     np.testing.assert_allclose(p[0, 0], [[1 / (1 + np.exp(-1)), np.exp(-1) / (1 + np.exp(-1)), 0], [0.25, 0.25, 0.5]])
 
 
 def test_bce_is_stable(device):
     """Any logit; against the definition where that can be computed."""
-    ops = kernels.load(device, np.float64)
+    ops = load(device, np.float64)
     z, t = np.array([-3.0, 0.5, 2.0]).reshape(3, 1, 1, 1), np.array([1.0, 0.0, 1.0]).reshape(3, 1, 1, 1)
     sigmoid = 1 / (1 + np.exp(-z))
     loss, dz = ops.bce_with_logits(z, t)
@@ -132,7 +166,7 @@ def test_bce_is_stable(device):
 
 
 def test_feature_matching(device):
-    ops, rng = kernels.load(device, np.float64), np.random.default_rng(0)
+    ops, rng = load(device, np.float64), np.random.default_rng(0)
     real, fake = rng.standard_normal((2, 4, 3, 5, 2))
     assert ops.feature_matching(real, fake, "mean")[0][0] == pytest.approx(((real.mean(0) - fake.mean(0)) ** 2).mean())
     assert ops.feature_matching(real, fake, "paired")[0][0] == pytest.approx(abs(real - fake).mean())
@@ -141,7 +175,7 @@ def test_feature_matching(device):
 
 
 def test_gather(device):
-    ops, rng = kernels.load(device), np.random.default_rng(0)
+    ops, rng = load(device), np.random.default_rng(0)
     labels, index = rng.integers(0, 5, (6, 3, 4)).astype(np.uint8), np.array([5, 0, 5])
     for table in (np.eye(5, dtype=np.float32), rng.standard_normal((5, 3)).astype(np.float32)):
         y = ops.gather(labels, index, table)
@@ -151,7 +185,7 @@ def test_gather(device):
 
 def test_adam(device):
     """Three updates against the algorithm of Kingma and Ba, one number at a time."""
-    ops, rng = kernels.load(device, np.float64), np.random.default_rng(0)
+    ops, rng = load(device, np.float64), np.random.default_rng(0)
     p, m, v, step = rng.standard_normal(300), np.zeros(300), np.zeros(300), np.zeros(1)
     q, qm, qv = p.copy(), 0, 0
     for t in range(1, 4):
@@ -163,14 +197,110 @@ def test_adam(device):
     np.testing.assert_allclose(p, q, rtol=1e-12)
 
 
-def test_fused_forms_are_their_parts(device):
-    ops, rng = kernels.load(device, np.float64), np.random.default_rng(0)
-    x, w, bias = rng.standard_normal((2, 6, 5, 3)), rng.standard_normal((3, 3, 3, 4)), rng.standard_normal(4)
-    for activation in (None, "relu", "leaky_relu", "tanh"):
-        fused = ops.conv(x, w, 2, 1, bias, activation)
-        np.testing.assert_allclose(fused, ops.bias_activation(ops.conv(x, w, 2, 1), bias, activation), rtol=1e-12)
+@pytest.mark.parametrize("device, step", ENGINES)
+@pytest.mark.parametrize("activation", [None, "relu", "leaky_relu", "tanh"])
+def test_fused_forms_are_their_parts(device, step, activation):
+    ops, rng = load_step(device, step, np.float64), np.random.default_rng(0)
+    x, w, bias, w_bias = (rng.standard_normal(shape) for shape in ((2, 6, 5, 3), (3, 3, 3, 4), (4,), (3,)))
+    y = ops.conv(x, w, 2, 1)
+    np.testing.assert_allclose(ops.conv(x, w, 2, 1, bias, activation), ops.bias_activation(y, bias, activation), rtol=1e-12)
+    dx = ops.conv_input_grad(y, w, x.shape, 2, 1)
+    np.testing.assert_allclose(ops.conv_input_grad(y, w, x.shape, 2, 1, w_bias, activation),
+                               ops.bias_activation(dx, w_bias, activation), rtol=1e-12)
     with pytest.raises(ValueError, match="expected None, 'relu'"):
         ops.conv(x, w, 1, 1, bias, "gelu")
+
+
+# ----------------------------------------------------------------- all other operations against NumPy's
+SHAPES = [(1, 1, 1, 1), (3, 5, 7, 4), (2, 13, 11, 22), (2, 1, 3, 37), (1, 16, 16, 70), (4, 31, 29, 5), (2, 3, 2, 300)]
+
+
+def operations(rng, shape):
+    """name -> arguments, for maps of one shape."""
+    x, dy, y = rng.standard_normal((3, *shape))
+    c, n = shape[-1], x.size
+    bias, gamma, beta, mean = rng.standard_normal((4, c))
+    var, p = rng.uniform(0.5, 2, c), np.exp(x) / np.exp(x).sum(-1, keepdims=True)
+    zeros = lambda size: np.full(size, 7.0)  # to be overwritten
+    for a in numpy_ops.ACTIVATIONS:
+        yield "bias_activation", (x, bias, a)
+        yield "bias_activation_grad", (dy, y, a, zeros(c))
+        yield "batch_norm", (x + 9, gamma, beta, mean, var, 0.1, 1e-5, a)
+        yield "batch_norm_grad", (dy, x, y, gamma, mean, var, 1e-5, a, zeros(c), zeros(c))
+    yield "bias_activation", (x, None, "relu")
+    yield "batch_norm_inference", (x, gamma, beta, mean, var)
+    yield "softmax", (5 * x, bias)
+    yield "softmax", (x,)
+    yield "softmax_grad", (dy, p, zeros(c))
+    yield "bce_with_logits", (9 * x, rng.uniform(0, 1, shape))
+    for reading in "mean", "paired":
+        yield "feature_matching", (x, y, reading)
+        yield "feature_matching", (x, y, reading, zeros(1), dy)
+    yield "adam", (*rng.standard_normal((3, n)), rng.uniform(0, 1, n), np.full(1, 3.0), np.full(1, 0.01), 0.5, 0.999, 1e-8)
+    yield "gather", (rng.integers(0, c, (5, 3, 4)).astype(np.uint8), np.array([4, 0, 4]), rng.standard_normal((min(c, 256), 3)))
+    yield "resize", (x, 17, 23)
+    yield "resize", (x, 2, 3, False)
+    if min(shape[1:3]) >= 2:
+        yield "max_pool", (x, 2, 2)
+        yield "max_pool", (x, 2, 1, 1)
+        yield "average_pool", (x, 2, 1, 1)
+    if min(shape[1:3]) >= 3:
+        yield "max_pool", (x, 3, 2)
+        yield "average_pool", (x, 3, 1, 1)
+        yield "average_pool", (x, min(shape[1:3]))
+
+
+@pytest.mark.parametrize("dtype, tolerance", [(np.float64, 1e-12), (np.float32, 1e-5)])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_same_as_numpy(device, shape, dtype, tolerance):
+    """Results, and arguments that are filled or updated; NumPy itself in float32 against float64."""
+    ops, reference, ran = load(device, dtype), load("numpy", np.float64), set()
+    copy = lambda a, kind: a.astype(kind if a.dtype.kind == "f" else a.dtype) if isinstance(a, np.ndarray) else a
+    for name, args in operations(np.random.default_rng(0), shape):
+        ours, theirs = ([copy(a, kind) for a in args] for kind in (dtype, np.float64))
+        results = [getattr(o, name)(*a) for o, a in ((ops, ours), (reference, theirs))]
+        results = [list(r) if isinstance(r, tuple) else [r] for r in results]
+        for found, expected in zip(results[0] + ours, results[1] + theirs):
+            if isinstance(expected, np.ndarray) and expected.dtype.kind == "f":
+                assert found.dtype == dtype
+                np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance * max(1, abs(expected).max()), err_msg=name)
+        ran.add(name)
+    operations_of_the_contract = {name for name in vars(numpy_ops.NumpyOps) if not name.startswith("_")}
+    arrays, convolutions = {"name", "empty", "asarray", "asnumpy", "write"}, {"conv", "conv_input_grad", "conv_weight_grad"}
+    if min(shape[1:3]) >= 3:
+        assert ran == operations_of_the_contract - arrays - convolutions, "an operation is not compared"
+
+
+def test_contract_is_the_same():
+    """Both implementations have the same operations with the same arguments and defaults."""
+    methods = [{name: str(inspect.signature(f)) for name, f in vars(ops).items() if not name.startswith("_") and callable(f)}
+               for ops in (numpy_ops.NumpyOps, CudaOps)]
+    assert methods[0] == methods[1]
+
+
+@pytest.mark.parametrize("size, stride, pad", [(3, 2, 0), (3, 1, 1), (2, 2, 1), (5, 3, 2), (1, 1, 0)])
+def test_pooling(device, size, stride, pad):
+    """Against PyTorch's definition, written out: windows of what is inside the map."""
+    ops, x = load(device, np.float64), np.random.default_rng(0).standard_normal((2, 7, 9, 3))
+    largest, mean = ops.max_pool(x, size, stride, pad), ops.average_pool(x, size, stride, pad)
+    assert largest.shape == mean.shape == (2, (7 + 2 * pad - size) // stride + 1, (9 + 2 * pad - size) // stride + 1, 3)
+    for oy, ox in np.ndindex(largest.shape[1:3]):
+        y, x0 = oy * stride - pad, ox * stride - pad
+        window = x[:, max(y, 0):y + size, max(x0, 0):x0 + size]
+        np.testing.assert_allclose(largest[:, oy, ox], window.max((1, 2)))
+        np.testing.assert_allclose(mean[:, oy, ox], window.mean((1, 2)))
+    with pytest.raises(ValueError, match="a window of 8 does not fit"):
+        ops.max_pool(x, 8)
+
+
+def test_resize(device):
+    """A ramp stays a ramp; both conventions by hand; one pixel is spread out; the identity."""
+    ops = load(device, np.float64)
+    ramp = np.arange(5.0)[None, :, None, None] * np.ones((1, 1, 4, 2))
+    np.testing.assert_allclose(ops.resize(ramp, 10, 4)[0, :, 0, 0], np.clip(np.arange(10) / 2 - 0.25, 0, 4))
+    np.testing.assert_allclose(ops.resize(ramp, 10, 8, False)[0, :, 0, 0], np.minimum(np.arange(10) / 2, 4))
+    np.testing.assert_allclose(ops.resize(ramp, 5, 4), ramp)
+    np.testing.assert_allclose(ops.resize(np.full((1, 1, 1, 1), 3.0), 4, 7), np.full((1, 4, 7, 1), 3.0))
 
 
 def test_arena_gives_the_same_addresses_again():
@@ -199,7 +329,8 @@ def test_parameters_start_at_multiples_of_256_bytes():
     assert (net.flat["params"] == 7).sum() == 5
 
 
-@pytest.mark.parametrize("args, message", [(("cuda",), "device 'cuda'"), (("numpy", np.float32, "bf16"), "precision 'bf16'"),
+@pytest.mark.parametrize("args, message", [(("tpu",), "device 'tpu': expected auto, numpy, cuda, emulator"),
+                                           (("numpy", np.float32, "bf16"), "precision 'bf16'"),
                                            (("numpy", np.float16), "dtype float16")])
 def test_load_refuses_what_cannot_be_had(args, message):
     with pytest.raises(kernels.DeviceError, match=message):

@@ -23,7 +23,7 @@ def measure(preset, rounds):
     import torch
     from torch_step import TorchTrainer
     s = semgan.resolve("shapes", preset)[0]
-    trainer = semgan.Trainer(kernels.load(), s, data.colored_shapes(s.side, s.seed))
+    trainer = semgan.Trainer(kernels.load("numpy"), s, data.colored_shapes(s.side, s.seed))
     torch.set_num_threads(trainer.ops.lanes)
     yardstick = TorchTrainer(trainer)
     turns = {"ours": trainer.train_step, "PyTorch": lambda: yardstick.train_step(*trainer.inputs(yardstick.step))}

@@ -1,0 +1,55 @@
+// What several kernels share. `real` is float, or double for gradient checks: a compile option.
+#pragma once
+typedef unsigned char uint8;
+
+constexpr int WARP = 32;
+constexpr unsigned ALL_LANES = 0xFFFFFFFF;
+
+// ------------------------------------------------------------------------------- activations
+// The gradient is told from the output y: all three allow that.
+enum Activation { NO_ACTIVATION, RELU, LEAKY_RELU, TANH };  // the same numbers in cuda_ops.py
+constexpr real LEAKY_SLOPE = real(0.2);
+
+__device__ __forceinline__ real activate(real x, int activation) {
+    if (activation == RELU) return x > 0 ? x : 0;
+    if (activation == LEAKY_RELU) return x > 0 ? x : LEAKY_SLOPE * x;
+    if (activation == TANH) return tanh(x);
+    return x;
+}
+
+__device__ __forceinline__ real activate_grad(real dy, real y, int activation) {
+    if (activation == RELU) return y > 0 ? dy : 0;
+    if (activation == LEAKY_RELU) return y > 0 ? dy : LEAKY_SLOPE * dy;
+    if (activation == TANH) return dy * (1 - y * y);
+    return dy;
+}
+
+// -------------------------------------------------------------------------------- reductions
+// In a fixed order, so that the same numbers give the same bits: floating-point addition is not associative.
+
+// Sum over groups of `width` lanes (a power of two, up to 32); every lane of the group receives it.
+__device__ __forceinline__ real group_sum(real v, int width) {
+    for (int bits = width / 2; bits > 0; bits /= 2) v += __shfl_xor_sync(ALL_LANES, v, bits, width);
+    return v;
+}
+
+// Sum over all threads of a one-dimensional block (a multiple of 32, up to 1024); only thread 0 receives it.
+__device__ __forceinline__ real block_sum(real v, real* warp_sums /* shared, [32] */) {
+    v = group_sum(v, WARP);
+    if (threadIdx.x % WARP == 0) warp_sums[threadIdx.x / WARP] = v;
+    __syncthreads();
+    if (threadIdx.x >= WARP) return v;
+    return group_sum(threadIdx.x < blockDim.x / WARP ? warp_sums[threadIdx.x] : 0, WARP);
+}
+
+// Sum over the rows of a two-dimensional block, for each of its columns; only the threads of row 0 receive it.
+__device__ __forceinline__ real column_sum(real v, real* values /* shared, one a thread */) {
+    int place = threadIdx.y * blockDim.x + threadIdx.x;
+    values[place] = v;
+    __syncthreads();
+    for (int rows = blockDim.y / 2; rows > 0; rows /= 2) {
+        if (threadIdx.y < rows) values[place] += values[place + rows * blockDim.x];
+        __syncthreads();
+    }
+    return values[threadIdx.x];
+}

@@ -1,0 +1,482 @@
+// CUDA's execution model on a CPU: the .cu files of this folder, compiled by an ordinary C++ compiler.
+//
+// launch.py puts this header in front of a .cu file, wraps its pointer parameters into Global<T>, and calls emulate().
+// Blocks are handed out to the caller's threads (one a core). Inside a block every CUDA thread is a fiber: it runs until it
+// reaches a barrier or a shuffle, then another one goes on. The emulator is stricter than a GPU:
+//   - threads run in an order shuffled by a seed, anew after each barrier: a missing __syncthreads changes results
+//   - shared memory is filled with NaN before each block (and launch.py fills new arrays): so does a read of unwritten memory
+//   - every access through a kernel's pointer is checked: inside the argument's array, aligned to the type that is loaded
+//   - indices of shared and local arrays are checked too, by the compiler's sanitizer with the handlers at the end
+//   - a barrier that some threads do not reach, or that they reach at different lines, is an error and not a dead end
+//
+// Only C headers: they compile ten times as fast, and with every compiler.
+#pragma once
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#ifdef _WIN32
+#define EXPORT extern "C" __declspec(dllexport)
+#else
+#define EXPORT extern "C" __attribute__((visibility("default")))
+#endif
+
+#define __global__ static
+#define __device__ static inline
+#define __forceinline__
+#define __launch_bounds__(...)
+#define __align__(n) alignas(n)
+
+struct uint3 { unsigned x, y, z; };
+struct alignas(8) float2 { float x, y; };
+struct alignas(16) float4 { float x, y, z, w; };
+struct alignas(16) double2 { double x, y; };
+struct alignas(16) int4 { int x, y, z, w; };
+
+namespace emulator {
+
+enum Kind { NONE, OUT_OF_BOUNDS, MISALIGNED, DIVERGENT, WARP, SHARED_FULL, ARRAY_INDEX, ARRAY_MISALIGNED };
+
+// What launch.py passes in and reads back; the same fields stand there.
+struct Argument { char* data; uint64_t bytes; int64_t number; };  // of a pointer; scalars: data is the value's address
+struct Error {
+    int32_t kind, argument, line, other_line;  // other_line 0: the other thread has returned
+    int64_t index;
+    uint3 block, thread, other_thread;
+};
+struct Launch {
+    uint3 grid, block;
+    uint64_t dynamic_shared, shared_limit, seed;
+    int64_t* next_block;  // taken by all workers in turn
+    Argument* arguments;
+    char* scratch;        // this worker's: a Block and its stacks
+    Error* error;         // this worker's
+};
+
+// ------------------------------------------------------------------------------------ fibers
+// switch_to(&from, to): save the running fiber in `from`, go on with `to`. Six or so registers and the stack pointer: some
+// nanoseconds, where the operating system's swapcontext makes a system call. The compiler refuses a function whose local
+// variables do not fit.
+constexpr size_t STACK_BYTES = 33 * 1024 + 64;  // no power of two: equal depths of two stacks must not share a cache set
+constexpr int MAX_THREADS = 1024;
+static void fiber_main();
+
+#if defined(_WIN32)
+extern "C" __declspec(dllimport) void* __stdcall CreateFiber(size_t, void (__stdcall *)(void*), void*);
+extern "C" __declspec(dllimport) void __stdcall SwitchToFiber(void*);
+extern "C" __declspec(dllimport) void __stdcall DeleteFiber(void*);
+extern "C" __declspec(dllimport) void* __stdcall ConvertThreadToFiber(void*);
+extern "C" __declspec(dllimport) int __stdcall ConvertFiberToThread();
+typedef void* Context;
+static void __stdcall windows_main(void*) { fiber_main(); }
+static void switch_to(Context*, Context to) { SwitchToFiber(to); }
+static void prepare(Context& context, char*) {
+    if (context) DeleteFiber(context);
+    context = CreateFiber(STACK_BYTES, windows_main, 0);
+}
+static void begin(Context& host) { host = ConvertThreadToFiber(0); }
+static void end(Context* contexts, int count) {
+    for (int i = 1; i <= count; ++i) if (contexts[i]) DeleteFiber(contexts[i]);
+    ConvertFiberToThread();
+}
+#elif defined(__x86_64__) || defined(__aarch64__)
+typedef void* Context;  // the stack pointer; the registers lie on the stack
+#ifdef __APPLE__
+#define SYMBOL "_emulator_switch"
+#else
+#define SYMBOL "emulator_switch"
+#endif
+extern "C" __attribute__((visibility("hidden"))) void emulator_switch(Context* from, Context to);
+#ifdef __x86_64__
+__asm__(".text\n" SYMBOL ":\n"
+        "push %rbp\n push %rbx\n push %r12\n push %r13\n push %r14\n push %r15\n"
+        "mov %rsp, (%rdi)\n mov %rsi, %rsp\n"
+        "pop %r15\n pop %r14\n pop %r13\n pop %r12\n pop %rbx\n pop %rbp\n ret\n");
+constexpr int SAVED = 6, RETURN = 6;  // words that a switch pops, and the place of the return address among them
+#else
+__asm__(".text\n.balign 4\n" SYMBOL ":\n"
+        "sub sp, sp, #160\n stp x19, x20, [sp]\n stp x21, x22, [sp, #16]\n stp x23, x24, [sp, #32]\n"
+        "stp x25, x26, [sp, #48]\n stp x27, x28, [sp, #64]\n stp x29, x30, [sp, #80]\n"
+        "stp d8, d9, [sp, #96]\n stp d10, d11, [sp, #112]\n stp d12, d13, [sp, #128]\n stp d14, d15, [sp, #144]\n"
+        "mov x9, sp\n str x9, [x0]\n mov sp, x1\n"
+        "ldp x19, x20, [sp]\n ldp x21, x22, [sp, #16]\n ldp x23, x24, [sp, #32]\n ldp x25, x26, [sp, #48]\n"
+        "ldp x27, x28, [sp, #64]\n ldp x29, x30, [sp, #80]\n ldp d8, d9, [sp, #96]\n ldp d10, d11, [sp, #112]\n"
+        "ldp d12, d13, [sp, #128]\n ldp d14, d15, [sp, #144]\n add sp, sp, #160\n ret\n");
+constexpr int SAVED = 20, RETURN = 11;
+#endif
+static void switch_to(Context* from, Context to) { emulator_switch(from, to); }
+static void prepare(Context& context, char* stack) {  // the first switch "returns" into fiber_main
+    uintptr_t* top = (uintptr_t*)((uintptr_t)(stack + STACK_BYTES) & ~(uintptr_t)15) - 2 - SAVED;
+    memset(top, 0, (SAVED + 2) * sizeof *top);
+    top[RETURN] = (uintptr_t)fiber_main;
+    context = top;
+}
+static void begin(Context&) {}
+static void end(Context*, int) {}
+#else
+#include <ucontext.h>
+typedef ucontext_t Context;
+static void switch_to(Context* from, Context& to) { swapcontext(from, &to); }
+static void prepare(Context& context, char* stack) {
+    getcontext(&context);
+    context.uc_stack.ss_sp = stack;
+    context.uc_stack.ss_size = STACK_BYTES;
+    makecontext(&context, fiber_main, 0);
+}
+static void begin(Context&) {}
+static void end(Context*, int) {}
+#endif
+
+// --------------------------------------------------------------------------- a block and its threads
+enum State : uint8_t { UNSTARTED, READY, RUNNING, AT_BARRIER, AT_WARP, DONE };
+
+struct Thread {
+    uint3 index;
+    int fiber, line, source;    // source: the lane whose value a shuffle reads
+    unsigned mask, ballot;
+    uint64_t value, result;     // what it gives to a shuffle, and what it gets
+    State state;
+};
+
+struct Block {
+    uint3 index, size, grid;
+    void (*kernel)(Argument*);
+    Launch* launch;
+    int count, ready, at_barrier, done;              // threads; those that can run, wait, have returned
+    int position, stride, turns;                     // the shuffled order of this round
+    uint64_t random;
+    int fibers, free_count, free_fibers[MAX_THREADS];
+    unsigned arrived[MAX_THREADS / 32];              // per warp, the lanes that wait at a warp operation
+    Thread threads[MAX_THREADS + 1];                 // the last stands for the host
+    Context contexts[MAX_THREADS + 1];               // 0 is the host's
+    size_t shared_used, shared_offset[64];           // per __shared__ declaration; 0: not yet there
+    alignas(64) char shared[228 * 1024];
+};
+
+extern __attribute__((visibility("hidden"))) thread_local Block* block;
+extern __attribute__((visibility("hidden"))) thread_local Thread* thread;
+thread_local Block* block;
+thread_local Thread* thread;
+
+static char* stack(int fiber) { return (char*)block + sizeof(Block) + (size_t)(fiber - 1) * STACK_BYTES; }
+
+[[noreturn]] static void leave() {  // to emulate(), for good
+    switch_to(&block->contexts[thread->fiber], block->contexts[0]);
+    __builtin_unreachable();
+}
+
+[[noreturn]] static __attribute__((noinline, cold)) void
+fail(Kind kind, int argument, int64_t index, int line = 0, const Thread* other = nullptr) {
+    Error& e = *block->launch->error;
+    e.kind = kind; e.argument = argument; e.index = index; e.line = line;
+    e.block = block->index; e.thread = thread->index;
+    if (other) { e.other_thread = other->index; e.other_line = other->state == DONE ? 0 : other->line; }
+    leave();
+}
+
+static unsigned random_below(unsigned n) {  // splitmix64
+    uint64_t z = block->random += 0x9E3779B97F4A7C15;
+    z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9;
+    z = (z ^ z >> 27) * 0x94D049BB133111EB;
+    return (unsigned)((z >> 32) * n >> 32);
+}
+
+static int64_t coprime_below(int64_t n) {  // a stride that visits all of n in turn
+    for (;;) {
+        int64_t a = 1 + random_below((unsigned)n), x = a, y = n;
+        while (y) { int64_t rest = x % y; x = y; y = rest; }
+        if (x == 1) return a;
+    }
+}
+
+static void new_round() {
+    block->turns = 0;
+    block->position = random_below(block->count);
+    block->stride = coprime_below(block->count);
+}
+
+[[noreturn]] static void report_divergence() {  // nobody can run, and not all wait at the same barrier
+    Thread* threads = block->threads, *waiting = nullptr, *other = nullptr;
+    for (int i = 0; i < block->count; ++i)
+        if (threads[i].state == AT_WARP || (threads[i].state == AT_BARRIER && !waiting)) waiting = &threads[i];
+    for (int i = 0; i < block->count && !other; ++i)
+        if (threads[i].state != waiting->state || threads[i].line != waiting->line) other = &threads[i];
+    Kind kind = waiting->state == AT_WARP ? WARP : DIVERGENT;
+    int line = waiting->line;
+    Error& e = *block->launch->error;
+    e.thread = waiting->index;
+    thread->index = waiting->index;  // fail() names the waiting thread
+    fail(kind, 0, 0, line, other ? other : waiting);
+}
+
+static Thread* pick() {  // the thread that goes on; leaves if none does
+    for (;;) {
+        if (block->ready == 0) {
+            if (block->done == block->count) leave();
+            if (block->at_barrier < block->count) report_divergence();
+            int line = block->threads[0].line;
+            for (int i = 0; i < block->count; ++i) {
+                if (block->threads[i].line != line) report_divergence();
+                block->threads[i].state = READY;
+            }
+            block->ready = block->count;
+            block->at_barrier = 0;
+            new_round();
+        }
+        if (block->turns == block->count) new_round();
+        while (block->turns < block->count) {
+            ++block->turns;
+            if ((block->position += block->stride) >= block->count) block->position -= block->count;
+            Thread* next = &block->threads[block->position];
+            if (next->state <= READY) return next;
+        }
+    }
+}
+
+static void go_on_with(Thread* next) {  // returns when the running fiber is picked again
+    int from = thread->fiber;
+    if (next->state == UNSTARTED) {
+        next->fiber = block->free_count ? block->free_fibers[--block->free_count] : ++block->fibers;
+        prepare(block->contexts[next->fiber], stack(next->fiber));
+    }
+    next->state = RUNNING;
+    --block->ready;
+    thread = next;
+    switch_to(&block->contexts[from], block->contexts[next->fiber]);
+}
+
+static void suspend(State state, int line) {
+    thread->state = state;
+    thread->line = line;
+    Thread* next = pick();
+    if (next != thread) return go_on_with(next);
+    thread->state = RUNNING;
+    --block->ready;
+}
+
+static void fiber_main() {  // runs thread after thread; a new one needs a new stack only when the one before waits
+    for (;;) {
+        block->kernel(block->launch->arguments);
+        int fiber = thread->fiber;
+        thread->state = DONE;
+        ++block->done;
+        Thread* next = pick();
+        if (next->state == UNSTARTED) {
+            next->state = RUNNING;
+            next->fiber = fiber;
+            --block->ready;
+            thread = next;
+        } else {
+            block->free_fibers[block->free_count++] = fiber;
+            go_on_with(next);
+        }
+    }
+}
+
+static int coordinate(int64_t& rest, unsigned size) { int c = (int)(rest % size); rest /= size; return c; }
+
+// Runs blocks until none is left. Every worker calls it with its own scratch and error. Returns the error's kind.
+static int emulate(Launch* launch, void (*kernel)(Argument*)) {
+    block = (Block*)launch->scratch;
+    block->launch = launch;
+    block->kernel = kernel;
+    block->size = launch->block;
+    block->grid = launch->grid;
+    block->count = launch->block.x * launch->block.y * launch->block.z;
+    memset(block->contexts, 0, sizeof block->contexts);
+    begin(block->contexts[0]);
+    for (int i = 0; i < block->count; ++i) {
+        int64_t rest = i;
+        unsigned x = coordinate(rest, launch->block.x), y = coordinate(rest, launch->block.y);
+        block->threads[i].index = {x, y, (unsigned)rest};
+    }
+    thread = &block->threads[MAX_THREADS];
+    thread->fiber = 0;
+    block->random = launch->seed;
+    block->fibers = block->free_count = 0;
+    int64_t blocks = (int64_t)launch->grid.x * launch->grid.y * launch->grid.z, order = coprime_below(blocks), number;
+    int highest = 0;
+    while ((number = __atomic_fetch_add(launch->next_block, 1, __ATOMIC_RELAXED)) < blocks && !launch->error->kind) {
+        int64_t rest = (number * order + (int64_t)(launch->seed % 1000003)) % blocks;  // blocks in any order, too
+        block->random = launch->seed ^ (uint64_t)rest * 0xD1B54A32D192ED03;
+        unsigned x = coordinate(rest, launch->grid.x), y = coordinate(rest, launch->grid.y);
+        block->index = {x, y, (unsigned)rest};
+        for (int i = 0; i < block->count; ++i) block->threads[i].state = UNSTARTED, block->threads[i].line = 0;
+        block->ready = block->count;
+        block->at_barrier = block->done = 0;
+        block->fibers = block->free_count = 0;
+        memset(block->arrived, 0, sizeof block->arrived);
+        memset(block->shared_offset, 0, sizeof block->shared_offset);
+        memset(block->shared, 0xFF, launch->dynamic_shared);
+        block->shared_used = (launch->dynamic_shared + 15) & ~(size_t)15;
+        new_round();
+        thread = &block->threads[MAX_THREADS];
+        go_on_with(pick());  // comes back by leave()
+        if (block->fibers > highest) highest = block->fibers;
+        thread = &block->threads[MAX_THREADS];
+    }
+    end(block->contexts, highest);
+    return launch->error->kind;
+}
+
+// --------------------------------------------------------------------------- warps, shared memory
+static int linear() { return (int)(thread - block->threads); }
+
+static void warp_operation(unsigned mask, uint64_t value, int source, int line) {
+    int lane = linear() % 32, first = linear() - lane;
+    unsigned& arrived = block->arrived[first / 32];
+    thread->mask = mask; thread->value = value; thread->source = source; thread->line = line;
+    if (!(mask >> lane & 1)) fail(WARP, 0, 0, line, thread);
+    arrived |= 1u << lane;
+    if ((arrived & mask) != mask) return suspend(AT_WARP, line);
+    unsigned ballot = 0;
+    for (int i = 0; i < 32; ++i) {  // the last lane has come
+        const Thread& t = block->threads[first + i];
+        if (!(mask >> i & 1)) continue;
+        if (t.mask != mask || t.line != line || !(mask >> t.source & 1)) fail(WARP, 0, 0, line, &t);
+        ballot |= (unsigned)(t.value != 0) << i;
+    }
+    for (int i = 0; i < 32; ++i) {
+        if (!(mask >> i & 1)) continue;
+        Thread& t = block->threads[first + i];
+        t.result = block->threads[first + t.source].value;
+        t.ballot = ballot;
+        if (&t != thread) { t.state = READY; ++block->ready; }
+    }
+    arrived &= ~mask;
+}
+
+template <class T> static T shuffle(unsigned mask, T value, int source, int line) {
+    uint64_t word = 0;
+    memcpy(&word, &value, sizeof value);
+    warp_operation(mask, word, source, line);
+    memcpy(&value, &thread->result, sizeof value);
+    return value;
+}
+
+static void* shared(size_t bytes, int declaration) {  // the same place for all threads of the block
+    size_t& offset = block->shared_offset[declaration];
+    if (!offset) {
+        if (block->shared_used + bytes > block->launch->shared_limit) fail(SHARED_FULL, 0, block->shared_used + bytes);
+        memset(block->shared + block->shared_used, 0xFF, bytes);  // NaN
+        offset = block->shared_used + 1;
+        block->shared_used = (block->shared_used + bytes + 15) & ~(size_t)15;
+    }
+    return block->shared + offset - 1;
+}
+
+// ------------------------------------------------------------------------------- checked pointers
+template <class T> struct Global {  // T* as a kernel's parameter
+    T* p;
+    char* data;
+    uint64_t bytes;
+    int number;
+    explicit Global(const Argument& a) : p((T*)a.data), data(a.data), bytes(a.bytes), number((int)a.number) {}
+    Global(T* p, char* data, uint64_t bytes, int number) : p(p), data(data), bytes(bytes), number(number) {}
+    operator Global<const T>() const { return {p, data, bytes, number}; }
+    void check(const T* q, size_t size) const {
+        uint64_t offset = (uint64_t)((const char*)q - data);
+        if (__builtin_expect(offset >= bytes || size > bytes - offset, 0))
+            fail(OUT_OF_BOUNDS, number, ((const char*)q - data) / (ptrdiff_t)sizeof(T));
+    }
+    T& operator[](ptrdiff_t i) const { check(p + i, sizeof(T)); return p[i]; }
+    T& operator*() const { return (*this)[0]; }
+    Global operator+(ptrdiff_t i) const { return {p + i, data, bytes, number}; }
+    Global operator-(ptrdiff_t i) const { return {p - i, data, bytes, number}; }
+    Global& operator+=(ptrdiff_t i) { p += i; return *this; }
+    explicit operator bool() const { return p; }
+    template <class V> explicit operator V*() const {  // (const float4*)(x + i): a vector load
+        check(p, sizeof(V));
+        if ((uintptr_t)p % alignof(V)) fail(MISALIGNED, number, ((const char*)p - data) / (ptrdiff_t)sizeof(T));
+        return (V*)p;
+    }
+};
+
+template <class T> static Global<T> dynamic_shared() { return {(T*)block->shared, block->shared, block->launch->dynamic_shared, -1}; }
+
+}  // namespace emulator
+
+EXPORT uint64_t emulator_scratch_bytes() { return sizeof(emulator::Block) + emulator::MAX_THREADS * emulator::STACK_BYTES; }
+
+#define threadIdx emulator::thread->index
+#define blockIdx emulator::block->index
+#define blockDim emulator::block->size
+#define gridDim emulator::block->grid
+constexpr int warpSize = 32;
+
+// --------------------------------------------------------------------- CUDA's functions, those in use
+static inline void __syncthreads(int line = __builtin_LINE()) {
+    ++emulator::block->at_barrier;
+    emulator::suspend(emulator::AT_BARRIER, line);
+}
+static inline void __syncwarp(unsigned mask = ~0u, int line = __builtin_LINE()) {
+    emulator::warp_operation(mask, 0, emulator::linear() % 32, line);
+}
+template <class T> static T __shfl_sync(unsigned mask, T v, int source, int width = 32, int line = __builtin_LINE()) {
+    int lane = emulator::linear() % 32;
+    return emulator::shuffle(mask, v, lane - lane % width + source % width, line);
+}
+template <class T> static T __shfl_down_sync(unsigned mask, T v, int delta, int width = 32, int line = __builtin_LINE()) {
+    int lane = emulator::linear() % 32;
+    return emulator::shuffle(mask, v, lane % width + delta < width ? lane + delta : lane, line);
+}
+template <class T> static T __shfl_up_sync(unsigned mask, T v, int delta, int width = 32, int line = __builtin_LINE()) {
+    int lane = emulator::linear() % 32;
+    return emulator::shuffle(mask, v, lane % width >= delta ? lane - delta : lane, line);
+}
+template <class T> static T __shfl_xor_sync(unsigned mask, T v, int bits, int width = 32, int line = __builtin_LINE()) {
+    int lane = emulator::linear() % 32, source = lane ^ bits;
+    return emulator::shuffle(mask, v, source / width <= lane / width ? source : lane, line);
+}
+static inline unsigned __ballot_sync(unsigned mask, int predicate, int line = __builtin_LINE()) {
+    emulator::warp_operation(mask, predicate != 0, emulator::linear() % 32, line);
+    return emulator::thread->ballot;
+}
+static inline int __any_sync(unsigned mask, int predicate, int line = __builtin_LINE()) {
+    return __ballot_sync(mask, predicate, line) != 0;
+}
+static inline int __all_sync(unsigned mask, int predicate, int line = __builtin_LINE()) {
+    return __ballot_sync(mask, predicate, line) == mask;
+}
+static inline void __threadfence() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
+
+template <class T, class F> static T atomic_update(T* address, F update) {  // returns the value before
+    T before, after;
+    __atomic_load(address, &before, __ATOMIC_SEQ_CST);
+    do after = update(before);
+    while (!__atomic_compare_exchange(address, &before, &after, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST));
+    return before;
+}
+template <class T, class V> static T atomicAdd(T* a, V v) { return atomic_update(a, [=](T x) { return (T)(x + v); }); }
+template <class T, class V> static T atomicMax(T* a, V v) { return atomic_update(a, [=](T x) { return x > (T)v ? x : (T)v; }); }
+template <class T, class V> static T atomicMin(T* a, V v) { return atomic_update(a, [=](T x) { return x < (T)v ? x : (T)v; }); }
+template <class T, class V> static T atomicExch(T* a, V v) { return atomic_update(a, [=](T) { return (T)v; }); }
+template <class T, class V> static T atomicCAS(T* a, V compare, V v) {
+    return atomic_update(a, [=](T x) { return x == (T)compare ? (T)v : x; });
+}
+template <class T, class V> static T atomicAdd(emulator::Global<T> a, V v) { return atomicAdd(&a[0], v); }
+template <class T, class V> static T atomicMax(emulator::Global<T> a, V v) { return atomicMax(&a[0], v); }
+template <class T, class V> static T atomicMin(emulator::Global<T> a, V v) { return atomicMin(&a[0], v); }
+
+#define UNARY(name) \
+    static inline float name(float x) { return __builtin_##name##f(x); } \
+    static inline double name(double x) { return __builtin_##name(x); }
+UNARY(exp) UNARY(log) UNARY(log1p) UNARY(sqrt) UNARY(tanh) UNARY(fabs) UNARY(floor)
+#undef UNARY
+static inline float fmax(float a, float b) { return __builtin_fmaxf(a, b); }
+static inline double fmax(double a, double b) { return __builtin_fmax(a, b); }
+static inline float fmin(float a, float b) { return __builtin_fminf(a, b); }
+static inline double fmin(double a, double b) { return __builtin_fmin(a, b); }
+static inline float pow(float a, float b) { return __builtin_powf(a, b); }
+static inline double pow(double a, double b) { return __builtin_pow(a, b); }
+static inline int max(int a, int b) { return a > b ? a : b; }
+static inline int min(int a, int b) { return a < b ? a : b; }
+
+// -------------------------------------------------------------------- the compiler's sanitizer calls these
+struct SourceLocation { const char* file; unsigned line, column; };
+EXPORT void __ubsan_handle_out_of_bounds_abort(SourceLocation* at, uintptr_t index) {
+    emulator::fail(emulator::ARRAY_INDEX, 0, (int64_t)index, at->line);
+}
+EXPORT void __ubsan_handle_type_mismatch_v1_abort(SourceLocation* at, uintptr_t) {
+    emulator::fail(emulator::ARRAY_MISALIGNED, 0, 0, at->line);
+}

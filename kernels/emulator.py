@@ -1,0 +1,205 @@
+"""The emulated device: the .cu files compiled for the CPU with emulator.h in front, their kernels called through ctypes.
+
+It has the interface of launch.Gpu, so cuda_ops.py does not know which of the two it launches on.
+"""
+import ctypes
+import functools
+import importlib.util
+import os
+import platform
+import random
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from kernels.launch import FOLDER, KERNEL, DeviceError, KernelError, cached, check, read, three
+
+SHARED_LIMIT = 48 * 1024  # bytes a block gets on every card without asking
+
+# Declarations of shared memory, which emulator_text() rewrites.
+SHARED = re.compile(r"__shared__ (?:__align__\(\d+\) )?(\w+) (\w+)((?:\[[^\]]*\])*);")
+DYNAMIC_SHARED = re.compile(r"extern __shared__ (?:__align__\(\d+\) )?(\w+) (\w+)\[\];")
+
+
+class DeviceArray(np.ndarray):
+    """An array of the emulated device. As on a GPU, only kernels compute with it: use ops, or ops.asnumpy first."""
+    def _refuse(self, *args, **kwargs):
+        raise TypeError("an array on the emulated device: only ops computes with it; ops.asnumpy(array) copies it to the host")
+    __array_ufunc__ = __array_function__ = __setitem__ = _refuse
+
+
+class Triple(ctypes.Structure):
+    _fields_ = [(axis, ctypes.c_uint) for axis in "xyz"]
+
+    def __str__(self):
+        return f"({self.x}, {self.y}, {self.z})"
+
+
+class Argument(ctypes.Structure):
+    _fields_ = [("data", ctypes.c_void_p), ("bytes", ctypes.c_uint64), ("number", ctypes.c_int64)]
+
+
+class Error(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_int32) for name in ("kind", "argument", "line", "other_line")] + [("index", ctypes.c_int64)] + \
+               [(name, Triple) for name in ("block", "thread", "other_thread")]
+
+
+class Launch(ctypes.Structure):
+    _fields_ = [("grid", Triple), ("block", Triple), ("dynamic_shared", ctypes.c_uint64), ("shared_limit", ctypes.c_uint64),
+                ("seed", ctypes.c_uint64), ("next_block", ctypes.c_void_p), ("arguments", ctypes.c_void_p),
+                ("scratch", ctypes.c_void_p), ("error", ctypes.POINTER(Error))]
+
+
+KINDS = ["", "OUT_OF_BOUNDS", "MISALIGNED", "DIVERGENT", "WARP", "SHARED_FULL", "ARRAY_INDEX", "ARRAY_MISALIGNED"]
+
+
+@functools.cache
+def compiler():
+    """The command of a C++ compiler, and its version. Raises DeviceError."""
+    for command in ([os.environ.get("CXX", "")], ["g++"], ["clang++"], ["c++"]):
+        if shutil.which(command[0]):
+            break
+    else:
+        if not importlib.util.find_spec("ziglang"):
+            raise DeviceError("needs a C++ compiler: install g++ or clang++, or run: pip install ziglang")
+        command = [sys.executable, "-m", "ziglang", "cc"]  # "c++" would build its C++ library first, for minutes
+    return command, subprocess.run([*command, "--version"], capture_output=True, text=True).stdout
+
+
+def emulator_text(source):
+    """C++ for an ordinary compiler. What changes in the .cu text: heads of kernels, and declarations of shared memory."""
+    def head(match):
+        parameters = source.kernels[match[2]].parameters
+        rewritten = [f"emulator::Global<{'const ' * p.const}{p.type}> {p.name}" if p.pointer else f"{p.type} {p.name}"
+                     for p in parameters]
+        return "\n" * match[0].count("\n") + f"static void {match[2]}({', '.join(rewritten)})"
+
+    def shared(match):
+        (kind, name, dims), number = match.groups(), shared.count
+        shared.count += 1
+        return f"auto& {name} = *({kind} (*){dims})emulator::shared(sizeof({kind}{dims}), {number});"
+    shared.count = 0
+    text = KERNEL.sub(head, source.text)
+    text = DYNAMIC_SHARED.sub(r"auto \2 = emulator::dynamic_shared<\1>();", text)
+    text = SHARED.sub(shared, text)
+    for kernel in source.kernels.values():
+        values = [f"emulator::Global<{'const ' * p.const}{p.type}>(a[{i}])" if p.pointer else f"*({p.type}*)a[{i}].data"
+                  for i, p in enumerate(kernel.parameters)]
+        text += (f"EXPORT int emulate_{kernel.name}(emulator::Launch* launch) {{\n    return emulator::emulate(launch, "
+                 f"[](emulator::Argument* a) {{ {kernel.name}({', '.join(values)}); }});\n}}\n")
+    return (FOLDER / "emulator.h").read_text(encoding="utf-8") + text
+
+
+@functools.cache
+def emulator_library(source, dtype):
+    """The .cu file as a library of this machine; kernel NAME is its function emulate_NAME."""
+    (command, version), text = compiler(), emulator_text(source)
+    flags = ["-std=c++17", "-O3", "-fno-math-errno", f"-Dreal={'double' if dtype == np.float64 else 'float'}",
+             "-fvisibility=hidden", "-fno-exceptions", "-fno-rtti", "-Wno-unknown-pragmas", "-fsanitize=bounds,alignment",
+             "-fno-sanitize-recover=all", "-Wframe-larger-than=24000"]
+    if sys.platform != "win32":
+        flags += ["-fPIC"]
+    elif "clang" in version:
+        flags += ["-fno-rtlib-defaultlib"]  # the sanitizer's handlers are in emulator.h, not in a library
+
+    def build(path):
+        code, unit = path.with_suffix(".cpp"), path.with_suffix(".o")
+        code.write_text(text, encoding="utf-8")
+        for step in [*flags, "-c", str(code), "-o", str(unit)], ["-shared", str(unit), "-o", str(path)]:
+            done = subprocess.run([*command, *step], capture_output=True, text=True)
+            if done.returncode or "frame-larger-than" in done.stderr:  # g++ and clang++ make errors of it differently
+                raise KernelError(f"{source.file}: {' '.join(command)} failed:\n{done.stderr[:4000]}")
+    suffix = ".dll" if sys.platform == "win32" else ".so"
+    library = ctypes.CDLL(str(cached((text, *flags, version, platform.machine()), suffix, build)))
+    library.emulator_scratch_bytes.restype = ctypes.c_uint64
+    return library
+
+
+@functools.cache
+def worker_pool(workers):
+    return ThreadPoolExecutor(workers)
+
+
+_worker = threading.local()  # .scratch: memory for a block's state, shared memory and stacks
+
+
+class Emulator:
+    name = "emulated device"
+
+    def __init__(self, dtype=np.float32, seed=0, workers=None):
+        compiler()
+        self.dtype, self.random = np.dtype(dtype), random.Random(seed)
+        self.workers = workers or min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
+
+    def __str__(self):
+        return f"{self.workers} CPU core{'s' * (self.workers > 1)}, emulated"
+
+    def allocate(self, size):
+        """An array of `size` bytes at a multiple of 256, as CUDA gives it."""
+        buffer = np.empty(size + 256, np.uint8)
+        start = -buffer.ctypes.data % 256
+        return buffer[start:start + size].view(DeviceArray)
+
+    def spoil(self, a):
+        """Fill an array that is about to be written with NaN, so that what a kernel leaves out shows."""
+        a.reshape(-1).view(np.uint8).fill(255)
+
+    def holds(self, a):
+        return isinstance(a, DeviceArray)
+
+    def upload(self, array):
+        a = self.allocate(array.nbytes).view(array.dtype).reshape(array.shape)
+        self.write(a, array)
+        return a
+
+    def write(self, a, array):
+        a.view(np.ndarray)[...] = array
+
+    def download(self, a):
+        return np.array(a.view(np.ndarray))
+
+    def launch(self, file, kernel, grid, block, *arguments, shared=0):
+        grid, block, source = three(grid), three(block), read(file)
+        arguments = check(source, kernel, grid, block, arguments, self)
+        library, blocks = emulator_library(source, self.dtype), int(np.prod(grid))
+        table, scalars = (Argument * len(arguments))(), []  # the table holds addresses: scalars must stay where they are
+        for i, a in enumerate(arguments):
+            if isinstance(a, np.generic):
+                a = np.array(a)
+                scalars.append(a)
+            table[i] = (0, 0, i) if a is None else (a.ctypes.data, a.nbytes, i)
+        next_block, seed = ctypes.c_int64(0), self.random.getrandbits(63)
+
+        def work(_):
+            if not hasattr(_worker, "scratch"):
+                _worker.scratch = np.empty(library.emulator_scratch_bytes() + 64, np.uint8)
+            error, scratch = Error(), _worker.scratch.ctypes.data
+            launch = Launch(Triple(*grid), Triple(*block), shared, SHARED_LIMIT, seed, ctypes.addressof(next_block),
+                            ctypes.addressof(table), scratch + -scratch % 64, ctypes.pointer(error))
+            getattr(library, "emulate_" + kernel)(ctypes.byref(launch))
+            return error
+        others = worker_pool(self.workers).map(work, range(min(self.workers, blocks) - 1))
+        for error in [work(0), *others]:
+            if error.kind:
+                raise KernelError(f"{source.file}: {kernel}: {message(error, source.kernels[kernel], arguments, shared)}, "
+                                  f"by thread {error.thread} of block {error.block}")
+
+
+def message(e, kernel, arguments, shared):
+    """What an Error of emulator.h says."""
+    other = f"thread {e.other_thread} " + (f"waits at line {e.other_line}" if e.other_line else "has returned")
+    of = f"dynamic shared memory ({shared} bytes)"
+    if e.argument >= 0:
+        of = f"argument {kernel.parameters[e.argument].name!r} ({getattr(arguments[e.argument], 'size', 0)} elements)"
+    return {"OUT_OF_BOUNDS": f"{of} accessed at index {e.index}",
+            "MISALIGNED": f"a misaligned load from {of} at index {e.index}",
+            "DIVERGENT": f"__syncthreads at line {e.line} is not reached by all threads: {other}",
+            "WARP": f"a warp operation at line {e.line} is not reached by all lanes of its mask: {other}",
+            "SHARED_FULL": f"{e.index} bytes of shared memory, but a block gets {SHARED_LIMIT}",
+            "ARRAY_INDEX": f"an array accessed at index {e.index} in line {e.line}",
+            "ARRAY_MISALIGNED": f"a misaligned access in line {e.line}"}[KINDS[e.kind]]

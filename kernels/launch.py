@@ -1,0 +1,255 @@
+"""Compile the .cu files of this folder and launch their kernels, on one of two devices with the same interface:
+
+    Gpu       here, through CuPy: compiled by NVRTC for the card at hand, no compiler to install
+    Emulator  in emulator.py, on the CPU: compiled by g++, clang++ or the ziglang wheel
+
+`device.launch(file, kernel, grid, block, *arguments)` checks every argument against the kernel's signature, which it reads
+from the source: CUDA itself would take a wrong type, a strided view or a missing argument and compute garbage.
+Compiled files are cached by content in $SEMGAN_CACHE or ~/.cache/semgan.
+"""
+import ctypes
+import functools
+import hashlib
+import importlib.util
+import os
+import re
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+FOLDER = Path(__file__).parent
+TYPES = {"float": np.float32, "double": np.float64, "int": np.int32, "unsigned": np.uint32, "uint8": np.uint8,
+         "long long": np.int64}  # and real: the option
+
+
+class DeviceError(ValueError):
+    """A device, dtype or precision that cannot be had here."""
+
+
+class LaunchError(TypeError):
+    """A launch that does not fit the kernel's signature."""
+
+
+class KernelError(RuntimeError):
+    """A kernel that does not compile, or a fault inside it that the emulator caught."""
+
+
+# ------------------------------------------------------------------------------------ reading a .cu file
+class Parameter(NamedTuple):
+    type: str      # of what it points to, or of the scalar
+    pointer: bool
+    const: bool
+    name: str      # ending in _or_null where None may be given
+
+
+class Kernel(NamedTuple):
+    name: str
+    parameters: list
+    threads: int   # the most a block may have: its launch bound
+
+
+@dataclass(eq=False)
+class Source:
+    file: str
+    text: str             # with its #include "..." pasted in
+    kernels: dict         # name -> Kernel
+    constants: dict       # name -> int, of `constexpr int NAME = 3;`
+    architectures: list   # ["sm_75", ...]
+
+
+# The one form of a kernel's head that this launcher reads.
+KERNEL = re.compile(r'extern "C" __global__\s+__launch_bounds__\((\w+)\)\s+void (\w+)\(([^)]*)\)')
+POINTER = re.compile(r"(const )?([\w ]+?)\s*\*\s*(?:__restrict__ )?(\w+)")
+SCALAR = re.compile(r"()([\w ]+?) (\w+)")
+
+
+def read(path):
+    """The Source of a .cu file, given by its path from this folder or an absolute one; read anew when the file has changed."""
+    path = FOLDER / path
+    return _read(path, path.stat().st_mtime_ns)
+
+
+@functools.cache
+def _read(path, _):
+    def paste(path):
+        text = f'#line 1 "{path.name}"\n'
+        for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
+            included = re.fullmatch(r'#include "(\w+\.cuh)"', line)
+            text += paste(FOLDER / included[1]) + f'#line {number + 1} "{path.name}"\n' if included else line + "\n"
+        return text.replace("#pragma once", "")
+    text = paste(path)
+    constants = {name: int(value) for name, value in re.findall(r"constexpr int (\w+) = (\d+);", text)}
+    kernels = {}
+    for bound, name, parameters in KERNEL.findall(re.sub("//.*", "", text)):
+        kernels[name] = Kernel(name, [parse(p.strip(), name, path) for p in parameters.split(",")],
+                               constants.get(bound) or int(bound))
+    if len(re.findall("__global__", re.sub("//.*", "", text))) != len(kernels):
+        raise LaunchError(f'{path}: expected each kernel as: extern "C" __global__ __launch_bounds__(THREADS) void name(...)')
+    return Source(path.name, text, kernels, constants, re.findall(r"sm_\w+", re.search("Architectures: (.*)|$", text)[0]))
+
+
+def parse(parameter, kernel, path):
+    parameter = " ".join(parameter.split())
+    match = POINTER.fullmatch(parameter) or SCALAR.fullmatch(parameter)
+    if not match or match[2] not in (*TYPES, "real"):
+        raise LaunchError(f"{path}: {kernel}: cannot read the parameter {parameter!r}")
+    return Parameter(match[2], "*" in parameter, bool(match[1]), match[3])
+
+
+# ------------------------------------------------------------------------------------ checking a launch
+def check(source, name, grid, block, arguments, device):
+    """The arguments as the kernel takes them: arrays of the device, NumPy scalars, None. Raises LaunchError."""
+    if name not in source.kernels:
+        raise LaunchError(f"{source.file} has no kernel {name!r}, but {', '.join(source.kernels) or 'none at all'}")
+    kernel, parameters = source.kernels[name], source.kernels[name].parameters
+    if len(arguments) != len(parameters):
+        raise LaunchError(f"{kernel.name}: expected {len(parameters)} arguments ({', '.join(p.name for p in parameters)}), "
+                          f"got {len(arguments)}")
+    if min(grid) < 1 or max(grid[1:]) > 65535 or grid[0] >= 1 << 31:
+        raise LaunchError(f"{kernel.name}: a grid of {grid}")
+    if min(block) < 1 or np.prod(block) > kernel.threads:
+        raise LaunchError(f"{kernel.name}: a block of {block}; its launch bound is {kernel.threads} threads")
+    return [check_argument(f"{kernel.name}: argument {p.name!r}", p, np.dtype(TYPES.get(p.type, device.dtype)), a, device)
+            for p, a in zip(parameters, arguments)]
+
+
+def check_argument(what, parameter, dtype, a, device):
+    if not parameter.pointer:
+        if not isinstance(a, (int, float, np.number)) or isinstance(a, (float, np.floating)) and dtype.kind != "f":
+            raise LaunchError(f"{what}: expected a number of type {parameter.type}, got {a!r}")
+        if dtype.kind != "f" and not np.iinfo(dtype).min <= a <= np.iinfo(dtype).max:
+            raise LaunchError(f"{what}: {a} does not fit into {parameter.type}")
+        return dtype.type(a)
+    if a is None and parameter.name.endswith("_or_null"):
+        return None
+    if not device.holds(a):
+        raise LaunchError(f"{what}: expected an array on the {device.name}, got {type(a).__module__}.{type(a).__name__}")
+    if a.dtype != dtype:
+        raise LaunchError(f"{what}: expected {dtype}, got {a.dtype}")
+    if not a.flags.c_contiguous:
+        raise LaunchError(f"{what}: not contiguous: shape {a.shape}, strides {a.strides}")
+    if a.size >= 1 << 31:
+        raise LaunchError(f"{what}: {a.size} elements; kernels count in int, up to {(1 << 31) - 1}")
+    return a
+
+
+def three(size):
+    """4 -> (4, 1, 1); (4, 2) -> (4, 2, 1)."""
+    size = (size,) if isinstance(size, int) else tuple(size)
+    return size + (1,) * (3 - len(size))
+
+
+# ---------------------------------------------------------------------------------------------- cache
+def cached(key, suffix, build):
+    """The path of a file in the cache, made by build(path) if it is not there yet; whole at any moment."""
+    folder = Path(os.environ.get("SEMGAN_CACHE") or Path.home() / ".cache" / "semgan")
+    path = folder / (hashlib.sha256("\0".join(key).encode()).hexdigest()[:32] + suffix)
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as aside:
+            build(Path(aside) / path.name)
+            os.replace(Path(aside) / path.name, path)
+    return path
+
+
+# ------------------------------------------------------------------------------------------------ GPU
+@functools.cache
+def find_nvrtc():
+    """CuPy's binding of NVRTC and its version. CuPy 13 does not look for the library in its wheel: then it is loaded here."""
+    from cupy_backends.cuda.libs import nvrtc
+    try:
+        return nvrtc, nvrtc.getVersion()
+    except Exception:
+        folders = importlib.util.find_spec("nvidia").submodule_search_locations if importlib.util.find_spec("nvidia") else ()
+        for path in [p for folder in folders for p in Path(folder).glob("*/*/*nvrtc*") if re.search(r"nvrtc(\.so|64)", p.name)]:
+            ctypes.CDLL(str(path))
+        return nvrtc, nvrtc.getVersion()
+
+
+def compile_cubin(source, dtype, architecture, *options):
+    """(machine code for one architecture, the compiler's words) by NVRTC, without GPU or driver. Raises KernelError."""
+    nvrtc, _ = find_nvrtc()
+    real = "double" if np.dtype(dtype) == np.float64 else "float"
+    program = nvrtc.createProgram(source.text, source.file, (), ())
+    try:
+        nvrtc.compileProgram(program, (f"--gpu-architecture={architecture}", "--std=c++17", f"-Dreal={real}",
+                                       *options))
+        return nvrtc.getCUBIN(program), nvrtc.getProgramLog(program)
+    except nvrtc.NVRTCError as error:
+        raise KernelError(f"{source.file} for {architecture}: {error}\n{nvrtc.getProgramLog(program)}") from None
+    finally:
+        nvrtc.destroyProgram(program)
+
+
+def best_architecture(names, capability):
+    """Of "sm_75", ..., the one whose machine code runs on a card of compute capability (major, minor); None if none does."""
+    numbers = {divmod(int(name[3:]), 10): name for name in names if name[3:].isdigit()}
+    fitting = [n for n in numbers if n[0] == capability[0] and n[1] <= capability[1]]
+    return numbers[max(fitting)] if fitting else None
+
+
+def first_line(error):
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+class Gpu:
+    name = "GPU"
+
+    def __init__(self, dtype=np.float32):
+        try:
+            import cupy
+            available = cupy.is_available()
+        except Exception as error:  # CuPy is not installed, its libraries do not load, the driver is missing or too old
+            raise DeviceError(f"no GPU that CuPy can use: {first_line(error)}") from None
+        if not available:
+            raise DeviceError("no GPU that CuPy can use")
+        try:
+            _, self.nvrtc = find_nvrtc()
+        except Exception as error:
+            raise DeviceError(f"a GPU, but not CUDA's compiler NVRTC: {first_line(error)}") from None
+        self.cupy, self.dtype, self.functions = cupy, np.dtype(dtype), {}
+        properties = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.Device().id)
+        self.card, self.capability = properties["name"].decode(), (properties["major"], properties["minor"])
+        if not best_architecture(read("reductions.cu").architectures, self.capability):
+            raise DeviceError(f"{self.card} has compute capability {self.capability[0]}.{self.capability[1]}; the kernels are "
+                              f"for {', '.join(read('reductions.cu').architectures)}")
+
+    def __str__(self):
+        return self.card
+
+    def allocate(self, size):
+        """An array of `size` bytes."""
+        return self.cupy.empty(size, np.uint8)
+
+    def spoil(self, a):
+        """Only the emulator does that."""
+
+    def holds(self, a):
+        return isinstance(a, self.cupy.ndarray) and a.device == self.cupy.cuda.Device()
+
+    def upload(self, array):
+        return self.cupy.asarray(array)
+
+    def write(self, a, array):
+        """Host -> device, into an array that is there."""
+        a.set(array)
+
+    def download(self, a):
+        return a.get()
+
+    def load(self, source, kernel):
+        architecture = best_architecture(source.architectures, self.capability)
+        key = source.text, self.dtype.name, architecture, str(self.nvrtc)
+        path = cached(key, ".cubin", lambda path: path.write_bytes(compile_cubin(source, self.dtype, architecture)[0]))
+        return self.cupy.RawModule(path=str(path)).get_function(kernel)
+
+    def launch(self, file, kernel, grid, block, *arguments, shared=0):
+        grid, block, source = three(grid), three(block), read(file)
+        arguments = check(source, kernel, grid, block, arguments, self)
+        if (source, kernel) not in self.functions:
+            self.functions[source, kernel] = self.load(source, kernel)
+        null = np.uint64(0)
+        self.functions[source, kernel](grid, block, tuple(null if a is None else a for a in arguments), shared_mem=shared)

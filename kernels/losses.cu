@@ -1,0 +1,57 @@
+// The losses, each with its gradient.
+// Architectures: sm_75 sm_80 sm_86 sm_89 sm_90 sm_100 sm_120
+//
+//   bce_with_logits           loss = mean of log(1 + exp(-|z|)) + max(z, 0) - z t, dlogits = (sigmoid(z) - t) / n: one block
+//   feature_matching_mean     gap = mean over b of fake - mean over b of x; loss = mean of gap^2 over (H, W, C)
+//   feature_matching_paired   loss = mean of |fake - x| over everything
+//
+// x, fake (B, positions) are a layer's features of real and generated maps. The last two write one sum a block, which
+// reductions.cu adds up and scales, and add to dfake if `add` is set: it holds the gradient from the layers above.
+// In feature_matching_mean a thread owns a position (h, w, c) in all B maps. Bound by memory.
+#include "common.cuh"
+
+constexpr int THREADS = 256;
+
+extern "C" __global__ __launch_bounds__(THREADS)
+void bce_with_logits(const real* __restrict__ logits, const real* __restrict__ target, real* __restrict__ loss,
+                     real* __restrict__ dlogits, int n) {
+    __shared__ real warp_sums[WARP];
+    real sum = 0;
+    for (int i = threadIdx.x; i < n; i += blockDim.x) {
+        real z = logits[i], t = target[i], e = exp(-fabs(z));  // e <= 1: no overflow for any z
+        sum += log1p(e) + fmax(z, real(0)) - z * t;
+        dlogits[i] = ((z >= 0 ? 1 : e) / (1 + e) - t) / n;
+    }
+    sum = block_sum(sum, warp_sums);
+    if (threadIdx.x == 0) loss[0] = sum / n;
+}
+
+extern "C" __global__ __launch_bounds__(THREADS)
+void feature_matching_mean(const real* __restrict__ x, const real* __restrict__ fake, real* __restrict__ partial,
+                           real* __restrict__ dfake, int add, int B, int positions) {
+    __shared__ real warp_sums[WARP];
+    int i = blockIdx.x * blockDim.x + threadIdx.x;
+    real gap = 0;
+    if (i < positions) {
+        for (int b = 0; b < B; ++b) gap += fake[b * positions + i] - x[b * positions + i];
+        gap /= B;
+        real gradient = gap * 2 / (real(B) * positions);  // the same for all maps
+        for (int b = 0; b < B; ++b) dfake[b * positions + i] = gradient + (add ? dfake[b * positions + i] : 0);
+    }
+    gap = block_sum(gap * gap, warp_sums);
+    if (threadIdx.x == 0) partial[blockIdx.x] = gap;
+}
+
+extern "C" __global__ __launch_bounds__(THREADS)
+void feature_matching_paired(const real* __restrict__ x, const real* __restrict__ fake, real* __restrict__ partial,
+                             real* __restrict__ dfake, int add, int n) {
+    __shared__ real warp_sums[WARP];
+    int i = blockIdx.x * blockDim.x + threadIdx.x;
+    real gap = 0;
+    if (i < n) {
+        gap = fake[i] - x[i];
+        dfake[i] = real((gap > 0) - (gap < 0)) / n + (add ? dfake[i] : 0);
+    }
+    gap = block_sum(fabs(gap), warp_sums);
+    if (threadIdx.x == 0) partial[blockIdx.x] = gap;
+}
