@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 import data
 import kernels
+import label_maps
 import metrics
 from data import InputError
 
@@ -59,6 +60,7 @@ PRESETS = {
 # The paper's settings for street scenes (the row of its Table 3 with the best FID): presets full and paper of your own maps.
 STREET_SCENES = dict(side=128, latent=128, kernel_size=7, learning_rate=2e-4, discriminator_learning_rate=2e-4,
                      discriminator_filters=[64, 128, 256, 512])
+FACADES = STREET_SCENES | dict(latent=300)  # and its Table 4 for facades
 
 BLOCK = 100  # steps whose latents and map indices are drawn at once
 
@@ -347,7 +349,7 @@ def load_checkpoint(run):
             raise InputError("written by another version of this program")
         for name, default in known.items():
             value = getattr(s, name)
-            if type(value) is not type(default) and name not in ("classes", "palette"):
+            if type(value) is not type(default) and not (value is None or type(value) is data.OPTIONS.get(name)):
                 raise InputError(f"{name} is {value!r}")
         check(s)
         header["palette"] = palette = np.array(header["palette"], np.uint8)
@@ -408,12 +410,15 @@ def plot_curves(run):
 # --------------------------------------------------------------------------------------- training loop
 def prepare(args):
     """Everything that can go wrong before the first step: returns the trainer, where each setting came from, the run folder."""
-    flags = {name: getattr(args, name) for name in ("dataset", "preset", "model", "palette", "classes", *SETTINGS)}
-    for name in "dataset", "palette":  # absolute, so that --resume works from another folder
-        if flags[name] == "":
+    flags = {name: getattr(args, name) for name in ("dataset", "preset", "model", *data.OPTIONS, *SETTINGS)}
+    for name in "dataset", "palette", "data":  # absolute, so that --resume works from another folder
+        value = flags[name]
+        if value == "" or name == "data" and "" in (value or ()):
             raise InputError(f"--{name} is empty: expected the path of a {'palette' if name == 'palette' else 'folder or archive'}")
-        if flags[name] not in (None, "shapes"):
-            flags[name] = str(Path(flags[name]).resolve())
+        if name == "data" and value:
+            flags[name] = [str(Path(path).resolve()) for path in value]
+        elif value not in (None, *data.NAMED):
+            flags[name] = str(Path(value).resolve())
     dataset_name = Path(flags["dataset"] or "shapes").name.removesuffix(".gz").rsplit(".", 1)[0]
     ops = kernels.load(args.device, precision=args.precision)
     run = Path(args.out or f"runs/{dataset_name}-{args.model or 'semgan'}")
@@ -433,12 +438,7 @@ def prepare(args):
             raise InputError(f"{run} already holds a run; go on with it by --resume, or choose another folder by --out")
         s, origin = resolve(**flags, gpu=ops.name == "gpu")
     check(s)
-    if s.dataset == "shapes":
-        if s.palette or s.classes:
-            raise InputError("--palette and --classes are for maps of your own, not for the shapes")
-        dataset = data.colored_shapes(s.side, s.seed)
-    else:
-        dataset = data.load_maps(s.dataset, s.side, s.classes, data.read_palette(s.palette) if s.palette else None)
+    dataset = data.load(s.dataset, s.side, s.seed, **{name: getattr(s, name) for name in data.OPTIONS})
     trainer = Trainer(ops, s, dataset)
     trainer.inputs(0)  # a batch that does not fit into memory fails here
     if args.resume:
@@ -458,6 +458,8 @@ def train(args):
         (run / "samples").mkdir(parents=True, exist_ok=True)
         (run / "settings.json").write_text(json.dumps(vars(s), indent=1) + "\n")
         log = open_log(run / "log.csv", trainer)
+        if trainer.dataset.learnt:  # the colours of RGB maps, in the order of their ids: --palette reads it again
+            label_maps.write_palette(run / "palette.txt", trainer.dataset)
     except OSError as error:
         raise InputError(f"{run}: cannot write there ({error.strerror})") from None
     print_settings(s, origin, run, trainer.dataset)
@@ -563,16 +565,17 @@ def duration(seconds):
 
 
 # ---------------------------------------------------------------------------------------- command line
-def resolve(dataset=None, preset=None, model=None, palette=None, classes=None, gpu=False, **flags):
+def resolve(dataset=None, preset=None, model=None, gpu=False, **flags):
     """The settings of a run as a namespace, and where each came from; flags that are None are not given."""
-    given = {name: value for name, value in dict(dataset=dataset, preset=preset, model=model, palette=palette,
-                                                 classes=classes, **flags).items() if value is not None}
+    given = {name: value for name, value in dict(dataset=dataset, preset=preset, model=model, **flags).items() if value is not None}
     preset = preset or ("full" if gpu else "small")
-    scenes = STREET_SCENES if given.get("dataset", "shapes") != "shapes" and preset != "small" else {}
-    layers = [("default", dict(dataset="shapes", model="semgan", palette=None, classes=None)),
+    scenes = FACADES if dataset == "facades" else STREET_SCENES
+    scenes = {} if dataset in (None, "shapes") or preset == "small" else scenes
+    layers = [("default", dict(dataset="shapes", model="semgan", **dict.fromkeys(data.OPTIONS))),
               ("on a GPU" if gpu else "not on a GPU", dict(preset=preset)),
               ("default", {name: default for name, (default, _) in SETTINGS.items()}),
-              ("the paper's street scenes", scenes), (f"preset {preset}", PRESETS[preset]), ("flag", given)]
+              (f"the paper's {'facades' if scenes is FACADES else 'street scenes'}", scenes),
+              (f"preset {preset}", PRESETS[preset]), ("flag", given)]
     values, origin = {}, {}
     for source, changes in layers:
         values |= changes
@@ -604,6 +607,7 @@ def check(s):
     for name, choices in dict(CHOICES, model=["semgan", "gan"], preset=list(PRESETS)).items():
         require(getattr(s, name) in choices, name, " or ".join(choices))
     require(s.classes is None or 2 <= s.classes <= 256, "classes", "2 to 256")
+    require(s.data is None or all(type(path) is str for path in s.data), "data", "paths")
 
 
 def show(value):
@@ -617,7 +621,8 @@ def show(value):
 
 def print_settings(s, origin, run, dataset):
     rows = [(name, show(value), origin.get(name, "")) for name, value in vars(s).items()]
-    rows += [("maps", f"{len(dataset.maps)} of {dataset.classes} classes", ""), ("run folder", run, "")]
+    doubtful = f"{dataset.doubtful:.1%} of the pixels blurred by JPEG" if dataset.doubtful else ""
+    rows += [("maps", f"{len(dataset.maps)} of {dataset.classes} classes", doubtful), ("run folder", run, "")]
     print("\n".join(f"{name.replace('_', ' '):28s} {value!s:24s} {source}".rstrip() for name, value, source in rows), flush=True)
 
 
@@ -716,13 +721,11 @@ def parse(argv):
                                 "       semgan.py doctor", formatter_class=lambda prog: argparse.HelpFormatter(prog, width=80),
         description="Train a GAN whose generator writes label maps: K class probabilities a pixel. Other commands: sample "
                     "(new maps), interpolate (a walk through the latent space), doctor (what this machine has).")
-    parser.add_argument("--dataset", help="shapes, or a folder, .zip or .tar of label maps (default shapes)")
+    data.add_arguments(parser)
     parser.add_argument("--model", choices=["semgan", "gan"],
                         help="semgan: softmax over the classes (the default); gan: RGB through tanh, the paper's baseline")
     parser.add_argument("--preset", choices=PRESETS, help="small: side 32, minutes on two cores (the default without a GPU); "
                         "full: the paper's sizes, without its bottleneck; paper: the paper's drawing to the letter")
-    parser.add_argument("--palette", metavar="FILE", help="for RGB maps: one class a line, R G B and a name")
-    parser.add_argument("--classes", type=positive, metavar="K", help="number of classes (default: highest id + 1)")
     run = parser.add_argument_group("the run")
     run.add_argument("--out", metavar="DIR", help="the run folder (default runs/DATASET-MODEL)")
     run.add_argument("--resume", action="store_true", help="go on from the run folder's checkpoint")
@@ -734,7 +737,8 @@ def parse(argv):
     run.add_argument("--precision", default="fp32", choices=["fp32"], help="of the arithmetic (default fp32)")
     group = parser.add_argument_group("the method", "In brackets: the default, then what a preset changes. Presets full and "
                                       "paper of your own maps start from the paper's settings for street scenes: "
-                                      + ", ".join(f"{name.replace('_', ' ')} {show(v)}" for name, v in STREET_SCENES.items()) + ".")
+                                      + ", ".join(f"{name.replace('_', ' ')} {show(v)}" for name, v in STREET_SCENES.items())
+                                      + f"; of facades the same with latent {FACADES['latent']}.")
     for name, (default, meaning) in SETTINGS.items():
         changed = [f"{preset} {show(changes[name])}" for preset, changes in PRESETS.items() if name in changes]
         options = dict(help=f"{meaning} [{'; '.join([show(default), *changed])}]")

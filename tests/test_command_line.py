@@ -14,6 +14,12 @@ import data
 import semgan
 
 
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    """A cache folder of the test's own."""
+    monkeypatch.setenv("SEMGAN_CACHE", str(tmp_path / "cache"))
+
+
 def call(*words, cwd=None):
     """(exit code, stdout, stderr) of `python semgan.py ...` in a process of its own."""
     environment = WITHOUT_GPU | {"COLUMNS": "80"}
@@ -144,6 +150,8 @@ def test_presets_are_what_they_promise():
     assert {k for k, v in vars(paper).items() if v != getattr(full, k)} == {"preset", "bottleneck"}
     scenes = semgan.resolve("somewhere.zip", "paper")[0]
     assert (scenes.side, scenes.latent, scenes.kernel_size, scenes.learning_rate) == (128, 128, 7, 2e-4)
+    facades = semgan.resolve("facades", "paper")[0]
+    assert (facades.side, facades.latent, facades.kernel_size, facades.learning_rate) == (128, 300, 7, 2e-4)
     own_small = vars(semgan.resolve("somewhere.zip", "small")[0])
     assert {k for k, v in own_small.items() if v != getattr(small, k)} == {"dataset"}
 
@@ -185,7 +193,17 @@ def test_paper_networks_have_the_papers_shapes():
     (["--classes", "300", "--dataset", "."], "--classes 300: expected 2 to 256"),
     (["--classes", "9"], "not for the shapes"),
     (["--palette", "no/such"], "not for the shapes"),
+    (["--crop"], "not for the shapes"),
     (["--dataset", ""], "--dataset is empty"),
+    (["--dataset", "cityscapes", "--data", ""], "--data is empty"),
+    (["--dataset", "cityscapes"], "needs --data PATH: gtFine_trainvaltest.zip"),
+    (["--dataset", "cityscapes", "--data", "no/such"], "no/such: no such folder"),
+    (["--dataset", "facades"], "needs --data PATH: the folder that `python data.py facades --download` fills"),
+    (["--dataset", "facades", "--data", ".", "--classes", "13"], "the facades have 12"),
+    (["--dataset", "cityscapes", "--data", ".", "--classes", "20"], "22, 19 and 34"),
+    (["--dataset", ".", "--data", "."], "--data is for cityscapes and facades"),
+    (["--dataset", ".", "--split", "val"], "--split is for cityscapes and facades"),
+    (["--split", "most"], "invalid choice"),
     (["--half-life", "-1"], "--half-life -1"),
 ])
 def test_wrong_flags(flags, message, tmp_path, capsys):
@@ -246,6 +264,39 @@ def test_resume_with_other_maps(tmp_path, capsys):
     palette.write_text("0 0 0\n255 0 0\n")
     (maps / "4.png").unlink()
     assert "no longer those" in fails(capsys, "--resume", "--steps", 5, "--out", tmp_path / "run")
+
+
+def test_training_on_cityscapes_and_resuming(tmp_path, capsys):
+    """The options of the data set are settings: stored, shown, found again by --resume, and refused when they change."""
+    rng, city = np.random.default_rng(0), tmp_path / "gtFine" / "train" / "ulm"
+    city.mkdir(parents=True)
+    for i in range(5):
+        maps = rng.integers(0, 34, (8, 16)).astype(np.uint8)
+        Image.fromarray(maps).save(city / f"ulm_{i:06d}_000019_gtFine_labelIds.png")
+    run = tmp_path / "run"
+    semgan.main([*TINY_FLAGS, "--dataset", "cityscapes", "--data", str(tmp_path), "--classes", "19", "--crop", "--steps", "3",
+                 "--out", str(run)])
+    out = capsys.readouterr().out
+    assert "5 of 19 classes" in out and "crop                         yes" in out
+    assert json.loads((run / "settings.json").read_text())["data"] == [str(tmp_path)]
+    semgan.main(["--resume", "--steps", "4", "--out", str(run)])
+    for flags, message in ((["--classes", "22"], "was started with 19"), (["--no-crop"], "was started with yes"),
+                           (["--split", "val"], "was started with -"), (["--data", "elsewhere"], "was started with")):
+        assert message in fails(capsys, "--resume", "--out", run, *flags)
+    semgan.main(["sample", str(run), "--count", "1"])
+    assert not (run / "palette.txt").exists()
+
+
+def test_a_learnt_palette_is_written_beside_the_run(tmp_path):
+    maps, colors = tmp_path / "maps", np.array([[9, 0, 0], [0, 0, 255], [0, 77, 0]], np.uint8)
+    maps.mkdir()
+    for i in range(4):
+        Image.fromarray(colors[np.random.default_rng(i).integers(0, 3, (8, 8))]).save(maps / f"{i}.png")
+    semgan.main([*TINY_FLAGS, "--dataset", str(maps), "--steps", "2", "--out", str(tmp_path / "run")])
+    assert (tmp_path / "run" / "palette.txt").read_text() == "0 0 255 class 0\n0 77 0 class 1\n9 0 0 class 2\n"
+    semgan.main(["--resume", "--steps", "3", "--out", str(tmp_path / "run")])
+    semgan.main([*TINY_FLAGS, "--dataset", str(maps), "--palette", str(tmp_path / "run" / "palette.txt"), "--steps", "2",
+                 "--out", str(tmp_path / "run2")])
 
 
 @pytest.mark.parametrize("content", [b"step,loss_d,features_1,features_2,seconds\nabc,1,1,1,1\n", b"\xff\xfe\x00\n"])
@@ -309,7 +360,8 @@ def damage(kind, path):
 @pytest.mark.parametrize("kind", ["truncated", "empty", "a flipped bit", "text", "a pickle", "another model", "a missing array",
                                   "a pickled array", "another version", "other settings", "no header", "not a number",
                                   "a negative step", 'setting side "8"', "setting latent -1", "setting bottleneck 3",
-                                  "setting generator_filters []", "setting learning_rate null", 'setting model "vae"'])
+                                  "setting generator_filters []", "setting palette 5", 'setting data "x"',
+                                  "setting crop 2", "setting data [5]",  "setting learning_rate null", 'setting model "vae"'])
 def test_damaged_checkpoints(run, tmp_path, kind, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "checkpoint.npz"

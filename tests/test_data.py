@@ -1,8 +1,17 @@
-"""Label maps: Colored Shapes, folders and archives, palettes, and every kind of bad input."""
+"""Label maps: Colored Shapes, Cityscapes, Facades, folders and archives, palettes, the cache, and every kind of bad input."""
+import functools
 import hashlib
+import http.server
 import io
+import json
 import os
+import pickle
+import shutil
+import subprocess
+import sys
 import tarfile
+import threading
+import time
 import zipfile
 
 import numpy as np
@@ -11,6 +20,7 @@ from conftest import ROOT
 from PIL import Image
 
 import data
+import label_maps
 import metrics
 
 CAMVID = ROOT.parent / "shared" / "data" / "camvid_labels.zip"
@@ -29,6 +39,19 @@ def png(array, mode=None, palette=None):
         image.putpalette(palette.tobytes())
     buffer = io.BytesIO()
     (image.convert(mode) if mode else image).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    """A cache folder of the test's own."""
+    monkeypatch.setenv("SEMGAN_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def tif(array):
+    buffer = io.BytesIO()
+    Image.fromarray(array).save(buffer, "TIFF")
     return buffer.getvalue()
 
 
@@ -67,7 +90,9 @@ def test_colored_shapes_follow_the_paper(side, count):
     np.testing.assert_array_equal(dataset.palette[[1, 2, 3]], [[0, 0, 255], [0, 255, 0], [255, 0, 0]])
 
 
-def test_too_small_shapes():
+def test_too_small_sides():
+    with pytest.raises(data.InputError, match="--side 0: expected 1"):
+        data.load("no/such", 0)
     with pytest.raises(data.InputError, match="at least 8"):
         data.colored_shapes(4)
 
@@ -85,7 +110,7 @@ def test_folder_zip_and_tar_give_the_same(tmp_path):
     assert results[0].maps.shape == (3, 16, 16) and results[0].classes == 3
     for other in results[1:]:
         np.testing.assert_array_equal(results[0].maps, other.maps)
-    np.testing.assert_array_equal(results[0].maps[0], data.resize_nearest(ids(0), 16))
+    np.testing.assert_array_equal(results[0].maps[0], label_maps.resize_nearest(ids(0), 16))
 
 
 def test_grey_indexed_and_rgb_give_the_same_ids(tmp_path):
@@ -94,7 +119,7 @@ def test_grey_indexed_and_rgb_give_the_same_ids(tmp_path):
     write(tmp_path / "indexed", a__png=png(m, palette=PALETTE))
     write(tmp_path / "rgb", a__png=png(PALETTE[m]))
     (tmp_path / "palette.txt").write_text("10 20 30 sky  # a comment\n\n200 0 0 roof\n0 200 0 tree\n")
-    palette = data.read_palette(tmp_path / "palette.txt")
+    palette = data.read_palette(tmp_path / "palette.txt")[0]
     grey, indexed = data.load_maps(tmp_path / "grey", 8), data.load_maps(tmp_path / "indexed", 8)
     rgb = data.load_maps(tmp_path / "rgb", 8, palette=palette)
     for found in indexed, rgb:
@@ -113,28 +138,613 @@ def test_palettes_that_were_trimmed_to_the_colours_in_use(tmp_path):
 
 def test_resize_takes_pixel_centres():
     m = np.arange(36, dtype=np.uint8).reshape(6, 6)
-    np.testing.assert_array_equal(data.resize_nearest(m, 2), [[7, 10], [25, 28]])
-    np.testing.assert_array_equal(data.resize_nearest(m, 6), m)
-    assert data.resize_nearest(m[:1, :2], 4).tolist() == [[0, 0, 1, 1]] * 4
+    np.testing.assert_array_equal(label_maps.resize_nearest(m, 2), [[7, 10], [25, 28]])
+    np.testing.assert_array_equal(label_maps.resize_nearest(m, 6), m)
+    assert label_maps.resize_nearest(m[:1, :2], 4).tolist() == [[0, 0, 1, 1]] * 4
     large = ids(3, (1024, 2048), 34)
-    small = data.resize_nearest(large, 128)
+    small = label_maps.resize_nearest(large, 128)
     np.testing.assert_array_equal(small, np.asarray(Image.fromarray(large).resize((128, 128), Image.NEAREST)))
     assert set(np.unique(small)) <= set(np.unique(large))
 
 
 def test_distinct_colors():
     for k in (2, 12, 34, 64):
-        colors = data.distinct_colors(k).astype(int)
+        colors = label_maps.distinct_colors(k).astype(int)
         gaps = abs(colors[:, None] - colors[None]).max(-1) + 255 * np.eye(k, dtype=int)
         assert colors.shape == (k, 3) and gaps.min() >= 8
 
 
 @pytest.mark.skipif(not CAMVID.exists(), reason="the street scenes are not here")
-def test_real_street_scenes():
-    dataset = data.load_maps(CAMVID, 32)
-    assert dataset.maps.shape == (701, 32, 32) and dataset.classes == 12
-    share = metrics.class_areas(dataset.maps, 12).mean(0) / 32 ** 2
-    assert share[3] > 0.2 and share[1] > 0.15 and share[10] < 0.01  # road, building, bicyclist
+def test_real_street_scenes(cache):
+    dataset = data.load(str(CAMVID), 128)
+    assert dataset.maps.shape == (701, 128, 128) and dataset.classes == 12
+    share = metrics.class_areas(dataset.maps, 12).mean(0) / 128 ** 2
+    # sky, building, pole, road, pavement, tree, sign, fence, car, pedestrian, bicyclist, unlabelled
+    np.testing.assert_allclose(share, [0.1582, 0.2409, 0.0099, 0.2933, 0.0669, 0.1119, 0.0107, 0.0143, 0.0464, 0.0064, 0.0054,
+                                       0.0359], atol=1e-4)
+    start = time.perf_counter()
+    np.testing.assert_array_equal(data.load(str(CAMVID), 128).maps, dataset.maps)
+    assert time.perf_counter() - start < 0.8, "from the cache"
+
+
+# ------------------------------------------------------------------------------- Cityscapes, as published
+def gray(array):
+    return png(np.asarray(array, np.uint8))
+
+
+@pytest.fixture(scope="module")
+def gtfine(tmp_path_factory):
+    """gtFine as its archive unpacks, with smaller maps: label ids, instance ids (16 bits), colours and polygons side by side."""
+    root = tmp_path_factory.mktemp("cityscapes")
+    (root / "README").write_text("The Cityscapes Dataset")
+    (root / "license.txt").write_text("free for academic use")
+    cities = {"train": ["aachen", "aachen", "zurich"], "val": ["lindau"], "test": ["berlin"]}
+    for split, names in cities.items():
+        for frame, city in enumerate(names):
+            m = ids(frame, (64, 128), 34) if split != "test" else ids(frame, (64, 128), 4)
+            m[:32, :64] = 7 if split != "test" else 0
+            folder = root / "gtFine" / split / city
+            folder.mkdir(parents=True, exist_ok=True)
+            stem = f"{city}_{frame:06d}_000019_gtFine"
+            (folder / f"{stem}_labelIds.png").write_bytes(gray(m))
+            (folder / f"{stem}_instanceIds.png").write_bytes(png(m.astype(np.uint16) * 1000))
+            (folder / f"{stem}_color.png").write_bytes(png(np.array([c for _, _, c in data.CITYSCAPES], np.uint8)[m], "RGBA"))
+            (folder / f"{stem}_polygons.json").write_text("{}")
+    with zipfile.ZipFile(root / "gtFine_trainvaltest.zip", "w", zipfile.ZIP_DEFLATED) as z:
+        for file in sorted(root.rglob("*")):
+            if file.suffix != ".zip":
+                z.write(file, file.relative_to(root))
+    return root
+
+
+def test_the_class_tables_of_cityscapes():
+    """Against method facts: 34 ids, 19 train ids in order, 22 = 19 + black + dynamic + ground."""
+    assert len(data.CITYSCAPES) == 34 and sorted(t for _, t, _ in data.CITYSCAPES if t != 255) == list(range(19))
+    assert data.CITYSCAPES[26] == ("car", 13, (0, 0, 142)) and data.CITYSCAPES[33] == ("bicycle", 18, (119, 11, 32))
+    t22, t19, t34 = (data.cityscapes(classes=k) for k in (22, 19, 34))
+    assert t22["names"][:3] == ["road", "sidewalk", "building"]
+    assert t22["names"][18:] == ["bicycle", "unlabeled", "dynamic", "ground"]
+    assert t22["table"][:34].tolist() == [19, 19, 19, 19, 19, 20, 21, 0, 1, 19, 19, 2, 3, 4, 19, 19, 19, 5, 5, 6, 7, 8, 9, 10, 11,
+                                          12, 13, 14, 15, 19, 19, 16, 17, 18]
+    assert all(t19["table"][i] == (t if t < 19 else 19) for i, (_, t, _) in enumerate(data.CITYSCAPES))
+    assert t34["table"][:35].tolist() == [*range(34), 255]
+    assert len({tuple(c) for c in t22["palette"]}) == 22, "22 classes, told apart by colour"
+
+
+@pytest.mark.parametrize("where", ["gtFine_trainvaltest.zip", ".", "gtFine", "gtFine/train", "zipless"])
+def test_cityscapes_as_downloaded_and_unpacked(gtfine, where, tmp_path):
+    path = gtfine / where
+    if where == "zipless":
+        path = shutil.copytree(gtfine, tmp_path / "c", ignore=shutil.ignore_patterns("*.zip"))
+    dataset = data.load("cityscapes", 16, data=path)
+    assert dataset.maps.shape == (3, 16, 16) and dataset.classes == 22 and dataset.names[0] == "road"
+    assert [os.path.basename(s) for s in dataset.sources] == [f"{c}_{f:06d}_000019_gtFine_labelIds.png"
+                                                              for c, f in (("aachen", 0), ("aachen", 1), ("zurich", 2))]
+    m = ids(2, (64, 128), 34)
+    m[:32, :64] = 7
+    np.testing.assert_array_equal(dataset.maps[2], data.cityscapes()["table"][label_maps.resize_nearest(m, 16)])
+
+
+def test_cityscapes_splits_classes_and_crop(gtfine, capsys):
+    load = functools.partial(data.load, "cityscapes", data=[gtfine])
+    m = ids(0, (64, 128), 34)
+    m[:32, :64] = 7
+    assert len(load(16, split="val").maps) == 1
+    assert "1 maps in" in capsys.readouterr().err
+    with pytest.raises(data.InputError, match="berlin_000000_000019_gtFine_labelIds.png: a dummy without labels"):
+        load(16, split="test")
+    np.testing.assert_array_equal(load(64, split="val", classes=34, crop=True).maps[0], m[:, 32:96])
+    filled = load(64, split="val", classes=19, crop=True).maps[0]
+    table, square = data.cityscapes(classes=19)["table"], m[:, 32:96]
+    labelled = table[square] < 19
+    np.testing.assert_array_equal(filled[labelled], table[square][labelled])
+    assert filled.max() < 19 and (filled[:30, :30] == 0).all()
+    for y, x in np.argwhere(~labelled)[::37]:  # the class of a nearest labelled pixel
+        distance = np.where(labelled, np.hypot(*(np.mgrid[:64, :64] - np.reshape([y, x], (2, 1, 1)))), np.inf)
+        assert filled[y, x] in table[square][distance == distance.min()]
+    void = np.full((4, 8), 5, np.uint8)  # dynamic, which the 19 classes lack
+    write(gtfine / "void" / "train" / "ulm", ulm_000000_000019_gtFine_labelIds__png=gray(void))
+    assert data.load("cityscapes", 4, data=gtfine / "void").maps.max() == 20
+    with pytest.raises(data.InputError, match="ulm_000000.*every pixel is void"):
+        data.load("cityscapes", 4, data=gtfine / "void", classes=19)
+    shutil.rmtree(gtfine / "void")
+    for options, message in ((dict(classes=20), "22, 19 and 34"), (dict(classes=0), "22, 19 and 34"),
+                             (dict(split="all"), "train, val or test"),
+                             (dict(palette="x"), "--palette is for maps of your own"), (dict(labels="x"), "--labels is for")):
+        with pytest.raises(data.InputError, match=message):
+            load(16, **options)
+    with pytest.raises(data.InputError, match="needs --data PATH: gtFine_trainvaltest.zip"):
+        data.load("cityscapes", 16)
+
+
+# ---------------------------------------------------------------------------------- Facades, as published
+def painted_facade(seed, side=256):
+    """A facade as CMP labels them, ids 0 to 11: cornices, windows with frames, sills, blinds and balconies, thin pillars."""
+    rng, m = np.random.default_rng(seed), np.zeros((side, side), np.uint8)
+    left, top, right = *rng.integers(5, 30, 2), side - rng.integers(5, 30)
+    floors, columns = rng.integers(3, 6), rng.integers(3, 7)
+    height, width = (side - top) // floors, (right - left) // columns
+    m[top:, left:right] = 1
+    for y, x in ((top + f * height, left + c * width) for f in range(floors) for c in range(columns)):
+        cornice, sill, pillar = rng.integers(2, 6), rng.integers(1, 4), rng.integers(1, 5)
+        w, h = rng.integers(width // 3, width * 3 // 4), rng.integers(height // 3, height * 2 // 3)
+        a, b = y + cornice + 3, x + (width - w) // 2
+        m[y:y + cornice, left:right] = 4
+        m[a - 2:a + h + 2, b - 2:b + w + 2] = rng.choice([1, 9])
+        m[a:a + h, b:b + w] = 2
+        m[a:a + h // 3, b:b + w] = rng.choice([2, 7])
+        m[a + h:a + h + sill, b - 3:b + w + 3] = 5
+        m[a + h * 2 // 3:a + h, b - 3:b + w + 3] = rng.choice([2, 6])
+        m[a - 2:a, b:b + w] = rng.choice([1, 8])
+        m[y + cornice:y + height, x:x + pillar] = 10
+    m[side - height * 2 // 3:, left + 4:left + width * 2] = 11
+    m[side - height // 2:, left + width * 2 + 5:left + width * 2 + 20] = 3
+    return m
+
+
+def jpeg(m, quality, subsampling=-1, seed=0):
+    """pix2pix's format: photo left, labels in its colours right."""
+    photo = Image.fromarray(np.random.default_rng(seed).integers(0, 256, (16, 16, 3)).astype(np.uint8)).resize(m.shape[::-1])
+    pair = np.concatenate([np.asarray(photo), np.array([c for *_, c in data.FACADES], np.uint8)[m]], 1)
+    buffer = io.BytesIO()
+    Image.fromarray(pair).save(buffer, "JPEG", quality=quality, subsampling=subsampling)
+    return buffer.getvalue()
+
+
+def cmp_files(prefix, count):
+    """CMP's files: maps of ids 1 to 12 in all sizes, palette-indexed, beside photos and XML."""
+    palette = np.array([(0, 0, 0), *(c for _, c, _ in data.FACADES)], np.uint8)
+    for i in range(1, count + 1):
+        size = 40 + i % 5 * 6, 30 + i % 3 * 10
+        yield f"cmp_{prefix}{i:04d}.png", png(ids(i, size, 12) + 1, palette=palette)
+        yield f"cmp_{prefix}{i:04d}.jpg", b"\xff\xd8 a photo"
+        yield f"cmp_{prefix}{i:04d}.xml", b"<object/>"
+
+
+@pytest.fixture(scope="module")
+def cmp(tmp_path_factory):
+    """CMP_facade_DB_base.zip and _extended.zip as they come, and unpacked/."""
+    root = tmp_path_factory.mktemp("cmp")
+    for part, prefix, count in (("base", "b", 378), ("extended", "x", 228)):
+        with zipfile.ZipFile(root / f"CMP_facade_DB_{part}.zip", "w") as z:
+            z.writestr("readme.txt", "CMP Facade Database")
+            z.writestr("label_names.txt", "1 background")
+            for name, content in cmp_files(prefix, count):
+                z.writestr(f"{part}/{name}", content)
+            z.extractall(root / "unpacked")
+    return root
+
+
+def test_cmp_facades_base_and_extended(cmp, capsys):
+    both = data.load("facades", 32, data=cmp)
+    assert both.maps.shape == (606, 32, 32) and both.classes == 12 and both.names[0] == "background" and both.names[11] == "shop"
+    assert both.palette[4].tolist() == [0, 255, 255] and not both.doubtful and capsys.readouterr().err == ""
+    assert both.sources[0] == "base/cmp_b0001.png" and both.sources[-1] == "extended/cmp_x0228.png"
+    np.testing.assert_array_equal(both.maps[7], label_maps.resize_nearest(ids(8, (40 + 18, 30 + 20), 12), 32))
+    for paths in ([cmp / "CMP_facade_DB_extended.zip", cmp / "CMP_facade_DB_base.zip"], cmp / "unpacked",
+                  [cmp / "unpacked" / "base", cmp / "unpacked" / "extended"]):
+        np.testing.assert_array_equal(data.load("facades", 32, data=paths).maps, both.maps)
+    assert len(data.load("facades", 32, data=cmp / "CMP_facade_DB_base.zip").maps) == 378
+    assert "378 maps in" in capsys.readouterr().err and "complete would be 606" not in both.names
+
+
+def test_the_damaged_one_of_two_archives_is_named(cmp, tmp_path):
+    for part in "base", "extended":
+        shutil.copy(cmp / f"CMP_facade_DB_{part}.zip", tmp_path)
+    with zipfile.ZipFile(tmp_path / "CMP_facade_DB_base.zip") as z:
+        start = z.getinfo("base/cmp_b0100.png").header_offset
+    content = bytearray((tmp_path / "CMP_facade_DB_base.zip").read_bytes())
+    content[start + 120] ^= 0xFF
+    (tmp_path / "CMP_facade_DB_base.zip").write_bytes(content)
+    with pytest.raises(data.InputError, match="CMP_facade_DB_base.zip:base/cmp_b0100.png: cannot be read.*CRC"):
+        data.load("facades", 32, data=tmp_path)
+
+
+def test_archives_are_read_in_their_own_order(tmp_path, monkeypatch):
+    """Going back in a .tar.gz means to unpack it from its start again."""
+    order, read, content_of = np.random.default_rng(0).permutation(30).tolist(), [], label_maps._content
+    with tarfile.open(tmp_path / "x.tar.gz", "w:gz") as t:
+        for i in order:
+            info = tarfile.TarInfo(f"{i:04d}.png")
+            info.size = len(png(ids(i)))
+            t.addfile(info, io.BytesIO(png(ids(i))))
+    monkeypatch.setattr(label_maps, "_content", lambda name, get: (read.append(int(name[-8:-4])), content_of(name, get))[1])
+    dataset = data.load_maps(tmp_path / "x.tar.gz", 8)
+    assert read == order and dataset.sources == sorted(dataset.sources)
+    np.testing.assert_array_equal(dataset.maps, [label_maps.resize_nearest(ids(i), 8) for i in range(30)])
+
+
+@pytest.fixture(scope="module")
+def pix2pix(tmp_path_factory):
+    """facades.tar.gz as it comes, with three maps."""
+    root = tmp_path_factory.mktemp("pix2pix")
+    for i, split in enumerate(("test", "train", "val")):
+        write(root / "facades" / split, **{f"{i + 1}__jpg": jpeg(painted_facade(i), 95)})
+    with tarfile.open(root / "facades.tar.gz", "w:gz") as t:
+        t.add(root / "facades", "facades")
+    return root
+
+
+def test_pix2pix_facades_have_the_same_ids(pix2pix, capsys):
+    dataset = data.load("facades", 256, data=pix2pix / "facades.tar.gz")
+    assert dataset.maps.shape == (3, 256, 256) and dataset.names == [name for name, *_ in data.FACADES]
+    np.testing.assert_array_equal(dataset.palette, [c for _, c, _ in data.FACADES])  # drawn in CMP's colours
+    for i, m in enumerate(dataset.maps):
+        assert (m == painted_facade(i)).mean() > 0.995
+    assert 0 < dataset.doubtful < 0.06
+    np.testing.assert_array_equal(data.load("facades", 256, data=pix2pix).maps, dataset.maps)
+    np.testing.assert_array_equal(data.load("facades", 256, data=pix2pix / "facades", split="train").maps, dataset.maps[1:2])
+    with pytest.raises(data.InputError, match="no label maps"):
+        data.load("facades", 32, data=pix2pix / "facades" / "train", split="val")
+    with pytest.raises(data.InputError, match="the facades have 12"):
+        data.load("facades", 32, data=pix2pix, classes=22)
+
+
+def test_original_and_copy_together_are_refused(cmp, pix2pix):
+    with pytest.raises(data.InputError, match="both the original and pix2pix's copy"):
+        data.load("facades", 32, data=[cmp / "CMP_facade_DB_base.zip", pix2pix / "facades.tar.gz"])
+
+
+@pytest.mark.parametrize("quality, subsampling", [(75, -1), (95, -1), (75, 0)])
+def test_jpeg_labels_come_back(quality, subsampling):
+    palette = np.array([c for *_, c in data.FACADES], np.uint8)
+    right, nearest, caught = [], [], []
+    for seed in range(100, 106):
+        m, content = painted_facade(seed), jpeg(painted_facade(seed), quality, subsampling)
+        image, doubtful = data.pix2pix_labels("x.jpg", content, palette)
+        rgb = np.asarray(Image.open(io.BytesIO(content)), np.int32)[:, 256:, None]
+        nearest.append((((rgb - palette) ** 2).sum(-1).argmin(-1) == m).mean())
+        wrong = np.asarray(image) != m + 1
+        right.append(1 - wrong.mean())
+        caught.append(doubtful - wrong.mean())
+    assert min(right) >= 0.985, right
+    assert subsampling == 0 or np.mean(nearest) < 0.96, "the test means something: the nearest colour would not do"
+    assert min(caught) > 0, "more pixels are counted as doubtful than are wrong"
+
+
+@pytest.mark.parametrize("content, message", [(lambda: jpeg(np.zeros((15, 30), np.uint8), 95), "RGB of 60x15"),
+                                              (lambda: jpeg(painted_facade(0), 95)[:2000], "1.jpg: damaged"),
+                                              (lambda: png(PALETTE[ids()]), "no label maps|RGB|1.jpg")])
+def test_bad_pix2pix_pairs(tmp_path, content, message):
+    write(tmp_path / "f" / "train", **{"1__jpg": content()})
+    with pytest.raises(data.InputError, match=message):
+        data.load("facades", 32, data=tmp_path / "f")
+
+
+# ------------------------------------------------------------------------------------- maps of one's own
+def test_rgb_maps_teach_their_palette(tmp_path):
+    write(tmp_path / "m", a__png=png(PALETTE[ids(0, classes=2)]), b__png=png(PALETTE[ids(1)]))
+    learnt = data.load(str(tmp_path / "m"), 8)
+    np.testing.assert_array_equal(learnt.palette, [[0, 200, 0], [10, 20, 30], [200, 0, 0]])  # in order of their values
+    assert learnt.learnt and learnt.classes == 3
+    np.testing.assert_array_equal(learnt.palette[learnt.maps[1]], PALETTE[label_maps.resize_nearest(ids(1), 8)])
+    label_maps.write_palette(tmp_path / "palette.txt", learnt)
+    again = data.load(str(tmp_path / "m"), 8, palette=tmp_path / "palette.txt")
+    np.testing.assert_array_equal(again.maps, learnt.maps)
+    assert not again.learnt and again.names == learnt.names
+
+
+@pytest.mark.parametrize("count", [64, 65])
+def test_a_learnt_palette_has_64_colours_at_most(tmp_path, count):
+    colors = np.zeros((1, count, 3), np.uint8)
+    colors[0, :, 1] = np.arange(count)
+    half = count // 2
+    write(tmp_path / "m", a__png=png(colors[:, :half]), b__png=png(colors[:, half:]))
+    if count == 64:
+        assert data.load_maps(tmp_path / "m", 32).classes == 64
+    else:
+        with pytest.raises(data.InputError, match="RGB images of 65 colours.*--palette"):
+            data.load_maps(tmp_path / "m", 32)
+
+
+def test_a_palette_names_the_classes(tmp_path):
+    write(tmp_path / "m", a__png=png(ids()))
+    (tmp_path / "p.txt").write_text("10 20 30 night sky # a comment\n200 0 0\n0 200 0 tree\n")
+    dataset = data.load(str(tmp_path / "m"), 8, palette=tmp_path / "p.txt")
+    assert dataset.names == ["night sky", "class 1", "tree"]
+    np.testing.assert_array_equal(dataset.palette, PALETTE)
+
+
+@pytest.mark.parametrize("pattern", ["*_label.png", "labels/*.png", "LABELS/*"])
+def test_pairs_of_images_and_labels(tmp_path, pattern):
+    photo = np.random.default_rng(0).integers(0, 256, (20, 30, 3)).astype(np.uint8)
+    write(tmp_path / "m" / "images", a__png=png(photo), b__png=png(photo))
+    write(tmp_path / "m" / "labels", a_label__png=png(ids(0)), b_label__png=png(ids(1)))
+    dataset = data.load(str(tmp_path / "m"), 8, labels=pattern)
+    assert [os.path.basename(s) for s in dataset.sources] == ["a_label.png", "b_label.png"]
+    with pytest.raises(data.InputError, match="an RGB image of more than 256"):
+        data.load(str(tmp_path / "m"), 8)
+
+
+def test_resizing_never_invents_a_class_and_is_the_same_everywhere():
+    rng = np.random.default_rng(0)
+    m = rng.integers(0, 34, (64, 128)).astype(np.uint8).repeat(16, 0).repeat(16, 1)  # (1024, 2048)
+    m[rng.integers(0, 1024, 5000), rng.integers(0, 2048, 5000)] = 33
+    small = label_maps.resize_nearest(m, 128)
+    assert small.shape == (128, 128) and set(np.unique(small)) <= set(np.unique(m))
+    assert hashlib.sha256(small.tobytes()).hexdigest()[:16] == "bea4e9cb3dbc2a89"
+    assert hashlib.sha256(label_maps.resize_nearest(m, 97).tobytes()).hexdigest()[:16] == "9f4f8e57dfa48179"
+
+
+def test_decoding_runs_on_all_cores_a_few_maps_ahead():
+    """Memory stays bounded: the reader is never more than some maps ahead of the consumer."""
+    from concurrent.futures import ThreadPoolExecutor
+    read, threads = [], set()
+
+    def arguments():
+        for i in range(200):
+            read.append(i)
+            yield (i,)
+
+    def work(i):
+        threads.add(threading.get_ident())
+        time.sleep(0.001)
+        return i
+
+    with ThreadPoolExecutor(4) as pool:
+        for done, i in enumerate(label_maps._in_order(pool, work, arguments())):
+            assert i == done and len(read) - done <= 2 * os.cpu_count() + 2
+    assert len(threads) == 4
+
+
+@pytest.mark.skipif(os.cpu_count() < 2, reason="one core")
+def test_load_maps_decodes_on_all_cores(tmp_path, monkeypatch):
+    decode, threads = label_maps._decode, set()
+
+    def slow(*arguments):
+        threads.add(threading.get_ident())
+        time.sleep(0.01)
+        return decode(*arguments)
+
+    monkeypatch.setattr(label_maps, "_decode", slow)
+    data.load_maps(write(tmp_path, **{f"m{i}__png": png(ids(i)) for i in range(4 * os.cpu_count())}), 8)
+    assert len(threads) == os.cpu_count()
+
+
+# -------------------------------------------------------------------------------------------------- cache
+@pytest.fixture
+def maps(tmp_path):
+    return write(tmp_path / "maps", **{f"m{i}__png": png(ids(i), palette=PALETTE) for i in range(5)})
+
+
+def test_the_second_start_decodes_nothing(maps, cache, monkeypatch, tmp_path):
+    first = data.load(str(maps), 8)
+    assert [f.suffix for f in cache.iterdir()] == [".npz"]
+    shutil.copytree(maps, tmp_path / "elsewhere" / "maps")
+    decode = label_maps._decode
+    monkeypatch.setattr(label_maps, "_decode", None)
+    for path in (maps, tmp_path / "elsewhere" / "maps"):  # the content counts, not the place
+        second = data.load(str(path), 8)
+        for a, b in zip(first, second):
+            np.testing.assert_array_equal(a, b)
+    assert second.maps.dtype == np.uint8
+    monkeypatch.setattr(label_maps, "_decode", decode)
+    stamp = os.stat(maps / "m1.png")
+    (maps / "m1.png").write_bytes((maps / "m2.png").read_bytes())
+    os.utime(maps / "m1.png", ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    changed = data.load(str(maps), 8)  # another content under the same name, size and time
+    np.testing.assert_array_equal(changed.maps[1], first.maps[2])
+
+
+@pytest.mark.parametrize("suffix", ["zip", "tar.gz"])
+def test_archives_are_cached_by_content(maps, tmp_path, suffix, cache):
+    def pack():
+        if suffix == "zip":
+            with zipfile.ZipFile(tmp_path / "x.zip", "w") as z:
+                for file in sorted(maps.iterdir()):
+                    z.write(file, file.name)
+        else:
+            with tarfile.open(tmp_path / "x.tar.gz", "w:gz") as t:
+                t.add(maps, "maps")
+    pack()
+    first = data.load(str(tmp_path / f"x.{suffix}"), 8)
+    (maps / "m0.png").write_bytes((maps / "m3.png").read_bytes())
+    pack()
+    second = data.load(str(tmp_path / f"x.{suffix}"), 8)
+    np.testing.assert_array_equal(second.maps[0], first.maps[3])
+    assert len(list(cache.iterdir())) == 2
+
+
+def test_every_option_has_its_own_cache(maps, cache, tmp_path):
+    (tmp_path / "p.txt").write_text("1 2 3 a\n4 5 6 b\n7 8 9 c\n")
+    (tmp_path / "q.txt").write_text("1 2 3 a\n4 5 6 b\n7 8 9 other\n")
+    options = [dict(), dict(classes=3), dict(classes=4), dict(crop=True), dict(labels="*.png"), dict(palette=tmp_path / "p.txt"),
+               dict(palette=tmp_path / "q.txt")]
+    for count, option in enumerate(options, 1):
+        fresh = data.load(str(maps), 8, survey=[], **option)
+        assert len(list(cache.iterdir()) if cache.exists() else []) == count - 1, "a survey leaves nothing"
+        for _ in range(2):
+            for a, b in zip(fresh, data.load(str(maps), 8, **option)):
+                np.testing.assert_array_equal(a, b)
+        assert len(list(cache.iterdir())) == count
+    data.load(str(maps), 16)
+    assert len(list(cache.iterdir())) == count + 1
+
+
+class Evil:
+    def __reduce__(self):
+        return os.system, ("touch evil_was_here",)
+
+
+def rewritten(file, **changes):
+    with np.load(file) as arrays:
+        np.savez(file, **dict(arrays) | changes)
+
+
+BAD_CACHES = {
+    "cut short": lambda f: f.write_bytes(f.read_bytes()[:-50]),
+    "empty": lambda f: f.write_bytes(b""),
+    "text": lambda f: f.write_text("not a cache"),
+    "a flipped bit": lambda f: f.write_bytes(bytes(b ^ (i == 90) for i, b in enumerate(f.read_bytes()))),
+    "a pickle": lambda f: f.write_bytes(pickle.dumps(Evil())),
+    "a pickled array": lambda f: rewritten(f, maps=np.array([Evil()], object)),
+    "other options": lambda f: rewritten(f, header=json.dumps(dict(key="0", fields=dict(names=[*"abc"], sources=[*"12345"])))),
+    "no header": lambda f: rewritten(f, header="{}"),
+    "an id beyond the palette": lambda f: rewritten(f, maps=np.full((5, 8, 8), 3, np.uint8)),
+    "another shape": lambda f: rewritten(f, maps=np.zeros((4, 8, 8), np.uint8)),
+    "another type": lambda f: rewritten(f, maps=np.zeros((5, 8, 8), np.float32)),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_CACHES)
+def test_a_bad_cache_is_named_and_made_anew(maps, cache, kind, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    first = data.load(str(maps), 8)
+    file, = cache.iterdir()
+    BAD_CACHES[kind](file)
+    second = data.load(str(maps), 8)
+    np.testing.assert_array_equal(first.maps, second.maps)
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and str(file) in err and "not a cache that can be used" in err
+    data.load(str(maps), 8)
+    assert capsys.readouterr().err == "" and list(cache.iterdir()) == [file] and not (tmp_path / "evil_was_here").exists()
+
+
+def test_a_cache_that_cannot_be_written_costs_only_time(maps, cache, capsys):
+    cache.write_text("a file in the way")
+    assert len(data.load(str(maps), 8).maps) == 5
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and "the cache cannot be written" in err and str(cache) in err
+
+
+@pytest.fixture
+def full_disk(tmp_path):
+    """A file system of 16 KB."""
+    folder = tmp_path / "full"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "none", str(folder)], capture_output=True).returncode:
+        pytest.skip("only root can mount a small tmpfs")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_no_space_left(full_disk, maps, capsys, monkeypatch, server):
+    monkeypatch.setenv("SEMGAN_CACHE", str(full_disk))
+    write(maps, big__png=png(np.random.default_rng(0).integers(0, 3, (300, 300)).astype(np.uint8)))
+    assert len(data.load(str(maps), 256).maps) == 6
+    assert "No space left on device" in capsys.readouterr().err and not list(full_disk.iterdir())
+    with pytest.raises(SystemExit):
+        data.main(["inspect", "--dataset", str(maps), "--out", str(full_disk / "x.png")])
+    assert "x.png: cannot be written (No space left" in capsys.readouterr().err and not list(full_disk.iterdir())
+    with pytest.raises(data.InputError, match="good.zip.*No space left"):
+        data.download(f"{server}/good.zip", full_disk / "good.zip")
+    assert not list(full_disk.iterdir())
+
+
+# ------------------------------------------------------------------------------------------ download, inspect
+def archive(name="base/cmp_b0001.png"):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as z:
+        z.writestr(name, png(ids(), palette=PALETTE))
+        z.writestr("noise", np.random.default_rng(0).bytes(200_000))
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def server():
+    """A web server on this machine that also breaks off, lies and refuses."""
+    content = archive()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            name = self.path.rsplit("/", 1)[1]
+            self.send_response(404 if name == "missing.zip" else 200)
+            body = b"<html>please log in</html>" if name in ("page.zip", "missing.zip") else content
+            if name != "unsized.zip":
+                self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body[:100_000] if name in ("partial.zip", "unsized.zip") else body)
+
+        def log_message(self, *_):
+            pass
+
+    httpd = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=httpd.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{httpd.server_port}"
+    httpd.shutdown()
+    httpd.server_close()
+
+
+def test_download(server, tmp_path, capsys):
+    path, content = tmp_path / "new" / "good.zip", archive()
+    sha256 = hashlib.sha256(content).hexdigest()
+    for size, sha in ((None, None), (len(content), sha256)):  # the second finds the file there, and verifies it
+        data.download(f"{server}/good.zip", path, size, sha)
+        assert path.read_bytes() == content and [f.name for f in path.parent.iterdir()] == ["good.zip"]
+    first, second = capsys.readouterr().out.splitlines()
+    assert "no size or checksum is published" in first and sha256 in first and "size and SHA-256 verified" in second
+
+
+@pytest.mark.parametrize("name, size, sha256, message", [
+    ("partial.zip", None, None, "partial.zip: broke off after 100000 of 20"),
+    ("unsized.zip", None, None, "neither a .zip nor a .tar"),
+    ("unsized.zip", 200_500, None, "broke off after 100000 of 200500"),
+    ("good.zip", 7, None, "has bytes 20.*expected 7"),
+    ("good.zip", None, "0" * 64, "has SHA-256 .*expected 0000"),
+    ("missing.zip", None, None, "HTTP Error 404"),
+    ("page.zip", None, None, "neither a .zip nor a .tar"),
+    ("refused", None, None, "cannot be fetched .*refused"),
+])
+def test_a_download_that_fails_leaves_nothing(server, tmp_path, name, size, sha256, message):
+    url = f"{server}/{name}" if name != "refused" else "http://127.0.0.1:9/good.zip"
+    with pytest.raises(data.InputError, match=message) as error:
+        data.download(url, tmp_path / "d" / "x.zip", size, sha256)
+    assert "\n" not in str(error.value) and not list((tmp_path / "d").iterdir())
+
+
+def test_a_file_in_the_way_is_verified_and_kept(server, tmp_path):
+    (tmp_path / "x.zip").write_bytes(archive()[:-10])
+    with pytest.raises(data.InputError, match="x.zip"):
+        data.download(f"{server}/good.zip", tmp_path / "x.zip", len(archive()))
+    assert (tmp_path / "x.zip").read_bytes() == archive()[:-10]
+
+
+def test_the_facades_command(server, tmp_path, capsys, monkeypatch):
+    there = [(f"{server}/CMP_facade_DB_{part}.zip", None, None) for part in ("base", "extended")]
+    monkeypatch.setitem(data.DOWNLOADS, "cmp", there)
+    data.main(["facades", "--download", "--out", str(tmp_path / "f")])
+    assert sorted(f.name for f in (tmp_path / "f").iterdir()) == ["CMP_facade_DB_base.zip", "CMP_facade_DB_extended.zip"]
+    assert "inspect --dataset facades" in capsys.readouterr().out
+    for url, *_ in [entry for entries in data.DOWNLOADS.values() for entry in entries]:
+        assert url.rsplit("/", 1)[1] in ("CMP_facade_DB_base.zip", "CMP_facade_DB_extended.zip", "facades.tar.gz")
+
+
+def test_inspect_tells_what_to_look_at(tmp_path, capsys):
+    m = np.zeros((40, 40), np.uint8)
+    m[:10], m[10:12, :20], m[39, 39] = 1, 2, 200
+    write(tmp_path / "maps", a__png=png(m), b__png=png(np.ones((20, 60), np.uint8)))
+    data.main(["inspect", "--dataset", str(tmp_path / "maps"), "--classes", "3", "--side", "20", "--out", str(tmp_path / "x.png")])
+    out = capsys.readouterr().out
+    rows = {line.split()[2]: line.split()[3:] for line in out.splitlines() if " class " in line and "%" in line}
+    assert rows == {"0": ["41.39%", "36.12%", "1"], "1": ["57.14%", "62.50%", "2"], "2": ["1.43%", "1.25%", "1"]}
+    assert "2 maps, 3 classes, resized to 20x20" in out and "sizes: 40x40 (1), 60x20 (1)" in out
+    assert "unknown id 200: 1 pixels, first in" in out and "a.png" in out and "unknown ids: 1" in out
+    assert "resizing shows 0.09% of the pixels as another class" in out
+    picture = np.asarray(Image.open(tmp_path / "x.png").convert("RGB"))
+    assert picture.shape[0] > 400 and picture.shape[1] > 800
+    for color in label_maps.distinct_colors(3):
+        assert (picture == color).all(-1).sum() > 100
+
+
+def test_inspect_of_every_data_set(gtfine, cmp, pix2pix, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for words, expected in ((["--dataset", "cityscapes", "--data", gtfine, "--classes", 19], "are void"),
+                            (["--dataset", "facades", "--data", cmp / "CMP_facade_DB_base.zip"], "378 maps, 12 classes"),
+                            (["--dataset", "facades", "--data", pix2pix], "doubtful"),
+                            ([], "2916 maps, 4 classes, resized to 64x64")):
+        data.main(["inspect", *map(str, words)])
+        out = capsys.readouterr().out
+        assert expected in out and "unknown ids: none" in out
+    assert sorted(f.name for f in tmp_path.glob("*.png")) == ["inspect-cityscapes.png", "inspect-facades.png", "inspect-shapes.png"]
+
+
+def test_commands_of_data_py(tmp_path):
+    run = functools.partial(subprocess.run, capture_output=True, text=True, env=os.environ | {"COLUMNS": "80"}, cwd=tmp_path)
+    for words in ([], ["inspect"], ["facades"]):
+        done = run([sys.executable, str(ROOT / "data.py"), *words, "--help"])
+        assert done.returncode == 0 and max(map(len, done.stdout.splitlines())) <= 80
+    done = run([sys.executable, str(ROOT / "data.py"), "inspect", "--dataset", "no/such"])
+    assert done.returncode == 2 and done.stderr == "data: no/such: no such folder or archive\n" and not list(tmp_path.iterdir())
 
 
 # -------------------------------------------------------------------------------------------- bad input
@@ -153,7 +763,7 @@ def archive_member(name, link=False):
         folder.mkdir()
         if link:
             info = tarfile.TarInfo(name)
-            info.type, info.linkname = tarfile.SYMTYPE, "/etc/passwd"
+            info.type, info.linkname = tarfile.SYMTYPE if link is True else link, "/etc/passwd"
             with tarfile.open(folder / "x.tar", "w") as t:
                 t.addfile(info)
         else:
@@ -188,7 +798,70 @@ def damaged_member(folder):
     return path
 
 
+def many_bytes(folder):
+    """A member of 300 MB of zeros, which packs to 300 KB."""
+    folder.mkdir()
+    with zipfile.ZipFile(folder / "x.zip", "w", zipfile.ZIP_DEFLATED) as z, z.open("a.png", "w", force_zip64=True) as file:
+        for _ in range(300):
+            file.write(bytes(1 << 20))
+    return folder / "x.zip"
+
+
+def zip_link(folder):
+    folder.mkdir()
+    info = zipfile.ZipInfo("a.png")
+    info.create_system, info.external_attr = 3, 0o120777 << 16
+    with zipfile.ZipFile(folder / "x.zip", "w") as z:
+        z.writestr(info, "/etc/passwd")
+    return folder / "x.zip"
+
+
+def twice(folder):
+    folder.mkdir()
+    with tarfile.open(folder / "x.tar", "w") as t:
+        for _ in range(2):
+            info = tarfile.TarInfo("a.png")
+            info.size = len(png(ids()))
+            t.addfile(info, io.BytesIO(png(ids())))
+    return folder / "x.tar"
+
+
+def dangling(folder):
+    write(folder, a__png=png(ids()))
+    (folder / "b.png").symlink_to("nowhere.png")
+
+
+def control_codes(folder):
+    write(folder, **{"a\n\x1b[31m__png": b"no image"})
+
+
+def photo_pair(folder):
+    buffer = io.BytesIO()
+    Image.fromarray(ids()).save(buffer, "JPEG")
+    write(folder, a__png=buffer.getvalue())
+
+
 BAD = {
+    "zip bomb": (many_bytes, {}, "x.zip: the member 'a.png' has 300 MB; expected 256 at most"),
+    "zip link": (zip_link, {}, "x.zip: the member 'a.png' is a link"),
+    "tar hard link": (archive_member("a.png", link=tarfile.LNKTYPE), {}, "'a.png' is a link"),
+    "tar device": (archive_member("a.png", link=tarfile.CHRTYPE), {}, "'a.png' is a link"),
+    "tar outside": (archive_member("../a.png", link=tarfile.REGTYPE), {}, r"'\.\./a.png' points outside"),
+    "tar absolute": (archive_member("/a.png", link=tarfile.REGTYPE), {}, "'/a.png' points outside"),
+    "a member twice": (twice, {}, "x.tar: the member 'a.png' is there twice"),
+    "a link to nowhere": (dangling, {}, "cannot be read.*b.png"),
+    "control codes in a name": (control_codes, {}, r"a\?\?\[31m.png: not an image"),
+    "a jpeg named png": (photo_pair, {}, "a.png: a JPEG, which blurs"),
+    "grey and alpha": (lambda f: write(f, a__png=png(ids(), "LA")), {}, "a.png: image mode LA"),
+    "floats": (lambda f: write(f, a__tif=tif(ids().astype(np.float32))), {}, "a.tif: image mode F"),
+    "32 bits": (lambda f: write(f, a__tif=tif(ids().astype(np.int32))), {}, "a.tif: image mode I"),
+    "duplicate colours": (lambda f: write(f, a__png=png(ids(), palette=PALETTE[[0, 1, 1]])), {},
+                          r"a.png: its palette gives classes 1 and 2 the same colour \(200, 0, 0\)"),
+    "duplicate colours across maps": (lambda f: write(f, a__png=png(ids(classes=2), palette=PALETTE),
+                                                      b__png=png(np.full((4, 4), 2, np.uint8), palette=PALETTE[[2, 2, 1]])), {},
+                                      "b.png: its palette gives classes 1 and 2 the same colour"),
+    "rgb and ids": (lambda f: write(f, a__png=png(ids()), b__png=png(PALETTE[ids()])), {}, "some maps are RGB.*b.png"),
+    "rgb of other classes": (lambda f: write(f, a__png=png(PALETTE[ids()])), dict(classes=5), "3 colours; expected the 5"),
     "missing": (lambda f: None, {}, "no such folder or archive"),
     "empty folder": (lambda f: f.mkdir(), {}, "no label maps"),
     "no images": (lambda f: write(f, a__txt=b"x", b__jpg=b"x"), {}, "no label maps.*JPEG"),
@@ -200,10 +873,11 @@ BAD = {
     "void marked 255": (lambda f: write(f, a__png=png(np.array([[0, 255]], np.uint8))), {}, "ids up to 255.*--classes"),
     "one class": (lambda f: write(f, a__png=png(np.zeros((4, 4), np.uint8))), {}, "at least 2 classes"),
     "colour off the palette": (rgb_off_palette, dict(palette=PALETTE), r"a.png: colour \(1, 2, 3\) at row 4, column 9"),
-    "rgb without palette": (lambda f: write(f, a__png=png(PALETTE[ids()])), {}, "a.png: an RGB image.*--palette"),
+    "a photo": (lambda f: write(f, a__png=png(np.random.default_rng(0).integers(0, 256, (20, 30, 3)).astype(np.uint8))), {},
+                "a.png: an RGB image of more than 256.*--palette"),
     "palette and classes": (lambda f: write(f, a__png=png(ids())), dict(palette=PALETTE, classes=5), "--classes 5.*3 colours"),
     "alpha": (lambda f: write(f, a__png=png(PALETTE[ids()], "RGBA")), dict(palette=PALETTE), "a.png: image mode RGBA"),
-    "16 bits": (lambda f: write(f, a__png=png(ids().astype(np.uint16) * 300)), {}, "a.png: image mode I;16"),
+    "16 bits": (lambda f: write(f, a__png=png(ids().astype(np.uint16) * 300)), {}, "a.png: image mode I(;16)?; expected 8-bit"),
     "two palettes": (lambda f: write(f, a__png=png(ids(), palette=PALETTE), b__png=png(ids(), palette=PALETTE[::-1].copy())), {},
                      "png: its palette gives class 0 another colour"),
     "zip member outside": (archive_member("../evil.png"), {}, r"'\.\./evil.png' points outside"),
@@ -229,8 +903,27 @@ def test_bad_input_is_one_clear_line(tmp_path, name):
     assert "\n" not in str(error.value) and str(tmp_path) in str(error.value) or "--classes" in str(error.value)
 
 
-def test_decompression_bomb(tmp_path, monkeypatch):
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+def test_there_are_many_kinds_of_bad_input():
+    assert len(BAD) + len(BAD_CACHES) >= 30
+
+
+def test_mixed_sizes_are_told(tmp_path, capsys):
+    write(tmp_path / "m", a__png=png(ids()), b__png=png(ids(1)), c__png=png(ids(2, (40, 40))))
+    assert data.load_maps(tmp_path / "m", 8).maps.shape == (3, 8, 8)
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and "a.png is 30x20" in err and "c.png is 40x40; each is resized to 8x8" in err
+
+
+def test_bad_input_leaves_no_cache(tmp_path, cache):
+    write(tmp_path / "m", a__png=png(ids()), b__png=b"not an image")
+    with pytest.raises(data.InputError):
+        data.load(str(tmp_path / "m"), 8)
+    assert not cache.exists()
+
+
+@pytest.mark.parametrize("limit", [100, 400])  # of Pillow, which only warns of up to twice as much
+def test_decompression_bomb(tmp_path, monkeypatch, limit):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
     with pytest.raises(data.InputError, match="a.png: damaged or unreadable"):
         data.load_maps(write(tmp_path, a__png=png(ids())), 8)
 
