@@ -1,9 +1,200 @@
-"""The metrics of label maps, on maps small enough to count by hand."""
+"""Every metric: golden values of the authors' programs (tests/golden), closed forms, maps small enough to count by hand."""
+from pathlib import Path
+
 import numpy as np
 import pytest
+from scipy import ndimage
 
 import data
 import metrics
+
+GOLDEN = np.load(Path(__file__).parent / "golden" / "metrics.npz")
+
+
+def shapes(side=32, seed=0):
+    return data.colored_shapes(side, seed).maps
+
+
+def colored(maps):
+    return data.colored_shapes(32).palette[maps]
+
+
+def rng():
+    return np.random.default_rng(0)
+
+
+# ------------------------------------------------------------------------- sliced Wasserstein distance
+@pytest.mark.parametrize("side", [64, 128])
+def test_swd_is_the_authors(side):
+    ours = metrics.sliced_wasserstein(GOLDEN[f"real_{side}"], GOLDEN[f"fake_{side}"], seed=7)
+    assert list(ours) == [side >> level for level in range(len(ours) - 1)] + ["average"] and 16 in ours
+    np.testing.assert_allclose(list(ours.values()), GOLDEN[f"swd_{side}_seed7_batch32"], rtol=1e-6)
+
+
+@pytest.mark.parametrize("side, count", [(64, 3), (128, 4)])
+def test_the_pyramid_is_bitwise_what_scipy_gives(side, count):
+    taps = np.outer([1, 4, 6, 4, 1], [1, 4, 6, 4, 1]).astype(np.float32)[None, :, :, None] / 256
+    x = GOLDEN[f"real_{side}"][:5].astype(np.float32)
+    for level in range(count):
+        small = ndimage.convolve(x, taps, mode="mirror")[:, ::2, ::2]
+        doubled = np.zeros_like(x)
+        doubled[:, ::2, ::2] = small
+        expected = x if level == count - 1 else x - ndimage.convolve(doubled, 4 * taps, mode="mirror")
+        ours = metrics.laplacian_level(GOLDEN[f"real_{side}"][:5], level, level == count - 1)
+        assert ours.dtype == np.float32 and abs(ours).max() > 10
+        np.testing.assert_array_equal(ours, expected)
+        x = small
+
+
+def test_swd_between_equal_distributions_falls_as_one_over_root_n():
+    a, b = colored(shapes(32, seed=0)), colored(shapes(32, seed=1))
+    order = rng().permutation(len(a))
+    a, b = a[order], b[order[::-1]]
+    few = np.mean([metrics.sliced_wasserstein(a[i:i + 16], b[i:i + 16], seed=i)["average"] for i in range(0, 256, 16)])
+    many = metrics.sliced_wasserstein(a[:256], b[:256])["average"]
+    assert few / many == pytest.approx(np.sqrt(256 / 16), rel=0.25)
+
+
+def test_swd_depends_on_nothing_but_seed_and_batch():
+    a, b = colored(shapes()[:40]), colored(shapes(seed=1)[:40])
+    value = metrics.sliced_wasserstein(a, b)
+    assert value == metrics.sliced_wasserstein(a, b) != metrics.sliced_wasserstein(a, b, seed=1)
+    assert value != metrics.sliced_wasserstein(a, b, batch=8)
+    assert value["average"] < metrics.sliced_wasserstein(a, 255 - b)["average"] / 3
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("value", [0, 77, 255])
+def test_swd_of_a_constant_channel_is_an_error(value):
+    real, fake = colored(shapes()[:300]), colored(shapes(seed=1)[:300])
+    fake[..., 1] = value
+    with pytest.raises(ValueError, match="channel G is constant at level 32"):
+        metrics.sliced_wasserstein(real, fake)
+    one_color = np.broadcast_to(np.uint8([253, value, 30]), real.shape)  # in float32, 253 has a deviation of rounding errors
+    with pytest.raises(ValueError, match="channel R is constant"):
+        metrics.sliced_wasserstein(one_color, real)
+    with pytest.raises(ValueError, match="channel R is constant at level 16"):
+        metrics._descriptors(one_color, np.zeros((2, 300 * 128), int), 1, True)
+
+
+@pytest.mark.parametrize("shape, error", [
+    ((4, 8, 8, 3), "8x8"), ((4, 66, 67, 3), "66x67"), ((4, 16, 6, 3), "16x6"), ((4, 32, 33, 3), "32x33"),
+    ((4, 16, 16, 4), "N, H, W, 3"), ((4, 32, 36, 3), None), ((4, 36, 34, 3), None), ((4, 17, 7, 3), None)])
+def test_sizes_that_do_not_fit_are_named(shape, error):
+    a, b = rng().integers(0, 256, (2, *shape), np.uint8)
+    if error is None:
+        assert np.isfinite(list(metrics.sliced_wasserstein(a, b).values())).all()
+        return
+    with pytest.raises(ValueError, match=error) as raised:
+        metrics.sliced_wasserstein(a, b)
+    assert "\n" not in str(raised.value)
+    with pytest.raises(ValueError, match="3 fake images"):
+        metrics.sliced_wasserstein(np.zeros((4, 32, 32, 3), np.uint8), np.zeros((3, 32, 32, 3), np.uint8))
+
+
+# --------------------------------------------------------------------------------------------- MS-SSIM
+@pytest.mark.parametrize("side", [64, 128])
+def test_ms_ssim_is_the_authors(side):
+    ours = metrics.diversity(GOLDEN[f"real_{side}"])
+    assert ours["mean"] == pytest.approx(float(GOLDEN[f"msssim_{side}_pairs_even_odd"]), abs=1e-5)
+    assert 0 < ours["zero pairs"] < 1
+
+
+def test_ms_ssim_of_equal_and_of_opposite_images():
+    images = rng().integers(0, 256, (70, 16, 48, 3), np.uint8)  # two blocks and a rest
+    np.testing.assert_allclose(metrics.ms_ssim(images, images), 1, rtol=1e-12)
+    assert (metrics.ms_ssim(images, 255 - images) == 0).all()
+    near = metrics.ms_ssim(images, images ^ 16)
+    assert (near > 0.7).all() and (near < 0.999).all()
+    np.testing.assert_allclose(near[[69]], metrics.ms_ssim(images[69:], images[69:] ^ 16), rtol=1e-12)
+    pairs = np.stack([images[0], images[0], images[1], 255 - images[1], images[2]])  # the last has no partner
+    assert metrics.diversity(pairs) == pytest.approx({"mean": 0.5, "zero pairs": 0.5})
+
+
+def test_images_in_another_range_are_refused():
+    images = colored(shapes()[:4])
+    for wrong in (images / np.float32(127.5) - 1, images / 255, images.astype(int)):
+        with pytest.raises(ValueError, match=r"0 to 255: from \[-1, 1\]"):
+            metrics.ms_ssim(wrong, wrong)
+    with pytest.raises(ValueError, match="divide by 16"):
+        metrics.ms_ssim(images[:, :24], images[:, :24])
+    with pytest.raises(ValueError, match="two images"):
+        metrics.diversity(images[:1])
+
+
+# ------------------------------------------------------------------------------------ Frechet distance
+@pytest.mark.parametrize("n", [60, 500])
+def test_frechet_distance_is_that_of_a_matrix_square_root(n):
+    ours = metrics.frechet_distance(GOLDEN[f"fid_a_{n}"], GOLDEN[f"fid_b_{n}"])
+    assert ours == pytest.approx(float(GOLDEN[f"fid_{n}"]), abs=1e-6)
+
+
+def test_frechet_distance_of_a_set_to_itself_is_zero():
+    for n, d in ((20, 300), (300, 300), (301, 300), (1000, 64)):
+        a = 10 * rng().standard_normal((n, d)) + 100
+        assert metrics.frechet_distance(a, a[::-1]) < 1e-8 < 1 < metrics.frechet_distance(a, a + 1)
+
+
+@pytest.mark.parametrize("n, m", [(90, 70), (90, 12), (12, 11)])
+def test_frechet_distance_of_diagonal_gaussians(n, m):
+    def features(n, mean, variance):  # with exactly these statistics
+        x = np.c_[np.ones(n), rng().standard_normal((n, len(mean)))]
+        return np.linalg.qr(x)[0][:, 1:] * np.sqrt((n - 1) * variance) + mean  # orthonormal, and orthogonal to ones
+    (mean_a, mean_b), (a, b) = rng().standard_normal((2, 10)), rng().uniform(0, 3, (2, 10))
+    a[:3] = b[2:5] = 0
+    expected = ((mean_a - mean_b) ** 2).sum() + ((np.sqrt(a) - np.sqrt(b)) ** 2).sum()
+    assert metrics.frechet_distance(features(n, mean_a, a), features(m, mean_b, b)) == pytest.approx(expected, rel=1e-10)
+
+
+def test_frechet_distance_of_collapsed_sets():
+    a, b = np.full((5, 40), 0.1), np.full((90, 40), 0.1)
+    assert metrics.frechet_distance(a, b) == pytest.approx(0, abs=1e-20)
+    assert metrics.frechet_distance(a, b + 2) == pytest.approx(160)
+    assert isinstance(metrics.frechet_distance(a.astype(np.float32), b.astype(np.float32)), float)
+    for wrong in (a[:1], a[:, :3], a[0]):
+        with pytest.raises(ValueError, match="two rows or more"):
+            metrics.frechet_distance(wrong, b)
+
+
+# ---------------------------------------------------------------------------------- metrics of label maps
+def flat(value):
+    return list(value.values()) if isinstance(value, dict) else [value]
+
+
+@pytest.mark.parametrize("name", metrics.LABEL_METRICS)
+def test_renaming_classes_in_both_sets_changes_nothing(name):
+    metric, real, fake = metrics.LABEL_METRICS[name], shapes()[:200], shapes(seed=1)[300:420].copy()
+    fake[:, :9] = 0  # more than noise apart
+    names = np.array([7, 2, 0, 9], np.uint8)
+    value = flat(metric(real, fake))
+    np.testing.assert_allclose(flat(metric(names[real], names[fake])), value, rtol=1e-9)
+    assert np.abs(np.subtract(flat(metric(real, names[fake])), value)).max() > 1e-3 or name in ("boundary density", "components")
+
+
+@pytest.mark.parametrize("name", ["class frequencies", "FSD", "adjacency", "spatial prior"])
+def test_distances_are_zero_for_equal_sets_and_fall_with_the_number_of_maps(name):
+    metric, a, b = metrics.LABEL_METRICS[name], rng().permutation(shapes()), rng().permutation(shapes(seed=1))[::-1]
+    assert metric(a, a[::-1]) == pytest.approx(0, abs=1e-12)
+    assert 0 < 1.5 * metric(a[:500], b[:500]) < np.mean([metric(a[i:i + 20], b[i:i + 20]) for i in range(0, 400, 20)])
+    with pytest.raises(ValueError, match="same sides"):
+        metric(a, b[:, 1:])
+    with pytest.raises(ValueError, match="uint8"):
+        metric(a, b.astype(float))
+
+
+def test_distances_counted_by_hand():
+    a = np.uint8([[[0, 0], [1, 1]], [[0, 0], [0, 0]]])  # class shares 1/2 1/2, and 1 0
+    b = np.uint8([[[0, 3], [1, 1]], [[0, 3], [1, 1]]])
+    assert metrics.class_frequency_distance(a, b) == pytest.approx((0.5 + 0.25 + 0.25) / 2)
+    # Means (3/4, 1/4, 0) and (1/4, 1/2, 1/4), covariances 1/8 (1, -1, 0)(1, -1, 0)^T and 0.
+    assert metrics.segmentation_distance(a, b) == pytest.approx(0.25 + 1 / 16 + 1 / 16 + 0.25)
+    # Boundary of a: {0, 1} twice; of b, in each map: {0, 3} once, {0, 1} once, {3, 1} once.
+    assert metrics.adjacency_distance(a, b) == pytest.approx(2 / 3)
+    assert metrics.boundary_density(a) == 2 / 8 and metrics.boundary_density(b) == 3 / 4
+    # Class 0: |1 - 1|, |1 - 0|, |1/2 - 0| twice; class 1: |1/2 - 1| twice; class 3: 1 at one pixel. Class 2 does not occur.
+    assert metrics.spatial_distance(a, b) == pytest.approx((2 + 1 + 1) / 4 / 3)
+    blank = np.zeros_like(a)
+    assert metrics.adjacency_distance(a, blank) == 1 and metrics.adjacency_distance(blank, blank) == 0
 
 
 def test_areas_and_whole_share():
@@ -15,17 +206,113 @@ def test_areas_and_whole_share():
 
 
 def test_components_are_counted_map_by_map():
-    a = np.array([[0, 1, 0], [1, 1, 0], [0, 0, 0]])  # the zeros: the corner alone, and the rest: 2 + 1 of ones
-    b = np.array([[0, 1], [1, 0]])                   # diagonal neighbours do not touch
+    a = np.uint8([[0, 1, 0], [1, 1, 0], [0, 0, 0]])  # the zeros: the corner alone, and the rest: 2 + 1 of ones
+    b = np.uint8([[0, 1], [1, 0]])                   # diagonal neighbours do not touch
     assert metrics.mean_components(a[None], 2) == 3
     assert metrics.mean_components(b[None], 2) == 4
     assert metrics.mean_components(np.stack([b, b, b]), 2) == 4, "equal classes in neighbouring maps do not touch"
+    assert metrics.components(a[None]) == {"per map": 3, "speckle": 2 / 3}  # areas 1, 5 and 3
 
 
-def test_speckle_raises_the_components():
-    maps = data.colored_shapes(32).maps[:50]
-    noisy, rng = maps.copy(), np.random.default_rng(0)
-    for m in noisy:
-        m.flat[rng.choice(m.size, 5, replace=False)] = 3
-    clean, speckled = metrics.mean_components(maps, 4), metrics.mean_components(noisy, 4)
-    assert clean == pytest.approx(4, abs=0.5) and clean + 3 < speckled < clean + 6
+def test_speckle_rises_in_proportion():
+    maps = shapes()[:300]
+    maps[:, :16] = 0
+    places = np.array([64 * (i // 16) + 2 * (i % 16) for i in range(128)])  # every other pixel of every other row
+    count = lambda m: np.prod(flat(metrics.components(m)))                 # regions of fewer than 4 pixels per map
+    clean = count(maps)
+    for planted in (1, 2, 4, 40):
+        noisy = maps.copy()
+        for m in noisy:
+            m.flat[rng().choice(places, planted, replace=False)] = 3
+        assert count(noisy) - clean == pytest.approx(planted, rel=0.02)
+        assert metrics.mean_components(noisy, 4) - metrics.mean_components(maps, 4) == pytest.approx(planted, rel=0.1)
+
+
+def test_memorized_maps_are_flagged():
+    train, heldout, fake = (rng().permutation(shapes(seed=seed))[:300] for seed in (0, 1, 2))
+    train, heldout, fake = train[:250], heldout[100:], fake[50:]
+    honest = metrics.memorization(train, fake, heldout)
+    assert honest["memorized"] < 0.06 and honest["agreement"] == pytest.approx(honest["held out"], abs=0.01)
+    copies = fake.copy()
+    copies[:100] = train[:100]
+    copies[:100, 5, 5] ^= 1  # all but exact
+    flagged = metrics.memorization(train, copies, heldout)
+    assert flagged["memorized"] == pytest.approx(honest["memorized"] + 100 / 250 * (1 - honest["memorized"]), abs=0.02)
+    assert metrics.memorization(train, train, heldout)["agreement"] == 1
+    # Without held-out maps the training maps judge each other, and no map itself.
+    alone = metrics.memorization(train, copies)
+    assert alone["held out"] == pytest.approx(honest["held out"], abs=0.01) and alone["memorized"] >= 0.4
+
+
+def test_nearest_agreement_is_that_of_comparing_byte_by_byte():
+    maps, train = rng().integers(0, 5, (2, 300, 6, 7), np.uint8)
+    maps[:, :2] = train[:, :2]
+    agreement = (maps[:, None] == train).mean((2, 3))
+    np.testing.assert_allclose(metrics.nearest_agreement(maps, train), agreement.max(1))
+    own = (train[:, None] == train).mean((2, 3)) - np.eye(300)
+    np.testing.assert_allclose(metrics.nearest_agreement(train, train, same=True), own.max(1))
+
+
+# ------------------------------------------------------------- softmax, palette, and Colored Shapes
+def test_discreteness():
+    p = np.float32([[[1, 0, 0, 0], [0.25, 0.25, 0.25, 0.25]], [[0.5, 0.5, 0, 0], [0, 0, 0, 1]]])
+    assert metrics.discreteness(p) == pytest.approx({"largest probability": 2.75 / 4, "entropy": (np.log(4) + np.log(2)) / 4})
+
+
+def test_invalid_colors_rise_in_proportion():
+    images, palette = colored(shapes()[:70]), data.colored_shapes(32).palette
+    assert metrics.invalid_color_rate(images, palette) == 0
+    step = np.where(images > 127, -1, 1)
+    for distance, rate in ((8, 0), (9, 1), (100, 1)):  # palette colours are 0 or 255
+        off = (images + distance * step).astype(np.uint8)
+        assert metrics.invalid_color_rate(off, palette) == rate
+        one_channel = images.copy()
+        one_channel[..., 2] = off[..., 2]
+        assert metrics.invalid_color_rate(one_channel, palette) == rate
+    for share in (0.01, 0.02, 0.2):
+        noisy, off = images.copy(), rng().random(images.shape[:3]) < share
+        noisy[off] = 128
+        assert metrics.invalid_color_rate(noisy, palette) == off.mean() == pytest.approx(share, rel=0.05)
+
+
+def test_a_tolerance_that_reaches_two_colors_is_refused():
+    palette = np.uint8([[0, 60, 100], [0, 80, 100], [200, 200, 200], [0, 60, 100]])  # 20 apart; a colour may be there twice
+    images = np.broadcast_to(np.uint8([0, 69, 109]), (1, 2, 2, 3))
+    assert metrics.invalid_color_rate(images, palette, 9) == 0 and metrics.invalid_color_rate(images, palette, 8) == 1
+    with pytest.raises(ValueError, match="tolerance 10: two colours of the palette are 20 grey levels apart"):
+        metrics.invalid_color_rate(images, palette, 10)
+
+
+@pytest.mark.parametrize("side", [24, 32, 64])
+def test_whole_shapes_of_the_data_are_those_at_least_half_visible(side):
+    maps = rng().permutation(shapes(side))[:400]
+    areas = metrics.class_areas(maps, 4)
+    square, width, height = (round(size * side / 64) for size in (10, 12, 20))
+    visible = np.minimum(areas[:, 3] / square ** 2, areas[:, 2] / (width * height))
+    assert metrics.whole_shapes(maps[visible >= 0.5]) == 1 and (visible >= 0.5).mean() > 0.75
+    assert metrics.whole_shapes(maps[visible < 0.4]) == 0 and (visible < 0.4).sum() > 20
+
+
+def test_damaged_shapes_are_not_whole():
+    whole = np.zeros((64, 64), np.uint8)
+    y, x = np.mgrid[:64, :64]
+    whole[(y - 15) ** 2 + (x - 15) ** 2 <= 100] = 1
+    whole[40:60, 4:16] = 2
+    whole[30:40, 40:50] = 3
+    share = lambda change: metrics.whole_shapes(np.stack([whole, change(whole.copy())]))
+
+    def paint(*box, k):
+        return lambda m: (m.__setitem__(box, k), m)[1]
+    rows = lambda top, bottom, k, left=0, right=64: paint(slice(top, bottom), slice(left, right), k=k)
+    assert share(lambda m: m) == 1
+    assert share(rows(30, 31, 0)) == 1, "a square without one of its ten rows"
+    assert share(rows(30, 32, 0)) == 0.5, "without two"
+    assert share(rows(28, 30, 3, 40, 50)) == 0.5, "two rows too high"
+    assert share(rows(50, 53, 3, 50, 54)) == 0.5, "stray pixels far from the square, 12 of them"
+    assert share(rows(45, 48, 0)) == 0.5, "a rectangle cut in two"
+    assert share(rows(0, 11, 0)) == 0.5, "a circle without its top"
+    assert share(rows(30, 40, 1, 45, 50)) == 0.5, "circle pixels inside the square belong to no circle"
+    assert share(lambda m: np.where(m == 3, 0, m).astype(np.uint8)) == 0.5, "no square"
+    assert share(lambda m: np.where(m == 3, 2, m).astype(np.uint8)) == 0.5, "a square of the rectangle's class"
+    assert share(lambda m: m[:, ::-1]) == share(lambda m: m[::-1]) == 1
+    assert share(lambda m: m.T) == 0.5, "the rectangle lies on its side"
