@@ -238,6 +238,8 @@ def operations(rng, shape):
         yield "feature_matching", (x, y, reading, zeros(1), dy)
     yield "adam", (*rng.standard_normal((3, n)), rng.uniform(0, 1, n), np.full(1, 3.0), np.full(1, 0.01), 0.5, 0.999, 1e-8)
     yield "gather", (rng.integers(0, c, (5, 3, 4)).astype(np.uint8), np.array([4, 0, 4]), rng.standard_normal((min(c, 256), 3)))
+    yield "concat", (x, y[..., :1], dy)
+    yield "concat", (x,)
     yield "resize", (x, 17, 23)
     yield "resize", (x, 2, 3, False)
     if min(shape[1:3]) >= 2:
