@@ -21,7 +21,6 @@ BLOCK_BYTES = 1 << 21  # working set of one block of maps in a lane: about one c
 ONE_LANE_BYTES = 1 << 18  # below this, waking the other lanes (some 0.1 ms) costs more than it gains
 ACTIVATIONS = (None, "relu", "leaky_relu", "tanh")
 FEW_TAPS = 9           # kernels up to 3x3 or 1x7: see _conv_of_few_taps
-STRIP_BYTES = 1 << 19  # of the unfolded windows of one strip
 FEW_CHANNELS = 16      # up to here a matrix product with Cout columns is too narrow for BLAS: see _correlate_rows
 
 
@@ -271,33 +270,22 @@ class NumpyOps:
         return y
 
     def _conv_of_few_taps(self, x, w, stride, pad, bias, activation, y):
-        """y = conv(...) by im2col in strips of rows: with few taps, copying a strip costs less than summing over kernel rows."""
-        (kh, kw, cin, cout), (b, ho, wo, _), (sy, sx), (py, px) = w.shape, y.shape, stride, pad
-        h, columns = x.shape[1], (wo - 1) * sx + kw
-        row_bytes = wo * kh * kw * cin * self.dtype.itemsize
-        height = min(ho, max(1, STRIP_BYTES // row_bytes))
-        maps = min(max(1, STRIP_BYTES // (ho * row_bytes)), -(-b // self.lanes)) if height == ho else 1
-        strips = [(slice(m, min(m + maps, b)), slice(r, min(r + height, ho)))
-                  for m in range(0, b, maps) for r in range(0, ho, height)]
+        """conv by im2col, in strips of rows that fit the cache: to copy a few taps costs less than to add up kernel rows."""
+        (kh, kw, cin, cout), (_, h, width, _), (_, ho, wo, _), (sy, sx), (py, px) = w.shape, x.shape, y.shape, stride, pad
+        w, taps = w.reshape(-1, cout), kh * kw * cin
+        strip = max(1, BLOCK_BYTES // (wo * taps * self.dtype.itemsize))  # rows of the output
 
-        def unfold(m, r):
-            """The windows of the output rows r of the maps m: (maps * rows * Wo, kh * kw * Cin)."""
-            top, rows = r.start * sy - py, (r.stop - r.start - 1) * sy + kh
-            if kh == kw == sx == sy == 1:
-                return x[m, top:top + rows].reshape(-1, cin)
-            part = np.zeros((m.stop - m.start, rows, columns, cin), x.dtype)
-            first, last = max(0, top), min(h, top + rows)
-            wide = min(x.shape[2], columns - px)
-            part[:, first - top:last - top, px:px + wide] = x[m, first:last, :wide]
-            image, row, pixel, item = part.strides
-            shape = (len(part), r.stop - r.start, wo, kh, kw * cin)
-            return as_strided(part, shape, (image, sy * row, sx * pixel, row, item)).reshape(-1, kh * kw * cin)
-
-        def block(_, numbers):
-            for m, r in strips[numbers]:
-                part = y[m, r].reshape(-1, cout)  # a view: whole maps, or rows of one map
-                self._activate(np.matmul(unfold(m, r), w.reshape(-1, cout), out=part), bias, activation)
-        self._blocks(block, len(strips), maps * height * row_bytes)
+        def block(_, maps):
+            padded = x[maps]
+            if py or px:
+                padded = np.zeros((len(padded), h + 2 * py, width + 2 * px, cin), x.dtype)
+                padded[:, py:py + h, px:px + width] = x[maps]
+            image, row, pixel, item = padded.strides
+            windows = as_strided(padded, (len(padded), ho, wo, kh, kw * cin), (image, sy * row, sx * pixel, row, item))
+            for rows in (slice(top, top + strip) for top in range(0, ho, strip)):
+                part = y[maps, rows].reshape(-1, cout)  # a view: a block is several whole maps or strips of one
+                self._activate(np.matmul(windows[:, rows].reshape(-1, taps), w, out=part), bias, activation)
+        self._blocks(block, len(x), ho * wo * taps * self.dtype.itemsize)
         return y
 
     def conv_input_grad(self, dy, w, x_shape, stride=1, pad=0, bias=None, activation=None):
