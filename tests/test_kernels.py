@@ -102,7 +102,8 @@ def test_blocks_and_lanes_do_not_change_the_result(monkeypatch):
         monkeypatch.setattr(numpy_ops, "BLOCK_BYTES", block)
         ops = numpy_ops.NumpyOps(np.float64, lanes)
         y = ops.conv(x, w, 2, 2)
-        results.append((y, ops.conv_input_grad(y, w, x.shape, 2, 2), ops.conv_weight_grad(x, y, w.shape, 2, 2),
+        results.append((y, ops.conv(x, w[:3, :3], (2, 1), 1), ops.max_pool(x, 3, 2), ops.average_pool(x, 3, 1, 1), ops.concat(x, x),
+                        ops.conv_input_grad(y, w, x.shape, 2, 2), ops.conv_weight_grad(x, y, w.shape, 2, 2),
                         ops.batch_norm(x, np.ones(16), np.zeros(16), np.zeros(16), np.ones(16))[0], ops.softmax(x)))
     for a, b in zip(*results):
         np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-10)
