@@ -198,6 +198,14 @@ class CudaOps:
                    params.size)
 
     # ------------------------------------------------------------------------------- for Inception
+    def concat(self, *parts):
+        first, channels = 0, sum(x.shape[3] for x in parts)
+        y = self.empty(*parts[0].shape[:3], channels)
+        for x in parts:
+            self._each("pooling.cu", "concat", x.size, x, y, x.size, x.shape[3], channels, first)
+            first += x.shape[3]
+        return y
+
     def max_pool(self, x, size, stride=1, pad=0):
         return self._pool("max_pool", x, size, stride, pad)
 

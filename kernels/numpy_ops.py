@@ -20,6 +20,7 @@ LEAKY_SLOPE = 0.2      # of LeakyReLU, DCGAN's value
 BLOCK_BYTES = 1 << 21  # working set of one block of maps in a lane: about one core's share of the cache
 ONE_LANE_BYTES = 1 << 18  # below this, waking the other lanes (some 0.1 ms) costs more than it gains
 ACTIVATIONS = (None, "relu", "leaky_relu", "tanh")
+FEW_TAPS = 9           # kernels up to 3x3 or 1x7: see _conv_of_few_taps
 FEW_CHANNELS = 16      # up to here a matrix product with Cout columns is too narrow for BLAS: see _correlate_rows
 
 
@@ -257,6 +258,8 @@ class NumpyOps:
         shape, stride, pad = conv_shape(x.shape, w.shape, stride, pad), pair(stride), pair(pad)
         y = self.empty(*shape) if out is None else out  # (B, Ho, Wo, Cout)
         (kh, kw, cin, cout), (_, ho, wo, _) = w.shape, shape
+        if kh * kw <= FEW_TAPS:
+            return self._conv_of_few_taps(x, w, stride, pad, bias, activation, y)
         w = w.reshape(kh, kw * cin, cout)
         taps = list(_row_taps(kh, stride[0], pad[0], x.shape[1], ho))
 
@@ -264,6 +267,25 @@ class NumpyOps:
             total = _correlate_rows(_unfold_x(x[maps], kw, stride, pad[1], wo), taps, w, ho)
             y[maps] = self._activate(total, bias, activation).transpose(1, 0, 2, 3)
         self._blocks(block, len(x), ho * wo * kw * cin * self.dtype.itemsize)
+        return y
+
+    def _conv_of_few_taps(self, x, w, stride, pad, bias, activation, y):
+        """conv by im2col, in strips of rows that fit the cache: to copy a few taps costs less than to add up kernel rows."""
+        (kh, kw, cin, cout), (_, h, width, _), (_, ho, wo, _), (sy, sx), (py, px) = w.shape, x.shape, y.shape, stride, pad
+        w, taps = w.reshape(-1, cout), kh * kw * cin
+        strip = max(1, BLOCK_BYTES // (wo * taps * self.dtype.itemsize))  # rows of the output
+
+        def block(_, maps):
+            padded = x[maps]
+            if py or px:
+                padded = np.zeros((len(padded), h + 2 * py, width + 2 * px, cin), x.dtype)
+                padded[:, py:py + h, px:px + width] = x[maps]
+            image, row, pixel, item = padded.strides
+            windows = as_strided(padded, (len(padded), ho, wo, kh, kw * cin), (image, sy * row, sx * pixel, row, item))
+            for rows in (slice(top, top + strip) for top in range(0, ho, strip)):
+                part = y[maps, rows].reshape(-1, cout)  # a view: a block is several whole maps or strips of one
+                self._activate(np.matmul(windows[:, rows].reshape(-1, taps), w, out=part), bias, activation)
+        self._blocks(block, len(x), ho * wo * taps * self.dtype.itemsize)
         return y
 
     def conv_input_grad(self, dy, w, x_shape, stride=1, pad=0, bias=None, activation=None):
@@ -500,20 +522,33 @@ class NumpyOps:
 
     # ------------------------------------------------------------------------------- for Inception
     # Forward only.
+    def concat(self, *parts):
+        """Maps side by side along the channels: (B, H, W, C1), (B, H, W, C2), ... -> (B, H, W, C1 + C2 + ...)."""
+        y = self.empty(*parts[0].shape[:3], sum(x.shape[3] for x in parts))
+        self._blocks(lambda _, maps: np.concatenate([x[maps] for x in parts], 3, out=y[maps]), len(y), y[0].nbytes)
+        return y
+
     def max_pool(self, x, size, stride=1, pad=0):
         """The largest number in each size x size window; padding never wins."""
-        padded = np.pad(x, [(0, 0), (pad, pad), (pad, pad), (0, 0)], constant_values=-np.inf)
-        y = self.empty(*pool_shape(x.shape, size, stride, pad))
-        y[...] = -np.inf
-        for window in _windows(padded, size, stride, y.shape):
-            np.maximum(y, window, out=y)
+        y, border = self.empty(*pool_shape(x.shape, size, stride, pad)), [(0, 0), (pad, pad), (pad, pad), (0, 0)]
+        def block(_, maps):
+            padded = np.pad(x[maps], border, constant_values=-np.inf) if pad else x[maps]
+            y[maps] = -np.inf
+            for window in _windows(padded, size, stride, y.shape):
+                np.maximum(y[maps], window, out=y[maps])
+        self._blocks(block, len(y), x[0].nbytes)
         return y
 
     def average_pool(self, x, size, stride=1, pad=0):
         """The mean of each size x size window, of the pixels inside the map: padding does not count."""
         y, border = self.empty(*pool_shape(x.shape, size, stride, pad)), [(0, 0), (pad, pad), (pad, pad), (0, 0)]
-        y[...] = sum(_windows(np.pad(x, border), size, stride, y.shape))
-        y /= sum(_windows(np.pad(np.ones_like(x[:1]), border), size, stride, y.shape))
+        count = sum(_windows(np.pad(np.ones_like(x[:1, :, :, :1]), border), size, stride, y.shape))  # (1, Ho, Wo, 1)
+        def block(_, maps):
+            y[maps] = 0
+            for window in _windows(np.pad(x[maps], border), size, stride, y.shape):
+                y[maps] += window
+            y[maps] /= count
+        self._blocks(block, len(y), x[0].nbytes)
         return y
 
     def resize(self, x, height, width, half_pixel=True):

@@ -1,14 +1,22 @@
-// Pooling and resizing, for Inception's features: forward only.
+// Concatenation, pooling and resizing, for Inception's features: forward only.
 // Architectures: sm_75 sm_80 sm_86 sm_89 sm_90 sm_100 sm_120
 //
+//   concat         y[..., first + c] = x[..., c]: one launch for each of the maps that are set side by side
 //   max_pool       y[b, oy, ox, c] = largest x[b, iy, ix, c] in the size x size window, of the pixels inside the map
 //   average_pool   their mean: pixels of the padding do not count
 //   resize         bilinear: row i of y lies between rows low[i] and low[i] + 1 of x, at weight[i] of the way; columns alike
 //
-//   shapes: x (B, H, W, C), y (B, Ho, Wo, C). A thread owns one number of y; neighbouring threads, neighbouring channels.
+//   shapes: x (B, H, W, C), y (B, Ho, Wo, C). A thread owns one number of y, in concat of x; neighbouring threads,
+//   neighbouring channels.
 #include "common.cuh"
 
 constexpr int THREADS = 256;
+
+extern "C" __global__ __launch_bounds__(THREADS)
+void concat(const real* __restrict__ x, real* __restrict__ y, int n, int C, int channels, int first) {  // y (B, H, W, channels)
+    int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i < n) y[i / C * channels + first + i % C] = x[i];
+}
 
 extern "C" __global__ __launch_bounds__(THREADS)
 void max_pool(const real* __restrict__ x, real* __restrict__ y, int B, int H, int W, int C, int Ho, int Wo,

@@ -102,7 +102,8 @@ def test_blocks_and_lanes_do_not_change_the_result(monkeypatch):
         monkeypatch.setattr(numpy_ops, "BLOCK_BYTES", block)
         ops = numpy_ops.NumpyOps(np.float64, lanes)
         y = ops.conv(x, w, 2, 2)
-        results.append((y, ops.conv_input_grad(y, w, x.shape, 2, 2), ops.conv_weight_grad(x, y, w.shape, 2, 2),
+        results.append((y, ops.conv(x, w[:3, :3], (2, 1), 1), ops.max_pool(x, 3, 2), ops.average_pool(x, 3, 1, 1), ops.concat(x, x),
+                        ops.conv_input_grad(y, w, x.shape, 2, 2), ops.conv_weight_grad(x, y, w.shape, 2, 2),
                         ops.batch_norm(x, np.ones(16), np.zeros(16), np.zeros(16), np.ones(16))[0], ops.softmax(x)))
     for a, b in zip(*results):
         np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-10)
@@ -238,6 +239,8 @@ def operations(rng, shape):
         yield "feature_matching", (x, y, reading, zeros(1), dy)
     yield "adam", (*rng.standard_normal((3, n)), rng.uniform(0, 1, n), np.full(1, 3.0), np.full(1, 0.01), 0.5, 0.999, 1e-8)
     yield "gather", (rng.integers(0, c, (5, 3, 4)).astype(np.uint8), np.array([4, 0, 4]), rng.standard_normal((min(c, 256), 3)))
+    yield "concat", (x, y[..., :1], dy)
+    yield "concat", (x,)
     yield "resize", (x, 17, 23)
     yield "resize", (x, 2, 3, False)
     if min(shape[1:3]) >= 2:
