@@ -18,6 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 import data
+import inception
 import kernels
 import label_maps
 import metrics
@@ -206,16 +207,16 @@ class Generator(Network):
             dh = deconv_norm_relu_grad(self, f"deconv{i}", dh, saved[i], self.strides[i - 1])
         dense_relu_grad(self, "dense", dh, *saved[0])
 
-    def sample(self, z):
-        """Label maps (N, side, side) uint8, or RGB (N, side, side, 3) uint8 from the baseline; running statistics."""
-        maps = []
+    def outputs(self, z):
+        """What forward gives for z (N, latent) with running statistics, on the host, up to 64 maps at a time."""
         for start in range(0, len(z), 64):
             with self.ops.arena:
-                out, _ = self.forward(self.ops.asarray(z[start:start + 64]), training=False)
-                out = self.ops.asnumpy(out)
-                maps.append(np.clip(np.rint((out + 1) * 127.5), 0, 255).astype(np.uint8) if self.rgb
-                            else out.argmax(-1).astype(np.uint8))
-        return np.concatenate(maps)
+                yield self.ops.asnumpy(self.forward(self.ops.asarray(z[start:start + 64]), training=False)[0])
+
+    def sample(self, z):
+        """Label maps (N, side, side) uint8, or RGB (N, side, side, 3) uint8 from the baseline."""
+        return np.concatenate([np.clip(np.rint((out + 1) * 127.5), 0, 255).astype(np.uint8) if self.rgb
+                               else out.argmax(-1).astype(np.uint8) for out in self.outputs(z)])
 
 
 class Discriminator(Network):
@@ -438,7 +439,7 @@ def prepare(args):
             raise InputError(f"{run} already holds a run; go on with it by --resume, or choose another folder by --out")
         s, origin = resolve(**flags, gpu=ops.name == "gpu")
     check(s)
-    dataset = data.load(s.dataset, s.side, s.seed, **{name: getattr(s, name) for name in data.OPTIONS})
+    dataset = load_dataset(s)
     trainer = Trainer(ops, s, dataset)
     trainer.inputs(0)  # a batch that does not fit into memory fails here
     if args.resume:
@@ -448,6 +449,10 @@ def prepare(args):
         restore(trainer.d, "d", arrays, run / "checkpoint.npz")
         trainer.step = header["step"]
     return trainer, origin, run
+
+
+def load_dataset(s):
+    return data.load(s.dataset, s.side, s.seed, **{name: getattr(s, name) for name in data.OPTIONS})
 
 
 def train(args):
@@ -543,9 +548,7 @@ def report(trainer, run):
     """How good 256 samples are, beside the real maps themselves."""
     s, dataset = trainer.s, trainer.dataset
     maps = trainer.g.sample(np.random.default_rng([s.seed, 3]).standard_normal((256, s.latent)))
-    if trainer.g.rgb:  # to the class of the nearest colour
-        palette = dataset.palette.astype(np.int32)
-        maps = np.stack([((m[..., None, :] - palette) ** 2).sum(-1).argmin(-1).astype(np.uint8) for m in maps])
+    maps = nearest_class(maps, dataset.palette)
     print(f"\n{'':46s}256 samples   real maps")
     real = dataset.maps[::-(-len(dataset.maps) // 2000)]  # enough for two digits
     for label, metric, form in (("maps with every class at half its median area", metrics.whole_share, "{:.0%}"),
@@ -553,7 +556,93 @@ def report(trainer, run):
         ours, theirs = (form.format(metric(m, real, dataset.classes)) for m in (maps, real))
         print(f"{label:46s}{ours:>11s}{theirs:>12s}")
     print(f"\nIn {run}: samples/, log.csv, curves.png, checkpoint.npz.\n"
-          f"More maps: python semgan.py sample {run}    A walk: python semgan.py interpolate {run}")
+          f"More maps: python semgan.py sample {run}    A walk: python semgan.py interpolate {run}\n"
+          f"All metrics: python semgan.py evaluate {run}")
+
+
+def nearest_class(maps, palette):
+    """RGB (N, H, W, 3) -> ids (N, H, W): the class of the nearest colour. Ids stay as they are."""
+    if maps.ndim == 3:
+        return maps
+    return np.stack([((m[..., None, :] - palette.astype(np.int32)) ** 2).sum(-1).argmin(-1).astype(np.uint8) for m in maps])
+
+
+def measure(g, dataset, count, seed, weights=None):
+    """{metric: (of the samples, of half of them, of real maps in the samples' place)}; a metric that cannot be had: a text.
+
+    The first figure compares `count` samples with as many training maps, the paper's way (its Appendix B: all of them). The
+    others compare a half of these maps with as many samples, and with the other half of the maps: no generator can do
+    better than the last. weights: of inception.load_weights.
+    """
+    order = np.random.default_rng([seed, 5]).permutation(len(dataset.maps))[:count]
+    real, z = dataset.maps[order], np.random.default_rng([seed, 4]).standard_normal((count, g.s.latent))
+    fake, half = g.sample(z), count // 2
+    pairs = (real, fake), (real[:half], fake[:half]), (real[:half], real[half:2 * half])
+    ids = lambda maps: nearest_class(maps, dataset.palette)
+    images = lambda maps: dataset.palette[maps] if maps.ndim == 3 else maps
+    table = {}
+
+    def add(name, metric, view):
+        try:
+            found = [metric(*map(view, pair)) for pair in pairs]
+        except ValueError as error:
+            found = [str(error)] * 3
+        for key in found[0] if isinstance(found[0], dict) else [None]:
+            table[f"{name}, {key}" if key else name] = tuple(f[key] if key else f for f in found)
+
+    for name, metric in metrics.LABEL_METRICS.items():
+        add(name, metric, ids)
+    if g.s.dataset == "shapes":
+        add("whole shapes", lambda _, maps: metrics.whole_shapes(maps), ids)
+    for name, metric in metrics.IMAGE_METRICS.items():
+        add(name, metric, images)
+    if weights:
+        r, f = (inception.features(images(maps), weights, g.ops) for maps in (real, fake))
+        table["FID"] = tuple(metrics.frechet_distance(*two) for two in ((r, f), (r[:half], f[:half]), (r[:half], r[half:2 * half])))
+    if g.rgb:
+        add("invalid colours", lambda _, maps: metrics.invalid_color_rate(maps, dataset.palette), images)
+    else:
+        found = [metrics.discreteness(out) | {"n": len(out)} for out in g.outputs(z)]
+        for key in "largest probability", "entropy":  # of real maps: 1 and 0
+            mean = float(np.average([f[key] for f in found], weights=[f["n"] for f in found]))
+            table[f"softmax, {key}"] = mean, mean, float(key != "entropy")
+    return table
+
+
+def evaluate(args):
+    """`evaluate RUN`: every metric of new samples, beside the same of real maps in their place; also as metrics.csv."""
+    header, _ = load_checkpoint(args.run)
+    g, _ = load_generator(args.run, args.device)
+    s, dataset = g.s, load_dataset(g.s)
+    if header["maps"] != zlib.crc32(dataset.maps):
+        raise InputError(f"{s.dataset}: its maps are no longer those that {args.run} was trained with")
+    count = min(args.count or len(dataset.maps), len(dataset.maps))
+    if count < 4:
+        raise InputError(f"{count} maps: expected 4 or more, since half of them are compared with the other half")
+    weights, reason = None, ""
+    try:
+        weights = inception.load_weights(args.weights)
+    except InputError as error:
+        if args.weights:
+            raise
+        reason = str(error)
+    table = measure(g, dataset, count, args.seed, weights)
+    print(f"{args.run}: step {header['step']}, {count} samples, seed {args.seed}; SWD: progressive GAN's recipe; "
+          f"FID: {inception.PREPROCESSING}\n\n{'':32s}{'samples':>12s}{'half of them':>14s}{'real maps':>12s}")
+    number = lambda x: f"{x:.4g}" if isinstance(x, float) else "-"
+    for name, (full, half, floor) in table.items():
+        note = f"   {full}" if isinstance(full, str) else ""
+        print(f"{name:32s}{number(full):>12s}{number(half):>14s}{number(floor):>12s}{note}")
+    if reason:
+        print(f"\nNo FID: {reason}")
+    path = Path(args.out or args.run) / "metrics.csv"
+    make_folder(path.parent)
+    aside = path.with_name("metrics.csv.tmp")
+    with open(aside, "w", newline="") as file:
+        csv.writer(file).writerows([["step", "samples", "seed", "metric", "value", "value at half", "real at half"],
+                                    *([header["step"], count, args.seed, name, *row] for name, row in table.items())])
+    os.replace(aside, path)
+    print(f"\nIn {path}. Half of them, and real maps: {count // 2} against {count // 2}.")
 
 
 def duration(seconds):
@@ -700,7 +789,7 @@ def doctor(args):
 
 def parse(argv):
     """The command and its arguments."""
-    commands = {"sample": sample, "interpolate": interpolate, "doctor": doctor}
+    commands = {"sample": sample, "evaluate": evaluate, "interpolate": interpolate, "doctor": doctor}
     if argv and argv[0] in commands:
         command = commands[argv[0]]
         parser = argparse.ArgumentParser(prog=f"semgan.py {argv[0]}", description=command.__doc__.split(": ", 1)[1])
@@ -711,16 +800,21 @@ def parse(argv):
             parser.add_argument("--device", default="auto", choices=kernels.DEVICES, help="where to compute (default auto)")
         if command is sample:
             parser.add_argument("--count", type=positive, default=64, help="how many maps (default 64)")
+        if command is evaluate:
+            parser.add_argument("--count", type=positive, help="how many samples (default: as many as there are training maps)")
+            parser.add_argument("--weights", metavar="FILE", help="of Inception, for FID (default: in the cache, where "
+                                "`python inception.py --download` puts them)")
         if command is interpolate:
             parser.add_argument("--keys", type=lambda text: natural(text, 2), default=6, help="latents to pass through (default 6)")
             parser.add_argument("--frames", type=positive, default=16, help="frames from one to the next (default 16)")
         return command, parser.parse_args(argv[1:])
 
     parser = argparse.ArgumentParser(
-        prog="semgan.py", usage="semgan.py --dataset shapes [options]\n       semgan.py {sample,interpolate} RUN\n"
+        prog="semgan.py", usage="semgan.py --dataset shapes [options]\n       semgan.py {sample,evaluate,interpolate} RUN\n"
                                 "       semgan.py doctor", formatter_class=lambda prog: argparse.HelpFormatter(prog, width=80),
         description="Train a GAN whose generator writes label maps: K class probabilities a pixel. Other commands: sample "
-                    "(new maps), interpolate (a walk through the latent space), doctor (what this machine has).")
+                    "(new maps), evaluate (all metrics), interpolate (a walk through the latent space), doctor (what this machine "
+                    "has).")
     data.add_arguments(parser)
     parser.add_argument("--model", choices=["semgan", "gan"],
                         help="semgan: softmax over the classes (the default); gan: RGB through tanh, the paper's baseline")

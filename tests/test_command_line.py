@@ -1,4 +1,5 @@
 """The command line as a person uses it: the commands, the files they leave, and one clear line for every mistake."""
+import csv
 import json
 import os
 import pickle
@@ -11,6 +12,7 @@ from conftest import DEVICES, ROOT, TINY_FLAGS, WITHOUT_GPU
 from PIL import Image
 
 import data
+import inception
 import semgan
 
 
@@ -102,6 +104,38 @@ def test_sample_of_the_baseline_is_rgb(tmp_path):
     semgan.main(["--model", "gan", *TINY_FLAGS, "--steps", "3", "--out", str(tmp_path / "run")])
     semgan.main(["sample", str(tmp_path / "run"), "--count", "2"])
     assert Image.open(tmp_path / "run" / "generated" / "map_00001.png").mode == "RGB"
+
+
+def test_evaluate(run, tmp_path, capsys, monkeypatch):
+    """Every metric in the table and in metrics.csv; what cannot be measured says why; FID where there are weights."""
+    monkeypatch.setenv("SEMGAN_CACHE", str(tmp_path / "no weights here"))
+    semgan.main(["evaluate", str(run), "--count", "24", "--out", str(tmp_path)])
+    out = capsys.readouterr().out
+    assert "step 10, 24 samples, seed 0" in out and "No FID:" in out and "python inception.py --download" in out
+    assert "images of 8x8: SWD halves them" in out  # a row without figures
+    rows = {row["metric"]: row for row in csv.DictReader(open(tmp_path / "metrics.csv", newline=""))}
+    assert {"class frequencies", "FSD", "adjacency", "spatial prior", "components, speckle", "memorization, memorized",
+            "whole shapes", "softmax, entropy"} <= rows.keys() and "FID" not in rows
+    assert float(rows["class frequencies"]["value"]) > float(rows["class frequencies"]["real at half"]) > 0
+    assert 0 < float(rows["softmax, entropy"]["value"]) < np.log(4)
+    monkeypatch.setattr(inception, "load_weights", lambda path: {"some": "weights"})
+    monkeypatch.setattr(inception, "features", lambda images, *_: images.reshape(len(images), -1)[:, :12].astype(np.float32))
+    semgan.main(["evaluate", str(run), "--count", "24", "--out", str(tmp_path)])
+    rows = {row["metric"]: row for row in csv.DictReader(open(tmp_path / "metrics.csv", newline=""))}
+    assert float(rows["FID"]["value"]) > 0 and "No FID" not in capsys.readouterr().out
+
+
+def test_evaluate_the_rgb_baseline(tmp_path, capsys):
+    semgan.main(["--model", "gan", *TINY_FLAGS, "--steps", "3", "--out", str(tmp_path)])
+    semgan.main(["evaluate", str(tmp_path)])
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("invalid colours"))
+    assert 0.5 < float(line.split()[2]) <= 1 and float(line.split()[4]) == 0
+
+
+def test_evaluate_refuses(run, capsys, tmp_path):
+    assert "expected 4 or more" in fails(capsys, "evaluate", run, "--count", 3)
+    assert "no such checkpoint" in fails(capsys, "evaluate", tmp_path)
+    assert "cannot be read" in fails(capsys, "evaluate", run, "--weights", tmp_path / "none.pth")
 
 
 def test_interpolate(run, tmp_path):
