@@ -191,8 +191,9 @@ def frechet_distance(features_a, features_b):
     gap = a.mean(0) - b.mean(0)
     a, b = ((x - x.mean(0)) / np.sqrt(len(x) - 1) for x in (a, b))
     trace = (a * a).sum() + (b * b).sum()
-    with threadpool_limits(1, "blas"), ThreadPoolExecutor(2) as pool:  # LAPACK's own threads mostly wait for each other
+    with threadpool_limits(1, "blas"), ThreadPoolExecutor(2) as pool:  # two at once are faster than LAPACK's own threads
         a, b = pool.map(lambda x: np.linalg.qr(x, mode="r") if len(x) > x.shape[1] else x, (a, b))
+    with threadpool_limits(CORES, "blas"):
         root = np.linalg.svd(a @ b.T, compute_uv=False).sum()
     return max(0.0, float(gap @ gap + trace - 2 * root))  # -1e-14 is rounding
 
