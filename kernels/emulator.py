@@ -127,7 +127,7 @@ def emulator_library(source, dtype):
             done = run([*command, *step])
             if done.returncode or "frame-larger-than" in done.stderr:  # g++ and clang++ make errors of it differently
                 hint = "\nIn the emulator a kernel's pointers are checked ones: write `auto p = x + i`, and make device " \
-                       "functions that take them templates." if "emulator::Global" in done.stderr else ""
+                       "functions that take them templates." if "Global<" in done.stderr else ""
                 raise KernelError(f"{source.file}: {' '.join(command)} failed:\n{done.stderr[:4000]}{hint}")
     suffix = ".dll" if sys.platform == "win32" else ".so"
     library = ctypes.CDLL(str(cached((text, *flags, version, platform.machine()), suffix, build)))

@@ -247,7 +247,7 @@ def test_divergence_is_caught(tmp_path, emulator, body, message):
 @pytest.mark.parametrize("body, message", [
     ("    y[0] = 5 / (int(y[0]) - 1);", "test.cu: test: an integer divided by zero in line 4, by thread"),
     ("    float a[4] = {y[0]};\n    y[1] = a[int(y[0]) + 3];", "an array accessed at index 4 in line 5"),
-    ("    float* p = y + 1;\n    p[0] = 1;", "emulator::Global.*(?s:.*)write `auto p = x")])
+    ("    float* p = y + 1;\n    p[0] = 1;", "Global<.*(?s:.*)write `auto p = x")])
 def test_other_faults_of_a_kernel(tmp_path, emulator, body, message):
     y = emulator.upload(np.ones(2, np.float32))
     with pytest.raises(launch.KernelError, match=message):
