@@ -18,6 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 import data
+import evaluation
 import inception
 import kernels
 import label_maps
@@ -477,6 +478,7 @@ def train(args):
     stop = []
     handlers = {name: signal.signal(name, lambda number, _: stop.append(number)) for name in (signal.SIGINT, signal.SIGTERM)}
     fixed_z = np.random.default_rng([s.seed, 2]).standard_normal((16, s.latent))
+    weights = inception.load_weights() if args.evaluate_every and inception.cached_file().exists() else None  # FID's
     began, saved = time.perf_counter(), trainer.step
     bar = tqdm(total=s.steps, initial=trainer.step, unit=" steps", smoothing=0.05, dynamic_ncols=True, disable=None)
     try:
@@ -496,6 +498,10 @@ def train(args):
                     save_checkpoint(path, trainer)
                     saved = step
                     strip(trainer.g.sample(fixed_z), palette).save(run / "samples" / f"step_{step:06d}.png")
+                if args.evaluate_every and (step % args.evaluate_every == 0 or step == s.steps):
+                    count = len(trainer.dataset.maps)
+                    table = evaluation.measure(trainer.g, trainer.dataset, count, s.seed, weights)
+                    evaluation.write(run / "metrics.csv", step, count, s.seed, table)
         if saved != trainer.step:  # the signal came after the last look at it
             save_checkpoint(path, trainer)
     except FloatingPointError as error:
@@ -510,6 +516,9 @@ def train(args):
         print(f"Stopped at step {trainer.step}; go on with: python semgan.py --resume --out {run}")
         sys.exit(128 + stop[0])
     report(trainer, run)
+    if args.evaluate_every:
+        print("\n" + "\n".join(f"best {name:32s} {value:10.4g} at step {step}"
+                               for name, (value, step) in evaluation.best(run / "metrics.csv").items()))
 
 
 def rehearse(trainer):
@@ -548,7 +557,7 @@ def report(trainer, run):
     """How good 256 samples are, beside the real maps themselves."""
     s, dataset = trainer.s, trainer.dataset
     maps = trainer.g.sample(np.random.default_rng([s.seed, 3]).standard_normal((256, s.latent)))
-    maps = nearest_class(maps, dataset.palette)
+    maps = evaluation.nearest_class(maps, dataset.palette)
     print(f"\n{'':46s}256 samples   real maps")
     real = dataset.maps[::-(-len(dataset.maps) // 2000)]  # enough for two digits
     for label, metric, form in (("maps with every class at half its median area", metrics.whole_share, "{:.0%}"),
@@ -558,55 +567,6 @@ def report(trainer, run):
     print(f"\nIn {run}: samples/, log.csv, curves.png, checkpoint.npz.\n"
           f"More maps: python semgan.py sample {run}    A walk: python semgan.py interpolate {run}\n"
           f"All metrics: python semgan.py evaluate {run}")
-
-
-def nearest_class(maps, palette):
-    """RGB (N, H, W, 3) -> ids (N, H, W): the class of the nearest colour. Ids stay as they are."""
-    if maps.ndim == 3:
-        return maps
-    return np.stack([((m[..., None, :] - palette.astype(np.int32)) ** 2).sum(-1).argmin(-1).astype(np.uint8) for m in maps])
-
-
-def measure(g, dataset, count, seed, weights=None):
-    """{metric: (of the samples, of half of them, of real maps in the samples' place)}; a metric that cannot be had: a text.
-
-    The first figure compares `count` samples with as many training maps, the paper's way (its Appendix B: all of them). The
-    others compare a half of these maps with as many samples, and with the other half of the maps: no generator can do
-    better than the last. weights: of inception.load_weights.
-    """
-    order = np.random.default_rng([seed, 5]).permutation(len(dataset.maps))[:count]
-    real, z = dataset.maps[order], np.random.default_rng([seed, 4]).standard_normal((count, g.s.latent))
-    fake, half = g.sample(z), count // 2
-    pairs = (real, fake), (real[:half], fake[:half]), (real[:half], real[half:2 * half])
-    ids = lambda maps: nearest_class(maps, dataset.palette)
-    images = lambda maps: dataset.palette[maps] if maps.ndim == 3 else maps
-    table = {}
-
-    def add(name, metric, view):
-        try:
-            found = [metric(*map(view, pair)) for pair in pairs]
-        except ValueError as error:
-            found = [str(error)] * 3
-        for key in found[0] if isinstance(found[0], dict) else [None]:
-            table[f"{name}, {key}" if key else name] = tuple(f[key] if key else f for f in found)
-
-    for name, metric in metrics.LABEL_METRICS.items():
-        add(name, metric, ids)
-    if g.s.dataset == "shapes":
-        add("whole shapes", lambda _, maps: metrics.whole_shapes(maps), ids)
-    for name, metric in metrics.IMAGE_METRICS.items():
-        add(name, metric, images)
-    if weights:
-        r, f = (inception.features(images(maps), weights, g.ops) for maps in (real, fake))
-        table["FID"] = tuple(metrics.frechet_distance(*two) for two in ((r, f), (r[:half], f[:half]), (r[:half], r[half:2 * half])))
-    if g.rgb:
-        add("invalid colours", lambda _, maps: metrics.invalid_color_rate(maps, dataset.palette), images)
-    else:
-        found = [metrics.discreteness(out) | {"n": len(out)} for out in g.outputs(z)]
-        for key in "largest probability", "entropy":  # of real maps: 1 and 0
-            mean = float(np.average([f[key] for f in found], weights=[f["n"] for f in found]))
-            table[f"softmax, {key}"] = mean, mean, float(key != "entropy")
-    return table
 
 
 def evaluate(args):
@@ -626,7 +586,7 @@ def evaluate(args):
         if args.weights:
             raise
         reason = str(error)
-    table = measure(g, dataset, count, args.seed, weights)
+    table = evaluation.measure(g, dataset, count, args.seed, weights)
     print(f"{args.run}: step {header['step']}, {count} samples, seed {args.seed}; SWD: progressive GAN's recipe; "
           f"FID: {inception.PREPROCESSING}\n\n{'':32s}{'samples':>12s}{'half of them':>14s}{'real maps':>12s}")
     number = lambda x: f"{x:.4g}" if isinstance(x, float) else "-"
@@ -635,14 +595,33 @@ def evaluate(args):
         print(f"{name:32s}{number(full):>12s}{number(half):>14s}{number(floor):>12s}{note}")
     if reason:
         print(f"\nNo FID: {reason}")
-    path = Path(args.out or args.run) / "metrics.csv"
-    make_folder(path.parent)
-    aside = path.with_name("metrics.csv.tmp")
-    with open(aside, "w", newline="") as file:
-        csv.writer(file).writerows([["step", "samples", "seed", "metric", "value", "value at half", "real at half"],
-                                    *([header["step"], count, args.seed, name, *row] for name, row in table.items())])
-    os.replace(aside, path)
-    print(f"\nIn {path}. Half of them, and real maps: {count // 2} against {count // 2}.")
+    out = Path(args.out or args.run)
+    make_folder(out)
+    evaluation.write(out / "metrics.csv", header["step"], count, args.seed, table)
+    print(f"\nIn {out / 'metrics.csv'}. Half of them, and real maps: {count // 2} against {count // 2}.")
+
+
+# ---------------------------------------------------------------------------------------- SemGAN against GAN
+def compare(args):
+    """`compare`: SemGAN and the RGB baseline on the same data, seed, steps and networks but for the last layer; one page."""
+    if args.model:
+        raise InputError("compare trains both models; leave out --model")
+    folder = Path(args.out or f"runs/{Path(args.dataset or 'shapes').stem}-compare")
+    steps = args.steps or resolve(args.dataset, args.preset, gpu=kernels.load(args.device).name == "gpu")[0].steps
+    for model in "semgan", "gan":
+        run = folder / model
+        done = (run / "checkpoint.npz").exists()
+        print(f"\n--- {model}" + ": goes on from its checkpoint" * done, flush=True)
+        train(argparse.Namespace(**vars(args) | dict(model=model, out=str(run), resume=done,
+                                                     evaluate_every=args.evaluate_every or max(1, steps // 10))))
+    headers = {model: load_checkpoint(folder / model)[0] for model in ("semgan", "gan")}
+    s, dataset = headers["semgan"]["settings"], load_dataset(headers["semgan"]["settings"])
+    grids = {"real maps": strip(dataset.maps[np.linspace(0, len(dataset.maps) - 1, 16).astype(int)], dataset.palette)}
+    for model, title in ("semgan", "SemGAN"), ("gan", "GAN"):
+        grids[title] = data.Image.open(sorted((folder / model / "samples").glob("step_*.png"))[-1]).convert("RGB")
+    evaluation.page(folder, f"SemGAN and GAN on {Path(s.dataset).name}", grids,
+                    f"{headers['semgan']['step']} and {headers['gan']['step']} steps, seed {s.seed}, side {s.side}, kernel size "
+                    f"{s.kernel_size}.")
 
 
 def duration(seconds):
@@ -809,12 +788,16 @@ def parse(argv):
             parser.add_argument("--frames", type=positive, default=16, help="frames from one to the next (default 16)")
         return command, parser.parse_args(argv[1:])
 
+    command = train
+    if argv and argv[0] == "compare":  # takes the same options
+        command, argv = compare, argv[1:]
     parser = argparse.ArgumentParser(
-        prog="semgan.py", usage="semgan.py --dataset shapes [options]\n       semgan.py {sample,evaluate,interpolate} RUN\n"
+        prog="semgan.py", usage="semgan.py --dataset shapes [options]\n       semgan.py compare --dataset "
+                                "shapes [options]\n       semgan.py {sample,evaluate,interpolate} RUN\n"
                                 "       semgan.py doctor", formatter_class=lambda prog: argparse.HelpFormatter(prog, width=80),
         description="Train a GAN whose generator writes label maps: K class probabilities a pixel. Other commands: sample "
-                    "(new maps), evaluate (all metrics), interpolate (a walk through the latent space), doctor (what this machine "
-                    "has).")
+                    "(new maps), evaluate (all metrics), compare (SemGAN beside the RGB baseline), interpolate (a walk through the "
+                    "latent space), doctor (what this machine has).")
     data.add_arguments(parser)
     parser.add_argument("--model", choices=["semgan", "gan"],
                         help="semgan: softmax over the classes (the default); gan: RGB through tanh, the paper's baseline")
@@ -826,6 +809,8 @@ def parse(argv):
     run.add_argument("--save-every", type=positive, default=250, metavar="N", help="steps between checkpoints, and between "
                      "sample grids of the same latents (default 250)")
     run.add_argument("--log-every", type=positive, default=10, metavar="N", help="steps between rows of log.csv (default 10)")
+    run.add_argument("--evaluate-every", type=positive, default=0, metavar="N", help="steps between evaluations of all metrics, "
+                     "kept in metrics.csv (default: none; compare: a tenth of the steps)")
     run.add_argument("--device", default="auto", choices=kernels.DEVICES, help="where to compute: cuda, on a GPU; numpy; "
                      "emulator, the CUDA kernels on the CPU; auto, cuda if there is a GPU, else numpy (default auto)")
     run.add_argument("--precision", default="fp32", choices=["fp32"], help="of the arithmetic (default fp32)")
@@ -845,7 +830,7 @@ def parse(argv):
         else:
             options |= dict(type=type(default), metavar="N" if isinstance(default, int) else "X")
         group.add_argument("--" + name.replace("_", "-"), default=None, **options)
-    return train, parser.parse_args(argv)
+    return command, parser.parse_args(argv)
 
 
 def natural(text, least=0):

@@ -12,6 +12,7 @@ from conftest import DEVICES, ROOT, TINY_FLAGS, WITHOUT_GPU
 from PIL import Image
 
 import data
+import evaluation
 import inception
 import semgan
 
@@ -132,10 +133,45 @@ def test_evaluate_the_rgb_baseline(tmp_path, capsys):
     assert 0.5 < float(line.split()[2]) <= 1 and float(line.split()[4]) == 0
 
 
+COMPARE = ["compare", "--side", "16", "--batch-size", "4", "--latent", "5", "--kernel-size", "3", "--save-every", "2",
+           "--generator-filters", "8", "6", "4", "--discriminator-filters", "5", "6"]
+
+
+def test_compare(tmp_path, capsys):
+    """Both models, few steps; killed in between it goes on, and the page tells of both."""
+    semgan.main([*COMPARE, "--steps", "2", "--out", str(tmp_path)])
+    before = (tmp_path / "semgan" / "metrics.csv").read_text()
+    semgan.main([*COMPARE, "--steps", "4", "--evaluate-every", "2", "--out", str(tmp_path)])
+    assert "goes on from its checkpoint" in capsys.readouterr().out
+    assert (tmp_path / "semgan" / "metrics.csv").read_text().startswith(before)
+    for model in "semgan", "gan":
+        steps = [row["step"] for row in evaluation.read(tmp_path / model / "metrics.csv") if row["metric"] == "FSD"]
+        assert steps == ["1", "2", "4"] and semgan.load_checkpoint(tmp_path / model)[0]["step"] == 4
+    settings = [json.loads((tmp_path / model / "settings.json").read_text()) for model in ("semgan", "gan")]
+    assert [name for name in settings[0] if settings[0][name] != settings[1][name]] == ["model"]
+    page = (tmp_path / "compare.md").read_text()
+    assert "compare.png" in page and "4 and 4 steps, seed 0" in page and "196 samples" in page
+    swd = next(line for line in page.splitlines() if line.startswith("| SWD x1e3, average")).split("|")
+    assert all(float(cell) > 0 for cell in (swd[2], swd[3], swd[6])) and "(" in swd[4]
+    assert min(Image.open(tmp_path / "compare.png").size) > 500
+
+
+def test_evaluations_past_the_checkpoint_are_replaced(tmp_path):
+    path = tmp_path / "metrics.csv"
+    for step, value in ((2, 3.0), (4, 1.0), (6, 2.0), (4, 5.0)):  # it went on from a checkpoint before step 4
+        evaluation.write(path, step, 10, 0, {"FSD": (value, value, value), "SWD x1e3": ("too small",) * 3})
+    assert [(row["step"], row["value"]) for row in evaluation.read(path) if row["metric"] == "FSD"] == [("2", "3.0"), ("4", "5.0")]
+    assert evaluation.best(path) == {"FSD": (3.0, 2)}
+    path.write_text("something else\n1\n")
+    with pytest.raises(data.InputError, match="metrics.csv: not a readable table"):
+        evaluation.write(path, 2, 10, 0, {})
+
+
 def test_evaluate_refuses(run, capsys, tmp_path):
     assert "expected 4 or more" in fails(capsys, "evaluate", run, "--count", 3)
     assert "no such checkpoint" in fails(capsys, "evaluate", tmp_path)
     assert "cannot be read" in fails(capsys, "evaluate", run, "--weights", tmp_path / "none.pth")
+    assert "leave out --model" in fails(capsys, "compare", "--model", "gan")
 
 
 def test_interpolate(run, tmp_path):
