@@ -18,7 +18,6 @@ import numpy as np
 from tqdm import tqdm
 
 import data
-import evaluation
 import inception
 import kernels
 import label_maps
@@ -500,8 +499,8 @@ def train(args):
                     strip(trainer.g.sample(fixed_z), palette).save(run / "samples" / f"step_{step:06d}.png")
                 if args.evaluate_every and (step % args.evaluate_every == 0 or step == s.steps):
                     count = len(trainer.dataset.maps)
-                    table = evaluation.measure(trainer.g, trainer.dataset, count, s.seed, weights)
-                    evaluation.write(run / "metrics.csv", step, count, s.seed, table)
+                    table = metrics.measure(trainer.g, trainer.dataset, count, s.seed, weights)
+                    metrics.write_table(run / "metrics.csv", step, count, s.seed, table)
         if saved != trainer.step:  # the signal came after the last look at it
             save_checkpoint(path, trainer)
     except FloatingPointError as error:
@@ -518,7 +517,7 @@ def train(args):
     report(trainer, run)
     if args.evaluate_every:
         print("\n" + "\n".join(f"best {name:32s} {value:10.4g} at step {step}"
-                               for name, (value, step) in evaluation.best(run / "metrics.csv").items()))
+                               for name, (value, step) in metrics.best_values(run / "metrics.csv").items()))
 
 
 def rehearse(trainer):
@@ -557,7 +556,7 @@ def report(trainer, run):
     """How good 256 samples are, beside the real maps themselves."""
     s, dataset = trainer.s, trainer.dataset
     maps = trainer.g.sample(np.random.default_rng([s.seed, 3]).standard_normal((256, s.latent)))
-    maps = evaluation.nearest_class(maps, dataset.palette)
+    maps = metrics.nearest_class(maps, dataset.palette)
     print(f"\n{'':46s}256 samples   real maps")
     real = dataset.maps[::-(-len(dataset.maps) // 2000)]  # enough for two digits
     for label, metric, form in (("maps with every class at half its median area", metrics.whole_share, "{:.0%}"),
@@ -586,7 +585,7 @@ def evaluate(args):
         if args.weights:
             raise
         reason = str(error)
-    table = evaluation.measure(g, dataset, count, args.seed, weights)
+    table = metrics.measure(g, dataset, count, args.seed, weights)
     print(f"{args.run}: step {header['step']}, {count} samples, seed {args.seed}; SWD: progressive GAN's recipe; "
           f"FID: {inception.PREPROCESSING}\n\n{'':32s}{'samples':>12s}{'half of them':>14s}{'real maps':>12s}")
     number = lambda x: f"{x:.4g}" if isinstance(x, float) else "-"
@@ -597,7 +596,7 @@ def evaluate(args):
         print(f"\nNo FID: {reason}")
     out = Path(args.out or args.run)
     make_folder(out)
-    evaluation.write(out / "metrics.csv", header["step"], count, args.seed, table)
+    metrics.write_table(out / "metrics.csv", header["step"], count, args.seed, table)
     print(f"\nIn {out / 'metrics.csv'}. Half of them, and real maps: {count // 2} against {count // 2}.")
 
 
@@ -619,7 +618,7 @@ def compare(args):
     grids = {"real maps": strip(dataset.maps[np.linspace(0, len(dataset.maps) - 1, 16).astype(int)], dataset.palette)}
     for model, title in ("semgan", "SemGAN"), ("gan", "GAN"):
         grids[title] = data.Image.open(sorted((folder / model / "samples").glob("step_*.png"))[-1]).convert("RGB")
-    evaluation.page(folder, f"SemGAN and GAN on {Path(s.dataset).name}", grids,
+    metrics.comparison_page(folder, f"SemGAN and GAN on {Path(s.dataset).name}", grids,
                     f"{headers['semgan']['step']} and {headers['gan']['step']} steps, seed {s.seed}, side {s.side}, kernel size "
                     f"{s.kernel_size}.")
 

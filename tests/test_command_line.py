@@ -12,8 +12,8 @@ from conftest import DEVICES, ROOT, TINY_FLAGS, WITHOUT_GPU
 from PIL import Image
 
 import data
-import evaluation
 import inception
+import metrics
 import semgan
 
 
@@ -145,7 +145,7 @@ def test_compare(tmp_path, capsys):
     assert "goes on from its checkpoint" in capsys.readouterr().out
     assert (tmp_path / "semgan" / "metrics.csv").read_text().startswith(before)
     for model in "semgan", "gan":
-        steps = [row["step"] for row in evaluation.read(tmp_path / model / "metrics.csv") if row["metric"] == "FSD"]
+        steps = [row["step"] for row in metrics.read_table(tmp_path / model / "metrics.csv") if row["metric"] == "FSD"]
         assert steps == ["1", "2", "4"] and semgan.load_checkpoint(tmp_path / model)[0]["step"] == 4
     settings = [json.loads((tmp_path / model / "settings.json").read_text()) for model in ("semgan", "gan")]
     assert [name for name in settings[0] if settings[0][name] != settings[1][name]] == ["model"]
@@ -159,12 +159,12 @@ def test_compare(tmp_path, capsys):
 def test_evaluations_past_the_checkpoint_are_replaced(tmp_path):
     path = tmp_path / "metrics.csv"
     for step, value in ((2, 3.0), (4, 1.0), (6, 2.0), (4, 5.0)):  # it went on from a checkpoint before step 4
-        evaluation.write(path, step, 10, 0, {"FSD": (value, value, value), "SWD x1e3": ("too small",) * 3})
-    assert [(row["step"], row["value"]) for row in evaluation.read(path) if row["metric"] == "FSD"] == [("2", "3.0"), ("4", "5.0")]
-    assert evaluation.best(path) == {"FSD": (3.0, 2)}
+        metrics.write_table(path, step, 10, 0, {"FSD": (value, value, value), "SWD x1e3": ("too small",) * 3})
+    assert [(r["step"], r["value"]) for r in metrics.read_table(path) if r["metric"] == "FSD"] == [("2", "3.0"), ("4", "5.0")]
+    assert metrics.best_values(path) == {"FSD": (3.0, 2)}
     path.write_text("something else\n1\n")
     with pytest.raises(data.InputError, match="metrics.csv: not a readable table"):
-        evaluation.write(path, 2, 10, 0, {})
+        metrics.write_table(path, 2, 10, 0, {})
 
 
 def test_evaluate_refuses(run, capsys, tmp_path):
