@@ -131,7 +131,8 @@ def _projected_distance(pool, a, b, directions):
         q.sort()
         p -= q
         return np.abs(p, out=p).mean(dtype=np.float64)
-    return float(np.mean(list(pool.map(wasserstein, np.split(directions, len(directions) // 16)))))
+    block = 1 << int(np.clip(np.log2(2 ** 25 / len(a)), 4, 7))  # directions at once: many for BLAS, few for the memory
+    return float(np.mean(list(pool.map(wasserstein, np.split(directions, len(directions) // block)))))
 
 
 # --------------------------------------------------------------------------------- MS-SSIM: diversity

@@ -586,7 +586,8 @@ def evaluate(args):
             raise
         reason = str(error)
     table = metrics.measure(g, dataset, count, args.seed, weights)
-    print(f"{args.run}: step {header['step']}, {count} samples, seed {args.seed}; SWD: progressive GAN's recipe; "
+    print(f"{args.run}: step {header['step']}, {count} samples, seed {args.seed}\n"
+          f"SWD, MS-SSIM: as in Karras et al. 2018, palette {' '.join(bytes(color).hex() for color in dataset.palette)}\n"
           f"FID: {inception.PREPROCESSING}\n\n{'':32s}{'samples':>12s}{'half of them':>14s}{'real maps':>12s}")
     number = lambda x: f"{x:.4g}" if isinstance(x, float) else "-"
     for name, (full, half, floor) in table.items():
