@@ -21,6 +21,7 @@ import numpy as np
 from tqdm import tqdm
 
 from data import InputError
+from kernels.launch import cache_folder
 
 URL = "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth"
 SIZE = 95_628_359  # bytes
@@ -331,7 +332,7 @@ def fold(state, path="the state dict"):
 
 def cached_file():
     """Where the weight file lies in the cache: $SEMGAN_CACHE or ~/.cache/semgan."""
-    return Path(os.environ.get("SEMGAN_CACHE") or Path.home() / ".cache" / "semgan") / URL.rsplit("/")[-1]
+    return cache_folder() / URL.rsplit("/")[-1]
 
 
 def download():

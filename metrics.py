@@ -15,8 +15,9 @@ from threadpoolctl import threadpool_limits
 
 import inception
 from data import InputError
+from kernels.numpy_ops import available_cores
 
-CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+CORES = available_cores()
 BLOCK = 32  # images at a time, which bounds the memory of intermediate results
 
 

@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 import numpy as np
 
 from kernels.launch import FOLDER, KERNEL, DeviceError, KernelError, LaunchError, cached, check, read, three
+from kernels.numpy_ops import available_cores
 
 SHARED_LIMIT = 48 * 1024  # bytes a block gets on every card without asking
 
@@ -152,7 +153,7 @@ class Emulator:
 
     def __init__(self, dtype=np.float32, seed=0, workers=None):
         self.dtype, self.random = np.dtype(dtype), random.Random(seed)
-        self.workers = workers or min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
+        self.workers = workers or min(8, available_cores())
         emulator_library(read("reductions.cu"), self.dtype)  # a compiler or cache that does not work shows here
 
     def __str__(self):

@@ -150,9 +150,13 @@ def three(size):
 
 
 # ---------------------------------------------------------------------------------------------- cache
+def cache_folder():
+    return Path(os.environ.get("SEMGAN_CACHE") or Path.home() / ".cache" / "semgan")
+
+
 def cached(key, suffix, build):
     """The path of a file in the cache, made by build(path) if it is not there yet; whole at any moment."""
-    folder = Path(os.environ.get("SEMGAN_CACHE") or Path.home() / ".cache" / "semgan")
+    folder = cache_folder()
     path = folder / (hashlib.sha256("\0".join(key).encode()).hexdigest()[:32] + suffix)
     if not path.exists():
         try:

@@ -65,6 +65,11 @@ def _work():
             done.put(error)
 
 
+def available_cores():
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
 def pair(value):
     """2 -> (2, 2); (2, 1) -> (2, 1): strides and paddings are given as an int or as (y, x)."""
     return (value, value) if np.isscalar(value) else tuple(value)
@@ -208,7 +213,7 @@ class NumpyOps:
 
     def __init__(self, dtype=np.float32, lanes=None):
         self.dtype = np.dtype(dtype)
-        self.lanes = lanes or min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
+        self.lanes = lanes or min(8, available_cores())
         while len(_threads) < self.lanes - 1:  # lane 0 is the calling thread
             _threads.append(Thread(target=_work, daemon=True))
             _threads[-1].start()
