@@ -1,6 +1,7 @@
 // What several kernels share. `real` is float, or double for gradient checks: a compile option.
 #pragma once
 typedef unsigned char uint8;
+typedef unsigned short bf16;  // the upper half of a float
 
 constexpr int WARP = 32;
 constexpr unsigned ALL_LANES = 0xFFFFFFFF;

@@ -21,6 +21,7 @@
 #define EXPORT extern "C" __attribute__((visibility("default")))
 #endif
 
+#define EMULATOR
 #define __device__
 #define __host__
 #define __constant__ static
@@ -37,7 +38,7 @@ struct alignas(16) int4 { int x, y, z, w; };
 
 namespace emulator {
 
-enum Kind { NONE, OUT_OF_BOUNDS, MISALIGNED, DIVERGENT, WARP, SHARED_FULL, ARRAY_INDEX, ARRAY_MISALIGNED, DIVISION };
+enum Kind { NONE, OUT_OF_BOUNDS, MISALIGNED, DIVERGENT, WARP, SHARED_FULL, ARRAY_INDEX, ARRAY_MISALIGNED, DIVISION, COPIES };
 
 // What launch.py passes in and reads back; the same fields stand there.
 struct Argument { char* data; uint64_t bytes; int64_t number; };  // of a pointer; scalars: data is the value's address
@@ -132,12 +133,17 @@ static void end(Context*, int) {}
 // --------------------------------------------------------------------------- a block and its threads
 enum State : uint8_t { UNSTARTED, READY, RUNNING, AT_BARRIER, AT_WARP, DONE };
 
+constexpr int MAX_COPIES = 64;
+struct Copy { void* to; const void* from; int bytes, taken; };  // an asynchronous copy on its way: `taken` bytes, then zeros
+
 struct Thread {
     uint3 index;
     int fiber, line, source;    // source: the lane whose value a shuffle reads
     unsigned mask, ballot;
     uint64_t value, result;     // what it gives to a shuffle, and what it gets
     State state;
+    int copies, groups, group_end[MAX_COPIES];  // copies not finished; groups of them, and where each one ends
+    Copy copy[MAX_COPIES];
 };
 
 struct Block {
@@ -301,7 +307,11 @@ static int emulate(Launch* launch, void (*kernel)(Argument*)) {
         block->random = launch->seed ^ (uint64_t)rest * 0xD1B54A32D192ED03;
         unsigned x = coordinate(rest, launch->grid.x), y = coordinate(rest, launch->grid.y);
         block->index = {x, y, (unsigned)rest};
-        for (int i = 0; i < block->count; ++i) block->threads[i].state = UNSTARTED, block->threads[i].line = 0;
+        for (int i = 0; i < block->count; ++i) {
+            Thread& t = block->threads[i];
+            t.state = UNSTARTED;
+            t.line = t.copies = t.groups = 0;
+        }
         block->ready = block->count;
         block->at_barrier = block->done = 0;
         block->fibers = block->free_count = 0;
@@ -363,6 +373,43 @@ static void* shared(size_t bytes, int declaration) {  // the same place for all 
         block->shared_used = (block->shared_used + bytes + 15) & ~(size_t)15;
     }
     return block->shared + offset - 1;
+}
+
+// The 32 lanes of a warp meet, and each looks at what the others brought: compute(get), get(lane) being that lane's `mine`.
+template <class T, class F> static void meet(const T& mine, int line, F compute) {
+    uint64_t address = (uint64_t)(uintptr_t)&mine;
+    warp_operation(~0u, address, linear() % 32, line);
+    const Thread* lanes = thread - linear() % 32;
+    compute([=](int lane) -> const T& { return *(const T*)(uintptr_t)lanes[lane].value; });
+    warp_operation(~0u, address, linear() % 32, line);  // none goes on while another one looks
+}
+
+// A copy that is finished only when its thread waits for it. Until then NaN stands there, so a missing wait shows, and so does
+// a copy over what others still read.
+static void start_copy(void* to, const void* from, int bytes, int taken, int line) {
+    Thread& t = *thread;
+    if (t.copies == MAX_COPIES) fail(COPIES, 0, MAX_COPIES, line);
+    if ((uintptr_t)to % bytes) fail(ARRAY_MISALIGNED, 0, 0, line);
+    memset(to, 0xFF, bytes);
+    t.copy[t.copies++] = {to, from, bytes, taken};
+}
+static void commit_group(int line) {
+    if (thread->groups == MAX_COPIES) fail(COPIES, 0, MAX_COPIES, line);
+    thread->group_end[thread->groups++] = thread->copies;
+}
+static void wait_groups(int pending) {  // all but the last `pending` groups
+    Thread& t = *thread;
+    int groups = t.groups - pending;
+    if (groups <= 0) return;
+    int finished = t.group_end[groups - 1];
+    for (int i = 0; i < finished; ++i) {
+        memset(t.copy[i].to, 0, t.copy[i].bytes);
+        memcpy(t.copy[i].to, t.copy[i].from, t.copy[i].taken);
+    }
+    t.copies -= finished;
+    memmove(t.copy, t.copy + finished, t.copies * sizeof(Copy));
+    t.groups = pending;
+    for (int i = 0; i < pending; ++i) t.group_end[i] = t.group_end[groups + i] - finished;
 }
 
 // ------------------------------------------------------------------------------- checked pointers

@@ -18,10 +18,9 @@ from concurrent.futures import ThreadPoolExecutor, wait
 
 import numpy as np
 
-from kernels.launch import FOLDER, KERNEL, DeviceError, KernelError, LaunchError, cached, check, read, three
+from kernels.launch import (DYNAMIC_SHARED_LIMIT, FOLDER, KERNEL, SHARED_LIMIT, DeviceError, KernelError, LaunchError, cached,
+                            check, read, three, type_options)
 from kernels.numpy_ops import available_cores
-
-SHARED_LIMIT = 48 * 1024  # bytes a block gets on every card without asking
 
 # Declarations of shared memory, one array each, which emulator_text() rewrites.
 SHARED = re.compile(r"(?:static )?__shared__\s+(?:__align__\(\d+\)\s+)?([\w ]+?)\s+(\w+)\s*((?:\[[^\]]*\])*);")
@@ -58,7 +57,8 @@ class Launch(ctypes.Structure):
                 ("scratch", ctypes.c_void_p), ("error", ctypes.POINTER(Error))]
 
 
-KINDS = ["", "OUT_OF_BOUNDS", "MISALIGNED", "DIVERGENT", "WARP", "SHARED_FULL", "ARRAY_INDEX", "ARRAY_MISALIGNED", "DIVISION"]
+KINDS = ["", "OUT_OF_BOUNDS", "MISALIGNED", "DIVERGENT", "WARP", "SHARED_FULL", "ARRAY_INDEX", "ARRAY_MISALIGNED", "DIVISION",
+         "COPIES"]
 
 
 @functools.cache
@@ -110,10 +110,10 @@ def emulator_text(source):
 
 
 @functools.cache
-def emulator_library(source, dtype):
+def emulator_library(source, dtype, precision="fp32"):
     """The .cu file as a library of this machine; kernel NAME is its function emulate_NAME."""
     (command, version), text = compiler(), emulator_text(source)
-    flags = ["-std=c++17", "-O3", "-fno-math-errno", f"-Dreal={'double' if dtype == np.float64 else 'float'}",
+    flags = ["-std=c++17", "-O3", "-fno-math-errno", "-fno-strict-aliasing", *type_options(dtype, precision),
              "-fvisibility=hidden", "-fno-exceptions", "-fno-rtti", "-Wno-unknown-pragmas", "-fno-sanitize-recover=all",
              "-fsanitize=bounds,alignment,integer-divide-by-zero", "-Wframe-larger-than=24000", "-Werror=return-type"]
     if sys.platform != "win32":
@@ -151,8 +151,8 @@ _worker = threading.local()  # .scratch: memory for a block's state, shared memo
 class Emulator:
     name = "emulated device"
 
-    def __init__(self, dtype=np.float32, seed=0, workers=None):
-        self.dtype, self.random = np.dtype(dtype), random.Random(seed)
+    def __init__(self, dtype=np.float32, precision="fp32", seed=0, workers=None):
+        self.dtype, self.precision, self.random = np.dtype(dtype), precision, random.Random(seed)
         self.workers = workers or min(8, available_cores())
         emulator_library(read("reductions.cu"), self.dtype)  # a compiler or cache that does not work shows here
 
@@ -186,9 +186,9 @@ class Emulator:
     def launch(self, file, kernel, grid, block, *arguments, shared=0):
         grid, block, source = three(grid), three(block), read(file)
         arguments = check(source, kernel, grid, block, arguments, self)
-        if not 0 <= shared <= SHARED_LIMIT:
-            raise LaunchError(f"{kernel}: {shared} bytes of dynamic shared memory; a block gets {SHARED_LIMIT}")
-        library, blocks = emulator_library(source, self.dtype), int(np.prod(grid))
+        if not 0 <= shared <= DYNAMIC_SHARED_LIMIT:
+            raise LaunchError(f"{kernel}: {shared} bytes of dynamic shared memory; a block gets {DYNAMIC_SHARED_LIMIT}")
+        library, blocks = emulator_library(source, self.dtype, self.precision), int(np.prod(grid))
         table, scalars = (Argument * len(arguments))(), []  # the table holds addresses: scalars must stay where they are
         for i, a in enumerate(arguments):
             if isinstance(a, np.generic):
@@ -201,7 +201,7 @@ class Emulator:
             if not hasattr(_worker, "scratch"):
                 _worker.scratch = np.empty(library.emulator_scratch_bytes() + 64, np.uint8)
             error, scratch = Error(), _worker.scratch.ctypes.data
-            launch = Launch(Triple(*grid), Triple(*block), shared, SHARED_LIMIT, seed, ctypes.addressof(next_block),
+            launch = Launch(Triple(*grid), Triple(*block), shared, max(shared, SHARED_LIMIT), seed, ctypes.addressof(next_block),
                             ctypes.addressof(table), scratch + -scratch % 64, ctypes.pointer(error))
             getattr(library, "emulate_" + kernel)(ctypes.byref(launch))
             return error
@@ -226,7 +226,8 @@ def message(e, kernel, arguments, shared):
             "MISALIGNED": f"a misaligned load from {of} at index {e.index}",
             "DIVERGENT": f"__syncthreads at line {e.line} is not reached by all threads: {other}",
             "WARP": f"a warp operation at line {e.line} is not reached by all lanes of its mask: {other}",
-            "SHARED_FULL": f"{e.index} bytes of shared memory, but a block gets {SHARED_LIMIT}",
+            "SHARED_FULL": f"{e.index} bytes of shared memory, but a block gets {max(shared, SHARED_LIMIT)}",
             "ARRAY_INDEX": f"an array accessed at index {e.index} in line {e.line}",
             "ARRAY_MISALIGNED": f"a misaligned access in line {e.line}",
-            "DIVISION": f"an integer divided by zero in line {e.line}"}[KINDS[e.kind]]
+            "DIVISION": f"an integer divided by zero in line {e.line}",
+            "COPIES": f"more than {e.index} asynchronous copies on their way in line {e.line}: a wait is missing"}[KINDS[e.kind]]

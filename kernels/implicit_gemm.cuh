@@ -35,3 +35,12 @@ __device__ __forceinline__ Phase output_phase(int r, int stride, int pad, int ke
     int first = (r + pad) % stride;
     return {r, first, (kernel - first + stride - 1) / stride, (r + pad) / stride, (size - r + stride - 1) / stride};
 }
+
+// The m-th of the M pixels of a phase: the pixel of dy that tap (0, 0) joins it to, and its place in dx.
+__device__ __forceinline__ Pixel phase_pixel(int m, int M, Phase v, Phase h) {
+    if (m >= M) return NO_PIXEL;
+    return {m / h.size / v.size, m / h.size % v.size + v.shift, m % h.size + h.shift};
+}
+__device__ __forceinline__ int phase_place(int m, Phase v, Phase h, int sy, int sx, int H, int W) {
+    return (m / h.size / v.size * H + m / h.size % v.size * sy + v.r) * W + m % h.size * sx + h.r;
+}

@@ -22,7 +22,10 @@ import numpy as np
 
 FOLDER = Path(__file__).parent
 TYPES = {"float": np.float32, "double": np.float64, "int": np.int32, "unsigned": np.uint32, "uint8": np.uint8,
-         "long long": np.int64}  # and real: the option
+         "bf16": np.uint16, "long long": np.int64}  # and two that are compile options:
+OPTIONAL_TYPES = ("real", "operand")  # float or double, for a gradient check; what tensor cores multiply, float (TF32) or bf16
+SHARED_LIMIT = 48 * 1024  # bytes of shared memory that a block gets on every card without asking;
+DYNAMIC_SHARED_LIMIT = 99 * 1024  # and when asked for at the launch, on every card from sm_80 on
 
 
 class DeviceError(ValueError):
@@ -100,9 +103,9 @@ def _read(path, _):
 
 def parse(parameter, kernel, path):
     match = PARAMETER.fullmatch(" ".join(parameter.replace("*", " * ").split()))
-    if not match or match[2] not in (*TYPES, "real"):
+    if not match or match[2] not in (*TYPES, *OPTIONAL_TYPES):
         raise LaunchError(f"{path}: {kernel}: cannot read the parameter {parameter!r}; expected one of "
-                          f"{', '.join((*TYPES, 'real'))}, or `const TYPE* __restrict__ name`")
+                          f"{', '.join((*TYPES, *OPTIONAL_TYPES))}, or `const TYPE* __restrict__ name`")
     return Parameter(match[2], bool(match[3]), bool(match[1]), match[4])
 
 
@@ -119,7 +122,8 @@ def check(source, name, grid, block, arguments, device):
         raise LaunchError(f"{kernel.name}: a grid of {grid}")
     if min(block) < 1 or block[2] > 64 or np.prod(block) > kernel.threads:
         raise LaunchError(f"{kernel.name}: a block of {block}; its launch bound is {kernel.threads} threads")
-    return [check_argument(f"{kernel.name}: argument {p.name!r}", p, np.dtype(TYPES.get(p.type, device.dtype)), a, device)
+    types = TYPES | {"real": device.dtype, "operand": operand_type(device.precision)}
+    return [check_argument(f"{kernel.name}: argument {p.name!r}", p, np.dtype(types[p.type]), a, device)
             for p, a in zip(parameters, arguments)]
 
 
@@ -141,6 +145,16 @@ def check_argument(what, parameter, dtype, a, device):
     if a.size >= 1 << 31:
         raise LaunchError(f"{what}: {a.size} elements; kernels count in int, up to {(1 << 31) - 1}")
     return a
+
+
+def operand_type(precision):
+    """What stands for one number that tensor cores multiply; NumPy knows no bf16, so its bits are kept as an integer."""
+    return np.uint16 if precision == "bf16" else np.float32
+
+
+def type_options(dtype, precision):
+    """The compile options for the types that are left open: the same words for NVRTC and for the emulator's compiler."""
+    return (f"-Dreal={'double' if dtype == np.float64 else 'float'}", f"-Doperand={'bf16' if precision == 'bf16' else 'float'}")
 
 
 def three(size):
@@ -186,8 +200,8 @@ def find_nvrtc():
         return nvrtc, nvrtc.getVersion()
 
 
-def compile_options(dtype, architecture):
-    return f"--gpu-architecture={architecture}", "--std=c++17", f"-Dreal={'double' if dtype == np.float64 else 'float'}"
+def compile_options(dtype, architecture, precision="fp32"):
+    return f"--gpu-architecture={architecture}", "--std=c++17", *type_options(dtype, precision)
 
 
 def compile_cubin(source, options):
@@ -217,7 +231,7 @@ def first_line(error):
 class Gpu:
     name = "GPU"
 
-    def __init__(self, dtype=np.float32):
+    def __init__(self, dtype=np.float32, precision="fp32"):
         try:
             import cupy
             properties = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.Device().id) if cupy.is_available() else None
@@ -229,7 +243,7 @@ class Gpu:
             _, self.nvrtc = find_nvrtc()
         except Exception as error:
             raise DeviceError(f"a GPU, but not CUDA's compiler NVRTC: {first_line(error)}") from None
-        self.cupy, self.dtype, self.functions = cupy, np.dtype(dtype), {}
+        self.cupy, self.dtype, self.precision, self.functions = cupy, np.dtype(dtype), precision, {}
         self.card, self.capability = properties["name"].decode(), (properties["major"], properties["minor"])
         if not best_architecture(read("reductions.cu").architectures, self.capability):
             raise DeviceError(f"{self.card} has compute capability {self.capability[0]}.{self.capability[1]}; the kernels are "
@@ -260,7 +274,7 @@ class Gpu:
 
     def load(self, source, kernel):
         names = source.architectures or [f"sm_{self.capability[0]}{self.capability[1]}"]  # a file that names none: the card's
-        options = compile_options(self.dtype, best_architecture(names, self.capability))
+        options = compile_options(self.dtype, best_architecture(names, self.capability), self.precision)
         path = cached((source.text, *options, str(self.nvrtc)), ".cubin",
                       lambda path: path.write_bytes(compile_cubin(source, options)[0]))
         return self.cupy.RawModule(path=str(path)).get_function(kernel)
@@ -270,5 +284,7 @@ class Gpu:
         arguments = check(source, kernel, grid, block, arguments, self)
         if (source, kernel) not in self.functions:
             self.functions[source, kernel] = self.load(source, kernel)
+        if shared > SHARED_LIMIT:
+            self.functions[source, kernel].max_dynamic_shared_size_bytes = shared
         null = np.uint64(0)
         self.functions[source, kernel](grid, block, tuple(null if a is None else a for a in arguments), shared_mem=shared)

@@ -60,8 +60,7 @@ void conv_input_grad(const real* __restrict__ dy, const real* __restrict__ w, co
     int along = threadIdx.x % TILE_K, across = threadIdx.x / TILE_K;  // loads A[across, along] and B[along, across]
     int row = blockIdx.x * TILE_M + across, ci = blockIdx.y * TILE_N + across;
     if (blockIdx.x * TILE_M >= pixels) return;  // the whole block: phases differ by a row or a column of pixels
-    Pixel pixel = NO_PIXEL;
-    if (row < pixels) pixel = {row / h.size / v.size, row / h.size % v.size + v.shift, row % h.size + h.shift};
+    Pixel pixel = phase_pixel(row, pixels, v, h);
     real sum = 0;
     for (int k0 = 0; k0 < K; k0 += TILE_K) {
         Tap tap = window_tap(k0 + along, v.taps, h.taps, Cout);

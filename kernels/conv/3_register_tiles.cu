@@ -75,10 +75,9 @@ void conv_input_grad(const real* __restrict__ dy, const real* __restrict__ w, co
     __shared__ Pixel pixels[TILE_M];
     Phase v = output_phase(blockIdx.z / sx, sy, py, kh, H), h = output_phase(blockIdx.z % sx, sx, px, kw, W);
     int m0 = blockIdx.x * TILE_M, n0 = blockIdx.y * TILE_N, M = B * v.size * h.size, K = v.taps * h.taps * Cout;
-    int along = threadIdx.x % TILE_K, across = threadIdx.x / TILE_K, row = m0 + threadIdx.x;
+    int along = threadIdx.x % TILE_K, across = threadIdx.x / TILE_K;
     if (m0 >= M) return;  // the whole block: phases differ by a row or a column of pixels
-    pixels[threadIdx.x] = NO_PIXEL;
-    if (row < M) pixels[threadIdx.x] = {row / h.size / v.size, row / h.size % v.size + v.shift, row % h.size + h.shift};
+    pixels[threadIdx.x] = phase_pixel(m0 + threadIdx.x, M, v, h);
     __syncthreads();
     real sum[OWN][OWN] = {};
     for (int k0 = 0; k0 < K; k0 += TILE_K) {
@@ -96,12 +95,12 @@ void conv_input_grad(const real* __restrict__ dy, const real* __restrict__ w, co
     #pragma unroll
     for (int i = 0; i < OWN; ++i) {
         int m = m0 + threadIdx.x / OWN + OWN * i;
-        int ix = m % h.size * sx + h.r, iy = m / h.size % v.size * sy + v.r, b = m / h.size / v.size;
         #pragma unroll
         for (int j = 0; j < OWN; ++j) {
             int n = n0 + threadIdx.x % OWN + OWN * j;
             if (m < M && n < Cin)
-                dx[((b * H + iy) * W + ix) * Cin + n] = activate(sum[i][j] + (bias_or_null ? bias_or_null[n] : 0), activation);
+                dx[phase_place(m, v, h, sy, sx, H, W) * Cin + n] =
+                    activate(sum[i][j] + (bias_or_null ? bias_or_null[n] : 0), activation);
         }
     }
 }

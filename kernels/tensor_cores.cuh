@@ -1,0 +1,164 @@
+// What steps 4 and 5 add to the language: each instruction behind one small function, PTX on a GPU and its meaning in C++ in
+// the emulator. And what both steps share: how a tile in shared memory becomes the registers of a warp, and back.
+//
+// Tensor cores multiply a 16 x MMA_K by a MMA_K x 8 matrix, spread over the registers of a warp, and add to float32. The
+// factors are TF32 (a float whose last 13 bits are dropped) or bf16 (a float's upper half): `operand` is float or bf16, a
+// compile option. Either way a lane holds words of 4 bytes: 1 TF32 number, or 2 bf16 numbers that are neighbours in the sum.
+//
+//   lane = 4 g + t     A: word t of lines g, g + 8; word t + 4 of lines g, g + 8     B: words t, t + 4 of line g
+//                      sum: lines g, g, g + 8, g + 8 of A with lines 2t, 2t + 1, 2t, 2t + 1 of B
+// A line is a row of A or a column of B: 8 words along the sum.
+#pragma once
+
+constexpr bool TF32 = sizeof(operand) == 4;
+constexpr int VECTOR = 16 / sizeof(operand);  // numbers that one asynchronous copy moves
+constexpr int MMA_K = 32 / sizeof(operand);   // terms of the sum that one instruction adds up
+
+struct Words { unsigned a[4], b[2]; };
+
+// ------------------------------------------------------------------------------ instructions
+// To the nearest number that tensor cores take: TF32 keeps 10 bits of the mantissa (ties away from 0), bf16 keeps 7 (ties to
+// even). NaN stays NaN. A TF32 number is a float.
+#ifdef EMULATOR
+inline void rounded(float x, float& y) {
+    unsigned bits;
+    memcpy(&bits, &x, 4);
+    bits = x - x == 0 ? bits + 0x1000 & 0xFFFFE000 : bits;
+    memcpy(&y, &bits, 4);
+}
+inline void rounded(float x, bf16& y) {
+    unsigned bits;
+    memcpy(&bits, &x, 4);
+    y = x == x ? bits + 0x7FFF + (bits >> 16 & 1) >> 16 : 0x7FFF;
+}
+#else
+__device__ __forceinline__ void rounded(float x, float& y) {
+    unsigned bits;
+    asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(x));
+    y = __uint_as_float(bits);
+}
+__device__ __forceinline__ void rounded(float x, bf16& y) {
+    unsigned bits;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %1;" : "=r"(bits) : "f"(x));
+    y = bits;
+}
+#endif
+
+#ifdef EMULATOR
+inline float word_value(unsigned word, int k) {  // TF32 ignores the last bits
+    unsigned bits = TF32 ? word & 0xFFFFE000 : k % 2 ? word & 0xFFFF0000 : word << 16;
+    float value;
+    memcpy(&value, &bits, 4);
+    return value;
+}
+inline void mma(float (&sum)[4], const Words& words, int line = __builtin_LINE()) {
+    int g = threadIdx.x % WARP / 4, t = threadIdx.x % 4;
+    emulator::meet(words, line, [&](auto get) {
+        for (int i = 0; i < 4; ++i)
+            for (int k = 0; k < MMA_K; ++k) {
+                int word = TF32 ? k : k / 2;
+                const Words& a = get(4 * g + word % 4), & b = get(4 * (2 * t + i % 2) + word % 4);
+                sum[i] += word_value(a.a[i / 2 + 2 * (word / 4)], k) * word_value(b.b[word / 4], k);
+            }
+    });
+}
+template <class Pointer> static void load_transposed(unsigned (&words)[4], Pointer row, int line = __builtin_LINE()) {
+    const int4* place = (const int4*)row;  // checked: 16 bytes, aligned
+    emulator::meet(place, line, [&](auto get) {
+        for (int i = 0; i < 4; ++i)
+            for (int half = 0; half < 2; ++half)
+                memcpy((char*)&words[i] + 2 * half,
+                       (const char*)get(8 * i + 2 * (threadIdx.x % 4) + half) + threadIdx.x % WARP / 4 * 2, 2);
+    });
+}
+template <class To, class From> static void copy_async(To to, From from, bool inside, int line = __builtin_LINE()) {
+    emulator::start_copy((int4*)to, inside ? (const int4*)from : nullptr, 16, inside ? 16 : 0, line);
+}
+inline void commit_copies(int line = __builtin_LINE()) { emulator::commit_group(line); }
+template <int PENDING> static void wait_for_copies() { emulator::wait_groups(PENDING); }
+
+#else
+// sum += A B
+__device__ __forceinline__ void mma(float (&sum)[4], const Words& w) {
+    if constexpr (TF32)
+        asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+            : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
+            : "r"(w.a[0]), "r"(w.a[1]), "r"(w.a[2]), "r"(w.a[3]), "r"(w.b[0]), "r"(w.b[1]));
+    else
+        asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+            : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
+            : "r"(w.a[0]), "r"(w.a[1]), "r"(w.a[2]), "r"(w.a[3]), "r"(w.b[0]), "r"(w.b[1]));
+}
+__device__ __forceinline__ unsigned shared_address(const void* p) {
+    unsigned long long address;
+    asm("cvta.to.shared.u64 %0, %1;" : "=l"(address) : "l"(p));
+    return address;
+}
+// Four matrices of 8 x 8 numbers of 2 bytes, transposed; lanes 8 i to 8 i + 7 give the addresses of the rows of the i-th.
+__device__ __forceinline__ void load_transposed(unsigned (&words)[4], const operand* row) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(words[0]), "=r"(words[1]), "=r"(words[2]), "=r"(words[3]) : "r"(shared_address(row)) : "memory");
+}
+// 16 bytes from global to shared memory, past the registers, while the thread goes on; zeros if not `inside`.
+__device__ __forceinline__ void copy_async(operand* to, const operand* from, bool inside) {
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 16, %2;"
+                 :: "r"(shared_address(to)), "l"(from), "r"(inside ? 16 : 0) : "memory");
+}
+__device__ __forceinline__ void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+// Waits for this thread's copies, all but the last PENDING groups of them.
+template <int PENDING> __device__ __forceinline__ void wait_for_copies() {
+    asm volatile("cp.async.wait_group %0;" :: "n"(PENDING) : "memory");
+}
+#endif
+
+// A tile holds lines x TILE_K numbers, in the order in which they lie in memory: as [line][k] (BY_LINE), or as [k][line].
+// The strides leave gaps so that the 32 words a warp reads at once lie in 32 banks: 4 words more than 16, or 8 more than 64.
+constexpr int TILE_K = 2 * MMA_K;
+constexpr int tile_stride(bool by_line, int lines) { return by_line ? TILE_K + VECTOR : lines + 8; }
+constexpr int tile_size(bool by_line, int lines) { return by_line ? lines * tile_stride(true, lines) : TILE_K * tile_stride(false, lines); }
+
+// The words of 16 lines: t of lines g, g + 8; t + 4 of lines g, g + 8.
+template <bool BY_LINE, int LINES, class Tile>
+__device__ __forceinline__ void load_16_lines(Tile tile, int line, int k, unsigned (&words)[4]) {
+    constexpr int STRIDE = tile_stride(BY_LINE, LINES);
+    int lane = threadIdx.x % WARP, g = lane / 4, t = lane % 4;
+    if constexpr (!BY_LINE && !TF32) {
+        load_transposed(words, tile + ((k + lane / 16 * 8 + lane % 8) * STRIDE + line + lane / 8 % 2 * 8));
+    } else {
+        constexpr int PER_WORD = 4 / sizeof(operand);
+        for (int i = 0; i < 4; ++i) {
+            int l = line + g + i % 2 * 8, word = t + i / 2 * 4;
+            words[i] = *(const unsigned*)(tile + (BY_LINE ? l * STRIDE + k + word * PER_WORD : (k + word) * STRIDE + l));
+        }
+    }
+}
+
+// sum += A B over a tile: the lines of A from m on, 16 MI of them, with those of B from n on, 8 NI of them.
+template <bool A_BY_LINE, bool B_BY_LINE, int LINES_A, int LINES_B, int MI, int NI, class Tile>
+__device__ __forceinline__ void multiply_tiles(Tile As, Tile Bs, int m, int n, float (&sum)[MI][NI][4]) {
+    #pragma unroll
+    for (int k = 0; k < TILE_K; k += MMA_K) {
+        unsigned a[MI][4], b[NI / 2][4];
+        #pragma unroll
+        for (int i = 0; i < MI; ++i) load_16_lines<A_BY_LINE, LINES_A>(As, m + 16 * i, k, a[i]);
+        #pragma unroll
+        for (int j = 0; j < NI / 2; ++j) load_16_lines<B_BY_LINE, LINES_B>(Bs, n + 16 * j, k, b[j]);
+        #pragma unroll
+        for (int i = 0; i < MI; ++i)
+            #pragma unroll
+            for (int j = 0; j < NI; ++j)
+                mma(sum[i][j], {{a[i][0], a[i][1], a[i][2], a[i][3]}, {b[j / 2][j % 2], b[j / 2][j % 2 + 2]}});
+    }
+}
+
+// store(line of A, line of B, value) for every output that this lane holds.
+template <int MI, int NI, class Store>
+__device__ __forceinline__ void each_output(const float (&sum)[MI][NI][4], int m, int n, Store store) {
+    int g = threadIdx.x % WARP / 4, t = threadIdx.x % 4;
+    #pragma unroll
+    for (int i = 0; i < MI; ++i)
+        #pragma unroll
+        for (int r = 0; r < 4; ++r)
+            #pragma unroll
+            for (int j = 0; j < NI; ++j) store(m + 16 * i + g + r / 2 * 8, n + 8 * j + 2 * t + r % 2, sum[i][j][r]);
+}
