@@ -7,32 +7,39 @@ from kernels.launch import DeviceError, Gpu, KernelError, find_nvrtc, first_line
 from kernels.numpy_ops import NumpyOps
 
 DEVICES = ("auto", "numpy", "cuda", "emulator")
+PRECISIONS = ("fp32", "tf32", "bf16")
 
 
-def load(device="auto", dtype=np.float32, precision="fp32"):
+def load(device="auto", dtype=np.float32, precision=None):
     """The operations on `device`; ops.why says in one sentence how it came to be chosen.
 
     "cuda": the CUDA kernels on a GPU. "numpy": NumPy. "emulator": the CUDA kernels on the CPU, for study and for tests.
-    "auto": a GPU if there is one, else NumPy. dtype is float32, or float64 for gradient checks. Raises DeviceError with one
-    line if the choice cannot be had.
+    "auto": a GPU if there is one, else NumPy. dtype is float32, or float64 for gradient checks. precision is what convolutions
+    round their operands to: "fp32" not at all, "tf32" or "bf16" for tensor cores; sums and all else stay in dtype. None is
+    tf32 on a GPU that has tensor cores for it (sm_80, Ampere), else fp32. Raises DeviceError with one line if the choice
+    cannot be had.
     """
     if device not in DEVICES:
         raise DeviceError(f"device {device!r}: expected {', '.join(DEVICES)}")
-    if precision != "fp32":
-        raise DeviceError(f"precision {precision!r}: expected fp32")
+    if precision not in (None, *PRECISIONS):
+        raise DeviceError(f"precision {precision!r}: expected {', '.join(PRECISIONS)}")
     if np.dtype(dtype) not in (np.float32, np.float64):
         raise DeviceError(f"dtype {np.dtype(dtype)}: expected float32 or float64")
+    if precision in PRECISIONS[1:] and np.dtype(dtype) == np.float64:
+        raise DeviceError(f"precision {precision}: of float32 numbers only")
     reason, hardware = "asked for", None
     try:
         if device != "numpy":
-            hardware = Emulator(dtype) if device == "emulator" else Gpu(dtype)
+            hardware = Emulator(dtype, precision or "fp32") if device == "emulator" else Gpu(dtype, precision)
             reason = "found" if device == "auto" else reason
     except DeviceError as error:
         if device != "auto":
             raise DeviceError(f"device {device!r}: {error}") from None
         reason = str(error)
+    if not hardware and precision in PRECISIONS[1:]:
+        raise DeviceError(f"precision {precision}: on device cuda or emulator only ({reason})")
     ops = CudaOps(hardware) if hardware else NumpyOps(dtype)
-    ops.why = f"{'CUDA kernels' if hardware else 'NumPy'} on {hardware or ops} ({reason})"
+    ops.why = f"{f'CUDA kernels in {hardware.precision}' if hardware else 'NumPy'} on {hardware or ops} ({reason})"
     return ops
 
 

@@ -13,15 +13,19 @@ from kernels.numpy_ops import activation_number, check_dy, conv_shape, pair, res
 THREADS = 256          # of the kernels that own one number a thread
 SLABS, SLAB = 512, 128  # column sums: up to so many slabs of rows, each of at least so many rows
 BLOCKS = 1024          # enough to fill a large card: conv_weight_grad slices its sum until it has as many
+LARGE_BLOCKS = 264     # the same for blocks of 128 x 128 outputs: two on each multiprocessor of an H200
+SLOPES = {None: 1, "relu": 0, "leaky_relu": numpy_ops.LEAKY_SLOPE}  # what an activation multiplies negative numbers by
 LONGEST_SUM = 16384    # terms that one float32 accumulator adds up one by one
 
 
 class CudaOps:
-    def __init__(self, device, conv_step="3_register_tiles"):
-        """device: a launch.Gpu or emulator.Emulator; conv_step: the file in conv/ whose kernels convolve."""
+    def __init__(self, device, conv_step=None):
+        """device: a launch.Gpu or emulator.Emulator; conv_step: the file in conv/ whose kernels convolve, if not the best one."""
         self.device, self.dtype, self.name = device, device.dtype, type(device).__name__.lower()
+        conv_step = conv_step or ("3_register_tiles" if device.precision == "fp32" else "5_pipelined")
         self.conv_file = f"conv/{conv_step}.cu"
         self.conv_tile = launch.read(self.conv_file).constants
+        self.operand = np.dtype(launch.operand_type(device.precision))
         self.arena = numpy_ops.Arena(device.allocate)
 
     # ---------------------------------------------------------------------------------------- arrays
@@ -56,6 +60,9 @@ class CudaOps:
         shape = conv_shape(x.shape, w.shape, stride, pad)
         y = self.empty(*shape) if out is None else out
         b, ho, wo, cout = shape
+        if "PREPARED" in self.conv_tile:
+            return self._convolve_operands("conv", x, w, y, bias, activation, b * ho * wo, 1, int(np.prod(w.shape[:2])),
+                                           sizes(x.shape, shape, w.shape, stride, pad))
         self._convolve("conv", b * ho * wo, cout, 1, x, w, bias, activation_number(activation), y,
                        *sizes(x.shape, shape, w.shape, stride, pad))
         return y
@@ -66,6 +73,9 @@ class CudaOps:
         pixels, phases = b * h * width, 1
         if self.conv_tile["BY_PHASE"]:
             pixels, phases = b * cdiv(h, sy) * cdiv(width, sx), sy * sx
+        if "PREPARED" in self.conv_tile:
+            return self._convolve_operands("conv_input_grad", dy, w, dx, bias, activation, pixels, phases,
+                                           cdiv(w.shape[0], sy) * cdiv(w.shape[1], sx), sizes(x_shape, dy.shape, w.shape, stride, pad))
         self._convolve("conv_input_grad", pixels, cin, phases, dy, w, bias, activation_number(activation), dx,
                        *sizes(x_shape, dy.shape, w.shape, stride, pad))
         return dx
@@ -75,6 +85,8 @@ class CudaOps:
         dw = self.empty(*w_shape) if out is None else out
         (kh, kw, cin, cout), (b, ho, wo, _), tile = w_shape, dy.shape, self.conv_tile
         rows, pixels = kh * kw * cin, b * ho * wo
+        if "PREPARED" in self.conv_tile:
+            return self._weight_grad_of_operands(x, dy, dw, pixels, sizes(x.shape, dy.shape, w_shape, stride, pad))
         tiles = cdiv(rows, tile["TILE_M"]) * cdiv(cout, tile["TILE_N"])
         slice_ = cdiv(pixels, max(1, min(BLOCKS // tiles, pixels // THREADS), cdiv(pixels, LONGEST_SUM)))
         slices = cdiv(pixels, slice_)
@@ -84,6 +96,57 @@ class CudaOps:
         if slices > 1:
             self._sum_slices(partial, dw)
         return dw
+
+    # The same for step 5, which takes operands: numbers rounded for tensor cores, channels filled up to whole vectors.
+    def _operand(self, x, rows=None):
+        """x, rounded and filled up with zeros: its channels to a multiple of 16 bytes, the axis before to `rows` if given."""
+        vector, channels = 16 // self.operand.itemsize, x.shape[-1]
+        n, before = (x.size // (x.shape[-2] * channels), x.shape[-2]) if rows else (1, x.size // channels)
+        y = self.arena.empty((n, rows or before, cdiv(channels, vector) * vector), self.operand)
+        self.device.spoil(y)
+        self._each("operands.cu", "prepare", y.size // vector, x, y, y.size // vector, before, channels, *y.shape[1:])
+        return y
+
+    def _operand_tile(self, columns):
+        """(narrow, rows, columns) of a tile for so many columns."""
+        tile, narrow = self.conv_tile, columns <= self.conv_tile["NARROW_TILE_N"]
+        return narrow, *((tile["NARROW_TILE_M"], tile["NARROW_TILE_N"]) if narrow else (tile["TILE_M"], tile["TILE_N"]))
+
+    def _convolve_operands(self, kernel, x, w, y, bias, activation, rows, phases, taps, size):
+        """conv or conv_input_grad into y: rows pixels a phase, at most `taps` taps."""
+        x, w = self._operand(x), self._operand(w, rows=self._filled(w.shape[2]))
+        activation_number(activation)  # refuses an unknown one
+        (_, cin, cout), columns, tile_k = w.shape, y.shape[-1], 64 // self.operand.itemsize
+        narrow, tile_m, tile_n = self._operand_tile(columns)
+        tiles, steps = cdiv(rows, tile_m) * cdiv(columns, tile_n) * phases, cdiv(taps * x.shape[-1], tile_k)
+        slice_ = cdiv(steps, max(1, min(LARGE_BLOCKS // tiles, steps // 16)))
+        slices = cdiv(steps, slice_)
+        fused = slices == 1 and activation in SLOPES
+        out, bias_slope = (y, (bias, SLOPES[activation])) if fused else (self.empty(slices, *y.shape), (None, 1))
+        self.device.launch(self.conv_file, kernel, (cdiv(rows, tile_m), cdiv(columns, tile_n), slices * phases), self.conv_tile["THREADS"],
+                           x, w, *bias_slope, out, columns, slice_, int(narrow), *size[:3], cin, *size[4:6], cout, *size[7:],
+                           shared=self.conv_tile["SHARED_BYTES"])
+        if not fused:
+            self._each("operands.cu", "sum_slices_activate", y.size, out, bias, activation_number(activation), y, slices, y.size, columns)
+        return y
+
+    def _weight_grad_of_operands(self, x, dy, dw, pixels, size):
+        (kh, kw, channels, columns), x, dy = dw.shape, self._operand(x), self._operand(dy)
+        narrow, tile_m, tile_n = self._operand_tile(columns)
+        cin, cout = x.shape[-1], dy.shape[-1]
+        grid = cdiv(kh * kw * cin, tile_m), cdiv(columns, tile_n)
+        slice_ = cdiv(pixels, max(1, min(LARGE_BLOCKS // (grid[0] * grid[1]), pixels // THREADS), cdiv(pixels, LONGEST_SUM)))
+        slices = cdiv(pixels, slice_)
+        partial = self.empty(slices, *dw.shape) if slices > 1 else dw
+        self.device.launch(self.conv_file, "conv_weight_grad", (*grid, slices), self.conv_tile["THREADS"], x, dy, partial, columns, channels,
+                           slice_, int(narrow), *size[:3], cin, *size[4:6], cout, *size[7:], shared=self.conv_tile["SHARED_BYTES"])
+        if slices > 1:
+            self._sum_slices(partial, dw)
+        return dw
+
+    def _filled(self, channels):
+        vector = 16 // self.operand.itemsize
+        return cdiv(channels, vector) * vector
 
     # ------------------------------------------------------------------------------------ reductions
     def _sum_slices(self, partial, out):

@@ -201,7 +201,7 @@ class Emulator:
             if not hasattr(_worker, "scratch"):
                 _worker.scratch = np.empty(library.emulator_scratch_bytes() + 64, np.uint8)
             error, scratch = Error(), _worker.scratch.ctypes.data
-            launch = Launch(Triple(*grid), Triple(*block), shared, max(shared, SHARED_LIMIT), seed, ctypes.addressof(next_block),
+            launch = Launch(Triple(*grid), Triple(*block), shared, limit(shared), seed, ctypes.addressof(next_block),
                             ctypes.addressof(table), scratch + -scratch % 64, ctypes.pointer(error))
             getattr(library, "emulate_" + kernel)(ctypes.byref(launch))
             return error
@@ -216,6 +216,11 @@ class Emulator:
                                   f"by thread {error.thread} of block {error.block}")
 
 
+def limit(shared):
+    """Bytes of shared memory that a block gets if it asks for so many at the launch."""
+    return SHARED_LIMIT if shared <= SHARED_LIMIT else DYNAMIC_SHARED_LIMIT
+
+
 def message(e, kernel, arguments, shared):
     """What an Error of emulator.h says."""
     other = f"thread {e.other_thread} " + (f"waits at line {e.other_line}" if e.other_line else "has returned")
@@ -226,7 +231,7 @@ def message(e, kernel, arguments, shared):
             "MISALIGNED": f"a misaligned load from {of} at index {e.index}",
             "DIVERGENT": f"__syncthreads at line {e.line} is not reached by all threads: {other}",
             "WARP": f"a warp operation at line {e.line} is not reached by all lanes of its mask: {other}",
-            "SHARED_FULL": f"{e.index} bytes of shared memory, but a block gets {max(shared, SHARED_LIMIT)}",
+            "SHARED_FULL": f"{e.index} bytes of shared memory, but a block gets {limit(shared)}",
             "ARRAY_INDEX": f"an array accessed at index {e.index} in line {e.line}",
             "ARRAY_MISALIGNED": f"a misaligned access in line {e.line}",
             "DIVISION": f"an integer divided by zero in line {e.line}",

@@ -231,7 +231,7 @@ def first_line(error):
 class Gpu:
     name = "GPU"
 
-    def __init__(self, dtype=np.float32, precision="fp32"):
+    def __init__(self, dtype=np.float32, precision=None):
         try:
             import cupy
             properties = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.Device().id) if cupy.is_available() else None
@@ -243,8 +243,12 @@ class Gpu:
             _, self.nvrtc = find_nvrtc()
         except Exception as error:
             raise DeviceError(f"a GPU, but not CUDA's compiler NVRTC: {first_line(error)}") from None
-        self.cupy, self.dtype, self.precision, self.functions = cupy, np.dtype(dtype), precision, {}
+        self.cupy, self.dtype, self.functions = cupy, np.dtype(dtype), {}
         self.card, self.capability = properties["name"].decode(), (properties["major"], properties["minor"])
+        has_tensor_cores = self.capability >= (8, 0)  # for TF32 and bf16
+        if precision in ("tf32", "bf16") and not has_tensor_cores:
+            raise DeviceError(f"{self.card} cannot multiply in {precision}: that needs compute capability 8.0 or more")
+        self.precision = precision or ("tf32" if has_tensor_cores and self.dtype == np.float32 else "fp32")
         if not best_architecture(read("reductions.cu").architectures, self.capability):
             raise DeviceError(f"{self.card} has compute capability {self.capability[0]}.{self.capability[1]}; the kernels are "
                               f"for {', '.join(read('reductions.cu').architectures)}")

@@ -114,8 +114,8 @@ template <int PENDING> __device__ __forceinline__ void wait_for_copies() {
 // A tile holds lines x TILE_K numbers, in the order in which they lie in memory: as [line][k] (BY_LINE), or as [k][line].
 // The strides leave gaps so that the 32 words a warp reads at once lie in 32 banks: 4 words more than 16, or 8 more than 64.
 constexpr int TILE_K = 2 * MMA_K;
-constexpr int tile_stride(bool by_line, int lines) { return by_line ? TILE_K + VECTOR : lines + 8; }
-constexpr int tile_size(bool by_line, int lines) { return by_line ? lines * tile_stride(true, lines) : TILE_K * tile_stride(false, lines); }
+__device__ constexpr int tile_stride(bool by_line, int lines) { return by_line ? TILE_K + VECTOR : lines + 8; }
+__device__ constexpr int tile_size(bool by_line, int lines) { return by_line ? lines * tile_stride(true, lines) : TILE_K * tile_stride(false, lines); }
 
 // The words of 16 lines: t of lines g, g + 8; t + 4 of lines g, g + 8.
 template <bool BY_LINE, int LINES, class Tile>
@@ -151,14 +151,15 @@ __device__ __forceinline__ void multiply_tiles(Tile As, Tile Bs, int m, int n, f
     }
 }
 
-// store(line of A, line of B, value) for every output that this lane holds.
-template <int MI, int NI, class Store>
-__device__ __forceinline__ void each_output(const float (&sum)[MI][NI][4], int m, int n, Store store) {
+// store(place(row), column, value) for every output that this lane holds in rows whose place is not negative.
+template <int MI, int NI, class Place, class Store>
+__device__ __forceinline__ void each_output(const float (&sum)[MI][NI][4], int m, int n, Place place, Store store) {
     int g = threadIdx.x % WARP / 4, t = threadIdx.x % 4;
     #pragma unroll
-    for (int i = 0; i < MI; ++i)
+    for (int i = 0; i < 2 * MI; ++i) {
+        int row = place(m + g + 8 * i);
+        if (row < 0) continue;
         #pragma unroll
-        for (int r = 0; r < 4; ++r)
-            #pragma unroll
-            for (int j = 0; j < NI; ++j) store(m + 16 * i + g + r / 2 * 8, n + 8 * j + 2 * t + r % 2, sum[i][j][r]);
+        for (int j = 0; j < 2 * NI; ++j) store(row, n + 2 * t + j / 2 * 8 + j % 2, sum[i / 2][j / 2][i % 2 * 2 + j % 2]);
+    }
 }

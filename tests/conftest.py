@@ -64,6 +64,6 @@ class OnHost:
         return call
 
 
-def load(device, dtype=np.float32):
+def load(device, dtype=np.float32, precision="fp32"):
     """kernels.load for tests that compute with NumPy arrays on any device."""
-    return OnHost(kernels.load(device, dtype))
+    return OnHost(kernels.load(device, dtype, precision))

@@ -21,14 +21,24 @@ CONV_SHAPES = [((1, 1), (1, 1), 1, 0), ((1, 1), (3, 3), 1, 1), ((7, 5), (1, 1), 
 CHANNELS = [(1, 1, 1), (2, 3, 5), (3, 2, 17), (1, 18, 4)]  # batch, Cin, Cout
 LARGE = [((13, 11), (3, 3), 2, 1), (2, 70, 67)]  # more than one tile in every direction, none of them full
 
-# Each device with each step of the ladder of convolution kernels.
+# Each device with each step of the ladder of convolution kernels: those that compute in `real`, and those on tensor cores.
 STEPS = sorted(path.stem for path in (launch.FOLDER / "conv").glob("*.cu"))
-ENGINES = [pytest.param(*device.values, step, marks=device.marks, id=f"{device.values[0]}-{step}") if hasattr(device, "values")
-           else (device, step) for device in DEVICES for step in (STEPS if device != "numpy" else [None])]
+TENSOR_CORES = [("4_tensor_cores", "tf32"), ("5_pipelined", "tf32"), ("5_pipelined", "bf16")]
 
 
-def load_step(device, step, dtype):
-    ops = load(device, dtype)
+def on_each(device, choices):
+    """Test parameters: the device with each of the choices, tuples."""
+    values, marks = (device.values, device.marks) if hasattr(device, "values") else ((device,), ())
+    return [pytest.param(*values, *choice, marks=marks, id="-".join(map(str, (*values, *choice)))) for choice in choices]
+
+
+ENGINES = [engine for device in DEVICES for engine in
+           on_each(device, [(step,) for step in STEPS if step not in dict(TENSOR_CORES)] if device != "numpy" else [(None,)])]
+TENSOR_ENGINES = [engine for device in DEVICES if device != "numpy" for engine in on_each(device, TENSOR_CORES)]
+
+
+def load_step(device, step, dtype, precision="fp32"):
+    ops = load(device, dtype, precision)
     return OnHost(CudaOps(ops.ops.device, step)) if step else ops
 
 
@@ -68,6 +78,38 @@ def test_convolution_and_its_gradients(device, step, shape, channels, dtype, tol
                             (ops.conv_weight_grad(x, dy, w.shape, stride, pad), dw)):
         assert found.dtype == dtype
         np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance * max(1, abs(expected).max()))
+
+
+def rounded(x, precision):
+    """x as tensor cores take it: TF32 keeps 10 bits of the mantissa, ties away from zero; bf16 keeps 7, ties to even."""
+    bits = x.astype(np.float32).view(np.uint32)
+    bits = bits + 0x1000 & 0xFFFFE000 if precision == "tf32" else bits + 0x7FFF + (bits >> 16 & 1) & 0xFFFF0000
+    return bits.view(np.float32).astype(np.float64)
+
+
+# Channels of whole stages along the sum, and more than one tile of each kind in both directions.
+WIDE = [(((9, 6), (3, 5), (2, 1), (1, 2)), (6, 32, 130)), (((5, 7), (4, 3), 2, 2), (3, 64, 34)), (((3, 3), (3, 3), 1, 1), (2, 160, 96))]
+
+
+@functools.cache
+def defined_by_products(shape, channels, precision):
+    """As defined_by_loops, from x, w and dy rounded to the precision."""
+    (size, kernel, stride, pad), (b, cin, cout), rng = shape, channels, np.random.default_rng(0)
+    x, w = rng.standard_normal((b, *size, cin)), rng.standard_normal((*kernel, cin, cout))
+    dy = rng.standard_normal(numpy_ops.conv_shape(x.shape, w.shape, stride, pad))
+    ops, (a, u, da) = numpy_ops.NumpyOps(np.float64), (rounded(array, precision) for array in (x, w, dy))
+    return x, w, dy, ops.conv(a, u, stride, pad), ops.conv_input_grad(da, u, x.shape, stride, pad), ops.conv_weight_grad(a, da, w.shape, stride, pad)
+
+
+@pytest.mark.parametrize("device, step, precision", TENSOR_ENGINES)
+@pytest.mark.parametrize("shape, channels", [*itertools.product(CONV_SHAPES, CHANNELS), LARGE, *WIDE], ids=str)
+def test_tensor_cores_on_equally_rounded_numbers(device, step, precision, shape, channels):
+    """Only the operands are rounded: on rounded operands the result is float32's."""
+    ops, (_, _, stride, pad) = load_step(device, step, np.float32, precision), shape
+    x, w, dy, y, dx, dw = defined_by_products(shape, channels, precision)
+    for found, expected in ((ops.conv(x, w, stride, pad), y), (ops.conv_input_grad(dy, w, x.shape, stride, pad), dx),
+                            (ops.conv_weight_grad(x, dy, w.shape, stride, pad), dw)):
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * max(1, abs(expected).max()))
 
 
 @pytest.mark.parametrize("device, step", ENGINES)
@@ -352,7 +394,9 @@ def test_parameters_start_at_multiples_of_256_bytes():
 
 
 @pytest.mark.parametrize("args, message", [(("tpu",), "device 'tpu': expected auto, numpy, cuda, emulator"),
-                                           (("numpy", np.float32, "bf16"), "precision 'bf16'"),
+                                           (("emulator", np.float32, "fp8"), "precision 'fp8': expected fp32, tf32, bf16"),
+                                           (("numpy", np.float32, "bf16"), "precision bf16: on device cuda or emulator only"),
+                                           (("emulator", np.float64, "tf32"), "precision tf32: of float32 numbers only"),
                                            (("numpy", np.float16), "dtype float16")])
 def test_load_refuses_what_cannot_be_had(args, message):
     with pytest.raises(kernels.DeviceError, match=message):

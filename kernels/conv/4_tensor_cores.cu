@@ -44,8 +44,8 @@ void conv(const real* __restrict__ x, const real* __restrict__ w, const real* __
         multiply_tiles<true, false, TILE_M, TILE_N>(As, Bs, own.m, own.n, sum);
         __syncthreads();
     }
-    each_output(sum, m0 + own.m, n0 + own.n, [=](int m, int n, float value) {
-        if (m < B * Ho * Wo && n < Cout) y[m * Cout + n] = activate(value + (bias_or_null ? bias_or_null[n] : 0), activation);
+    each_output(sum, m0 + own.m, n0 + own.n, [=](int m) { return m < B * Ho * Wo ? m : -1; }, [=](int pixel, int n, float value) {
+        if (n < Cout) y[pixel * Cout + n] = activate(value + (bias_or_null ? bias_or_null[n] : 0), activation);
     });
 }
 
@@ -77,9 +77,9 @@ void conv_input_grad(const real* __restrict__ dy, const real* __restrict__ w, co
         multiply_tiles<true, true, TILE_M, TILE_N>(As, Bs, own.m, own.n, sum);
         __syncthreads();
     }
-    each_output(sum, m0 + own.m, n0 + own.n, [=](int m, int n, float value) {
-        if (m < M && n < Cin)
-            dx[phase_place(m, v, h, sy, sx, H, W) * Cin + n] = activate(value + (bias_or_null ? bias_or_null[n] : 0), activation);
+    auto place = [=](int m) { return m < M ? phase_place(m, v, h, sy, sx, H, W) : -1; };
+    each_output(sum, m0 + own.m, n0 + own.n, place, [=](int pixel, int n, float value) {
+        if (n < Cin) dx[pixel * Cin + n] = activate(value + (bias_or_null ? bias_or_null[n] : 0), activation);
     });
 }
 
@@ -110,7 +110,7 @@ void conv_weight_grad(const real* __restrict__ x, const real* __restrict__ dy, r
         multiply_tiles<false, false, TILE_M, TILE_N>(As, Bs, own.m, own.n, sum);
     }
     int rows = kh * kw * Cin;
-    each_output(sum, m0 + own.m, n0 + own.n, [=](int m, int n, float value) {
-        if (m < rows && n < Cout) partial[(blockIdx.z * rows + m) * Cout + n] = value;
+    each_output(sum, m0 + own.m, n0 + own.n, [=](int m) { return m < rows ? blockIdx.z * rows + m : -1; }, [=](int row, int n, float value) {
+        if (n < Cout) partial[row * Cout + n] = value;
     });
 }

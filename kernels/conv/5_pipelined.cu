@@ -1,0 +1,229 @@
+// Step 5: the copies of the next tiles are on their way while tensor cores multiply this one. Larger tiles; TF32 or bf16.
+// Architectures: sm_80 sm_86 sm_89 sm_90 sm_100 sm_120
+//
+//   conv               y = act(x * w + bias)          rows: output pixels         columns: Cout   sum over ky, kx, ci
+//   conv_input_grad    dx, by output phase            rows: pixels of the phase   columns: Cin    sum over every s-th tap, co
+//   conv_weight_grad   dw, a slice of the pixels      rows: ky, kx, ci            columns: Cout   sum over output pixels
+//
+// Step 4 waits for memory, then multiplies, in turn. Here shared memory holds three stages: while one is multiplied, two are
+// being filled by asynchronous copies, which need no registers and one barrier a stage. A warp owns 64 x 64 outputs, so a
+// word from shared memory serves 64 multiply-adds, twice as many as in step 4; four warps make a tile of 128 x 128, or of
+// 256 x 64 for at most 64 columns. Every copy moves 16 bytes: operands.cu has rounded the numbers to `operand` before and has
+// filled up the channels (Cin and Cout here) to a multiple of VECTOR; `columns` and `channels` are the true numbers.
+// Negative outputs are multiplied by `slope`: 1, or 0 for ReLU; 128 tanh in a row would be a long program.
+//
+// The sum over taps and channels runs over TILE_K channels of all taps, then over the next TILE_K channels: so the pixels
+// that neighbouring taps share are read again while they still are in the L1 cache. Few outputs with a long sum would leave
+// most of the card idle: `slice` is the number of stages that a block sums up; the host adds up the slices.
+#include "common.cuh"
+#include "implicit_gemm.cuh"
+#include "tensor_cores.cuh"
+
+constexpr int THREADS = 128;
+constexpr int TILE_M = 128;         // rows,
+constexpr int TILE_N = 128;         // columns of a block's tile
+constexpr int NARROW_TILE_M = 256;  // and of a narrow one
+constexpr int NARROW_TILE_N = 64;
+constexpr int BY_PHASE = 1;         // conv_input_grad: blockIdx.z is the output phase, for each slice of the sum
+constexpr int PREPARED = 1;         // takes operands
+constexpr int SHARED_BYTES = 76800; // asked for at the launch
+constexpr int STAGES = 3;
+constexpr int VECTORS = TILE_K / VECTOR;  // along a line of a tile
+
+// Multiplies `steps` stages, filled by load(As, Bs) one after the other.
+template <bool A_BY_LINE, bool B_BY_LINE, int M, int N, class Shared, class Load>
+__device__ __forceinline__ void pipeline(Shared shared, int steps, Load load, float (&sum)[4][8][4]) {
+    constexpr int A = tile_size(A_BY_LINE, M), STAGE = A + tile_size(B_BY_LINE, N);
+    static_assert(STAGES * STAGE * sizeof(operand) <= SHARED_BYTES, "the stages fit");
+    int warp = threadIdx.x / WARP;
+    for (int s = 0; s < STAGES - 1; ++s) {
+        if (s < steps) load(shared + s * STAGE, shared + s * STAGE + A);
+        commit_copies();
+    }
+    for (int s = 0; s < steps; ++s) {
+        wait_for_copies<STAGES - 2>();
+        __syncthreads();  // all have the copies of stage s, and have multiplied the one before, which is overwritten now
+        auto next = shared + (s + STAGES - 1) % STAGES * STAGE, now = shared + s % STAGES * STAGE;
+        if (s + STAGES - 1 < steps) load(next, next + A);
+        commit_copies();
+        multiply_tiles<A_BY_LINE, B_BY_LINE, M, N>(now, now + A, warp / (N / 64) * 64, warp % (N / 64) * 64, sum);
+    }
+}
+
+// Writes the outputs to out[place(row) * columns + column], with bias and, for negative ones, the activation's slope.
+template <int M, int N, class Bias, class Output, class Place>
+__device__ __forceinline__ void store_tile(const float (&sum)[4][8][4], Bias bias_or_null, float slope, Output out, int columns, Place place) {
+    int warp = threadIdx.x / WARP;
+    each_output(sum, blockIdx.x * M + warp / (N / 64) * 64, blockIdx.y * N + warp % (N / 64) * 64, place, [=](int row, int n, float value) {
+        if (n >= columns) return;
+        if (bias_or_null) value += bias_or_null[n];
+        out[row * columns + n] = value > 0 ? value : slope * value;
+    });
+}
+
+// Where a thread stands in the sum over (kh, kw, C): the tap and the first channel of its vector.
+struct Place {
+    int y, x, c;
+    __device__ Place(int step, int kh, int kw, int C) {
+        int vector = threadIdx.x % VECTORS * VECTOR, k = step * TILE_K + vector, taps = kh * kw;
+        if (C % TILE_K == 0) y = step % taps / kw, x = step % taps % kw, c = step / taps * TILE_K + vector;
+        else y = k / C / kw, x = k / C % kw, c = k % C;
+    }
+    __device__ __forceinline__ void advance(int kh, int kw, int C) {
+        if (C % TILE_K == 0) {
+            if (++x == kw) x = 0, ++y;
+            if (y == kh) y = 0, c += TILE_K;
+        } else {
+            for (c += TILE_K; c >= C; c -= C)
+                if (++x == kw) x = 0, ++y;
+        }
+    }
+};
+__device__ __forceinline__ int steps_of_sum(int kh, int kw, int C) { return (kh * kw * C + TILE_K - 1) / TILE_K; }
+
+// Copies the vectors of lines threadIdx.x / VECTORS + 32 i at `tap` from a map, for a tile [line][k].
+template <int LINES, class Shared, class Pointer>
+__device__ __forceinline__ void copy_pixels(Shared tile, Pointer map, int H, int W, int C, const Pixel (&pixels)[LINES / 32], Tap tap) {
+    #pragma unroll
+    for (int i = 0; i < LINES / 32; ++i) {
+        int line = threadIdx.x / VECTORS + i * 32, y = pixels[i].y + tap.y, x = pixels[i].x + tap.x;
+        bool inside = y >= 0 && y < H && x >= 0 && x < W;
+        copy_async(tile + (line * tile_stride(true, LINES) + threadIdx.x % VECTORS * VECTOR),
+                   map + (inside ? ((pixels[i].b * H + y) * W + x) * C + tap.c : 0), inside);
+    }
+}
+
+// Copies rows of a matrix (rows, C), columns n0 to n0 + LINES - 1, for a tile [k][line]: row k of the tile is row first + k.
+template <int LINES, class Shared, class Pointer>
+__device__ __forceinline__ void copy_rows(Shared tile, Pointer matrix, int first, int rows, int n0, int C) {
+    constexpr int ACROSS = LINES / VECTOR;  // threads that copy one row
+    int n = threadIdx.x % ACROSS * VECTOR;
+    #pragma unroll
+    for (int k = threadIdx.x / ACROSS; k < TILE_K; k += THREADS / ACROSS) {
+        bool inside = first + k < rows && n0 + n < C;
+        copy_async(tile + (k * tile_stride(false, LINES) + n), matrix + (inside ? (first + k) * C + n0 + n : 0), inside);
+    }
+}
+
+template <int M, int N, class Input, class Bias, class Output, class Shared>
+__device__ __forceinline__ void conv_tile(Shared shared, Input x, Input w, Bias bias_or_null, float slope, Output y,
+                                          int columns, int slice, int B, int H, int W, int Cin, int Ho, int Wo, int Cout,
+                                          int kh, int kw, int sy, int sx, int py, int px) {
+    int rows = B * Ho * Wo, first = blockIdx.z * slice, steps = min(slice, steps_of_sum(kh, kw, Cin) - first);
+    Pixel pixels[M / 32];
+    #pragma unroll
+    for (int i = 0; i < M / 32; ++i)
+        pixels[i] = output_pixel(blockIdx.x * M + threadIdx.x / VECTORS + 32 * i, B, Ho, Wo, sy, sx, py, px);
+    Place at(first, kh, kw, Cin);
+    float sum[4][8][4] = {};
+    pipeline<true, false, M, N>(shared, steps, [&](Shared As, Shared Bs) {
+        copy_pixels<M>(As, x, H, W, Cin, pixels, at.y < kh ? Tap{at.y, at.x, at.c} : NO_TAP);
+        int tile_row = (at.y * kw + at.x) * Cin + at.c - threadIdx.x % VECTORS * VECTOR;  // of w, as a matrix (kh kw Cin, Cout)
+        copy_rows<N>(Bs, w, tile_row, kh * kw * Cin, blockIdx.y * N, Cout);
+        at.advance(kh, kw, Cin);
+    }, sum);
+    store_tile<M, N>(sum, bias_or_null, slope, y, columns, [=](int m) { return m < rows ? blockIdx.z * rows + m : -1; });
+}
+
+extern "C" __global__ __launch_bounds__(THREADS)
+void conv(const operand* __restrict__ x, const operand* __restrict__ w, const real* __restrict__ bias_or_null, real slope,
+          real* __restrict__ y, int columns, int slice, int narrow, int B, int H, int W, int Cin, int Ho, int Wo, int Cout,
+          int kh, int kw, int sy, int sx, int py, int px) {
+    extern __shared__ __align__(16) operand shared[];
+    if (narrow)
+        conv_tile<NARROW_TILE_M, NARROW_TILE_N>(shared, x, w, bias_or_null, slope, y, columns, slice, B, H, W, Cin, Ho, Wo, Cout,
+                                                kh, kw, sy, sx, py, px);
+    else
+        conv_tile<TILE_M, TILE_N>(shared, x, w, bias_or_null, slope, y, columns, slice, B, H, W, Cin, Ho, Wo, Cout,
+                                  kh, kw, sy, sx, py, px);
+}
+
+template <int M, int N, class Input, class Bias, class Output, class Shared>
+__device__ __forceinline__ void input_grad_tile(Shared shared, Input dy, Input w, Bias bias_or_null, float slope, Output dx,
+                                                int columns, int slice, int B, int H, int W, int Cin, int Ho, int Wo, int Cout,
+                                                int kh, int kw, int sy, int sx, int py, int px) {
+    int part = blockIdx.z / (sy * sx), phase = blockIdx.z % (sy * sx), first = part * slice;
+    Phase v = output_phase(phase / sx, sy, py, kh, H), h = output_phase(phase % sx, sx, px, kw, W);
+    int rows = B * v.size * h.size, steps = min(slice, steps_of_sum(v.taps, h.taps, Cout) - first);
+    if (blockIdx.x * M >= rows) return;  // the whole block: phases differ by a row or a column of pixels
+    Pixel pixels[M / 32];
+    #pragma unroll
+    for (int i = 0; i < M / 32; ++i) pixels[i] = phase_pixel(blockIdx.x * M + threadIdx.x / VECTORS + 32 * i, rows, v, h);
+    Place at(first, max(1, v.taps), max(1, h.taps), Cout);
+    float sum[4][8][4] = {};
+    pipeline<true, true, M, N>(shared, steps, [&](Shared As, Shared Bs) {
+        bool summed = at.y < v.taps;
+        copy_pixels<M>(As, dy, Ho, Wo, Cout, pixels, summed ? Tap{-at.y, -at.x, at.c} : NO_TAP);
+        int tap = (v.first + at.y * sy) * kw + h.first + at.x * sx;
+        #pragma unroll
+        for (int i = 0; i < N / 32; ++i) {
+            int line = threadIdx.x / VECTORS + 32 * i, n = blockIdx.y * N + line;
+            bool inside = summed && n < Cin;
+            copy_async(Bs + (line * tile_stride(true, N) + threadIdx.x % VECTORS * VECTOR),
+                       w + (inside ? (tap * Cin + n) * Cout + at.c : 0), inside);
+        }
+        at.advance(v.taps, h.taps, Cout);
+    }, sum);
+    store_tile<M, N>(sum, bias_or_null, slope, dx, columns, [=](int m) {
+        return m < rows ? part * B * H * W + phase_place(m, v, h, sy, sx, H, W) : -1;
+    });
+}
+
+extern "C" __global__ __launch_bounds__(THREADS)
+void conv_input_grad(const operand* __restrict__ dy, const operand* __restrict__ w, const real* __restrict__ bias_or_null,
+                     real slope, real* __restrict__ dx, int columns, int slice, int narrow,
+                     int B, int H, int W, int Cin, int Ho, int Wo, int Cout, int kh, int kw, int sy, int sx, int py, int px) {
+    extern __shared__ __align__(16) operand shared[];
+    if (narrow)
+        input_grad_tile<NARROW_TILE_M, NARROW_TILE_N>(shared, dy, w, bias_or_null, slope, dx, columns, slice,
+                                                      B, H, W, Cin, Ho, Wo, Cout, kh, kw, sy, sx, py, px);
+    else
+        input_grad_tile<TILE_M, TILE_N>(shared, dy, w, bias_or_null, slope, dx, columns, slice,
+                                        B, H, W, Cin, Ho, Wo, Cout, kh, kw, sy, sx, py, px);
+}
+
+template <int M, int N, class Input, class Output, class Shared, class Pixels>
+__device__ __forceinline__ void weight_grad_tile(Shared shared, Pixels& pixels, Input x, Input dy, Output partial,
+                                                 int columns, int channels, int slice, int B, int H, int W, int Cin, int Ho, int Wo,
+                                                 int Cout, int kh, int kw, int sy, int sx, int py, int px) {
+    constexpr int ACROSS = M / VECTOR;  // threads that copy one row of A, which is a pixel
+    int first = blockIdx.z * slice, last = min(B * Ho * Wo, first + slice), steps = (last - first + TILE_K - 1) / TILE_K;
+    int line = threadIdx.x % ACROSS * VECTOR, step = 0;
+    Tap tap = window_tap(blockIdx.x * M + line, kh, kw, Cin);  // a thread's tap stays, its pixels change
+    auto find_pixels = [&](int step) {  // of a stage, one barrier before they are needed
+        int k = first + step * TILE_K + threadIdx.x;
+        if (threadIdx.x < TILE_K) pixels[step % STAGES][threadIdx.x] = k < last ? output_pixel(k, B, Ho, Wo, sy, sx, py, px) : NO_PIXEL;
+    };
+    float sum[4][8][4] = {};
+    for (int step = 0; step < STAGES - 1; ++step) find_pixels(step);
+    __syncthreads();
+    pipeline<false, false, M, N>(shared, steps, [&](Shared As, Shared Bs) {
+        if (step + 1 >= STAGES - 1) find_pixels(step + 1);
+        #pragma unroll
+        for (int k = threadIdx.x / ACROSS; k < TILE_K; k += THREADS / ACROSS) {
+            Pixel pixel = pixels[step % STAGES][k];
+            int y = pixel.y + tap.y, xx = pixel.x + tap.x;
+            bool inside = y >= 0 && y < H && xx >= 0 && xx < W;
+            copy_async(As + (k * tile_stride(false, M) + line), x + (inside ? ((pixel.b * H + y) * W + xx) * Cin + tap.c : 0), inside);
+        }
+        copy_rows<N>(Bs, dy, first + step * TILE_K, last, blockIdx.y * N, Cout);
+        ++step;
+    }, sum);
+    store_tile<M, N>(sum, (const real*)nullptr, 1, partial, columns, [=](int m) {
+        return m < kh * kw * Cin && m % Cin < channels ? (blockIdx.z * kh * kw + m / Cin) * channels + m % Cin : -1;
+    });
+}
+
+extern "C" __global__ __launch_bounds__(THREADS)
+void conv_weight_grad(const operand* __restrict__ x, const operand* __restrict__ dy, real* __restrict__ partial,
+                      int columns, int channels, int slice, int narrow, int B, int H, int W, int Cin, int Ho, int Wo, int Cout,
+                      int kh, int kw, int sy, int sx, int py, int px) {
+    extern __shared__ __align__(16) operand shared[];
+    __shared__ Pixel pixels[STAGES][TILE_K];
+    if (narrow)
+        weight_grad_tile<NARROW_TILE_M, NARROW_TILE_N>(shared, pixels, x, dy, partial, columns, channels, slice,
+                                                       B, H, W, Cin, Ho, Wo, Cout, kh, kw, sy, sx, py, px);
+    else
+        weight_grad_tile<TILE_M, TILE_N>(shared, pixels, x, dy, partial, columns, channels, slice,
+                                         B, H, W, Cin, Ho, Wo, Cout, kh, kw, sy, sx, py, px);
+}
