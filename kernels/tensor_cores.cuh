@@ -89,11 +89,7 @@ __device__ __forceinline__ void mma(float (&sum)[4], const Words& w) {
             : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
             : "r"(w.a[0]), "r"(w.a[1]), "r"(w.a[2]), "r"(w.a[3]), "r"(w.b[0]), "r"(w.b[1]));
 }
-__device__ __forceinline__ unsigned shared_address(const void* p) {
-    unsigned long long address;
-    asm("cvta.to.shared.u64 %0, %1;" : "=l"(address) : "l"(p));
-    return address;
-}
+__device__ __forceinline__ unsigned shared_address(const void* p) { return __cvta_generic_to_shared(p); }
 // Four matrices of 8 x 8 numbers of 2 bytes, transposed; lanes 8 i to 8 i + 7 give the addresses of the rows of the i-th.
 __device__ __forceinline__ void load_transposed(unsigned (&words)[4], const operand* row) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
@@ -117,18 +113,33 @@ constexpr int TILE_K = 2 * MMA_K;
 __device__ constexpr int tile_stride(bool by_line, int lines) { return by_line ? TILE_K + VECTOR : lines + 8; }
 __device__ constexpr int tile_size(bool by_line, int lines) { return by_line ? lines * tile_stride(true, lines) : TILE_K * tile_stride(false, lines); }
 
-// The words of 16 lines: t of lines g, g + 8; t + 4 of lines g, g + 8.
-template <bool BY_LINE, int LINES, class Tile>
-__device__ __forceinline__ void load_16_lines(Tile tile, int line, int k, unsigned (&words)[4]) {
+constexpr int WORD = 4 / sizeof(operand);  // numbers in a word
+constexpr bool TRANSPOSED = !TF32;         // how a tile [k][line] is read: two bf16 numbers of a word lie in two rows
+
+// Of 16 lines a lane holds four words: t and t + 4 of lines g and g + 8. The instruction wants A's ordered by word, B's by line.
+enum Factor { A, B };
+
+// Where this lane's first number of the 16 lines from `line` on stands. From there on all steps are constants.
+template <Factor FACTOR, bool BY_LINE, int LINES> __device__ __forceinline__ int lane_offset(int line) {
     constexpr int STRIDE = tile_stride(BY_LINE, LINES);
     int lane = threadIdx.x % WARP, g = lane / 4, t = lane % 4;
-    if constexpr (!BY_LINE && !TF32) {
-        load_transposed(words, tile + ((k + lane / 16 * 8 + lane % 8) * STRIDE + line + lane / 8 % 2 * 8));
+    if (BY_LINE) return (line + g) * STRIDE + t * WORD;
+    if (!TRANSPOSED) return t * STRIDE + line + g;
+    int second_line = FACTOR == A ? lane / 8 % 2 : lane / 16, second_word = FACTOR == A ? lane / 16 : lane / 8 % 2;
+    return (second_word * 8 + lane % 8) * STRIDE + line + second_line * 8;
+}
+
+// The four words of the 16 lines from `line` on. At is a tile's pointer, moved by lane_offset.
+template <Factor FACTOR, bool BY_LINE, int LINES, class At>
+__device__ __forceinline__ void load_16_lines(At at, int line, int k, unsigned (&words)[4]) {
+    constexpr int STRIDE = tile_stride(BY_LINE, LINES);
+    if constexpr (!BY_LINE && TRANSPOSED) {
+        load_transposed(words, at + (k * STRIDE + line));
     } else {
-        constexpr int PER_WORD = 4 / sizeof(operand);
+        #pragma unroll
         for (int i = 0; i < 4; ++i) {
-            int l = line + g + i % 2 * 8, word = t + i / 2 * 4;
-            words[i] = *(const unsigned*)(tile + (BY_LINE ? l * STRIDE + k + word * PER_WORD : (k + word) * STRIDE + l));
+            int l = line + (FACTOR == A ? i % 2 : i / 2) * 8, along = k + (FACTOR == A ? i / 2 : i % 2) * 4 * WORD;
+            words[i] = *(const unsigned*)(at + (BY_LINE ? l * STRIDE + along : along * STRIDE + l));
         }
     }
 }
@@ -136,18 +147,19 @@ __device__ __forceinline__ void load_16_lines(Tile tile, int line, int k, unsign
 // sum += A B over a tile: the lines of A from m on, 16 MI of them, with those of B from n on, 8 NI of them.
 template <bool A_BY_LINE, bool B_BY_LINE, int LINES_A, int LINES_B, int MI, int NI, class Tile>
 __device__ __forceinline__ void multiply_tiles(Tile As, Tile Bs, int m, int n, float (&sum)[MI][NI][4]) {
+    auto a_lane = As + lane_offset<A, A_BY_LINE, LINES_A>(m), b_lane = Bs + lane_offset<B, B_BY_LINE, LINES_B>(n);
     #pragma unroll
     for (int k = 0; k < TILE_K; k += MMA_K) {
         unsigned a[MI][4], b[NI / 2][4];
         #pragma unroll
-        for (int i = 0; i < MI; ++i) load_16_lines<A_BY_LINE, LINES_A>(As, m + 16 * i, k, a[i]);
+        for (int i = 0; i < MI; ++i) load_16_lines<A, A_BY_LINE, LINES_A>(a_lane, 16 * i, k, a[i]);
         #pragma unroll
-        for (int j = 0; j < NI / 2; ++j) load_16_lines<B_BY_LINE, LINES_B>(Bs, n + 16 * j, k, b[j]);
+        for (int j = 0; j < NI / 2; ++j) load_16_lines<B, B_BY_LINE, LINES_B>(b_lane, 16 * j, k, b[j]);
         #pragma unroll
         for (int i = 0; i < MI; ++i)
             #pragma unroll
             for (int j = 0; j < NI; ++j)
-                mma(sum[i][j], {{a[i][0], a[i][1], a[i][2], a[i][3]}, {b[j / 2][j % 2], b[j / 2][j % 2 + 2]}});
+                mma(sum[i][j], {{a[i][0], a[i][1], a[i][2], a[i][3]}, {b[j / 2][j % 2 * 2], b[j / 2][j % 2 * 2 + 1]}});
     }
 }
 

@@ -61,11 +61,16 @@ __device__ __forceinline__ void store_tile(const float (&sum)[4][8][4], Bias bia
     });
 }
 
+// A thread copies vectors of one place in the sum and of many lines, for tiles [line][k]: eight lanes write eight lines at once,
+// whose strides spread them over all banks.
+__device__ __forceinline__ int own_vector() { return threadIdx.x / 8 % VECTORS * VECTOR; }
+__device__ __forceinline__ int own_line(int i) { return threadIdx.x % 8 + threadIdx.x / WARP * 8 + i * (THREADS / VECTORS); }
+
 // Where a thread stands in the sum over (kh, kw, C): the tap and the first channel of its vector.
 struct Place {
     int y, x, c;
     __device__ Place(int step, int kh, int kw, int C) {
-        int vector = threadIdx.x % VECTORS * VECTOR, k = step * TILE_K + vector, taps = kh * kw;
+        int vector = own_vector(), k = step * TILE_K + vector, taps = kh * kw;
         if (C % TILE_K == 0) y = step % taps / kw, x = step % taps % kw, c = step / taps * TILE_K + vector;
         else y = k / C / kw, x = k / C % kw, c = k % C;
     }
@@ -81,15 +86,21 @@ struct Place {
 };
 __device__ __forceinline__ int steps_of_sum(int kh, int kw, int C) { return (kh * kw * C + TILE_K - 1) / TILE_K; }
 
-// Copies the vectors of lines threadIdx.x / VECTORS + 32 i at `tap` from a map, for a tile [line][k].
+// A pixel of a map and the offset of its first channel, from which those of its neighbours follow.
+struct __align__(16) Window {
+    int offset, y, x;
+    __device__ Window() {}
+    __device__ Window(Pixel p, int H, int W, int C) : offset(((p.b * H + p.y) * W + p.x) * C), y(p.y), x(p.x) {}
+};
+
+// Copies the vectors of own lines that stand `tap` away from `windows` in a map, `step` numbers further on.
 template <int LINES, class Shared, class Pointer>
-__device__ __forceinline__ void copy_pixels(Shared tile, Pointer map, int H, int W, int C, const Pixel (&pixels)[LINES / 32], Tap tap) {
+__device__ __forceinline__ void copy_windows(Shared tile, Pointer map, int H, int W, const Window (&windows)[LINES * VECTORS / THREADS],
+                                             Tap tap, int step) {
     #pragma unroll
-    for (int i = 0; i < LINES / 32; ++i) {
-        int line = threadIdx.x / VECTORS + i * 32, y = pixels[i].y + tap.y, x = pixels[i].x + tap.x;
-        bool inside = y >= 0 && y < H && x >= 0 && x < W;
-        copy_async(tile + (line * tile_stride(true, LINES) + threadIdx.x % VECTORS * VECTOR),
-                   map + (inside ? ((pixels[i].b * H + y) * W + x) * C + tap.c : 0), inside);
+    for (int i = 0; i < LINES * VECTORS / THREADS; ++i) {
+        unsigned y = windows[i].y + tap.y, x = windows[i].x + tap.x;  // negative ones become large
+        copy_async(tile + (own_line(i) * tile_stride(true, LINES) + own_vector()), map + (windows[i].offset + step), y < H && x < W);
     }
 }
 
@@ -100,8 +111,7 @@ __device__ __forceinline__ void copy_rows(Shared tile, Pointer matrix, int first
     int n = threadIdx.x % ACROSS * VECTOR;
     #pragma unroll
     for (int k = threadIdx.x / ACROSS; k < TILE_K; k += THREADS / ACROSS) {
-        bool inside = first + k < rows && n0 + n < C;
-        copy_async(tile + (k * tile_stride(false, LINES) + n), matrix + (inside ? (first + k) * C + n0 + n : 0), inside);
+        copy_async(tile + (k * tile_stride(false, LINES) + n), matrix + ((first + k) * C + n0 + n), first + k < rows && n0 + n < C);
     }
 }
 
@@ -110,15 +120,15 @@ __device__ __forceinline__ void conv_tile(Shared shared, Input x, Input w, Bias 
                                           int columns, int slice, int B, int H, int W, int Cin, int Ho, int Wo, int Cout,
                                           int kh, int kw, int sy, int sx, int py, int px) {
     int rows = B * Ho * Wo, first = blockIdx.z * slice, steps = min(slice, steps_of_sum(kh, kw, Cin) - first);
-    Pixel pixels[M / 32];
+    Window windows[M * VECTORS / THREADS];
     #pragma unroll
-    for (int i = 0; i < M / 32; ++i)
-        pixels[i] = output_pixel(blockIdx.x * M + threadIdx.x / VECTORS + 32 * i, B, Ho, Wo, sy, sx, py, px);
+    for (int i = 0; i < M * VECTORS / THREADS; ++i)
+        windows[i] = Window(output_pixel(blockIdx.x * M + own_line(i), B, Ho, Wo, sy, sx, py, px), H, W, Cin);
     Place at(first, kh, kw, Cin);
     float sum[4][8][4] = {};
     pipeline<true, false, M, N>(shared, steps, [&](Shared As, Shared Bs) {
-        copy_pixels<M>(As, x, H, W, Cin, pixels, at.y < kh ? Tap{at.y, at.x, at.c} : NO_TAP);
-        int tile_row = (at.y * kw + at.x) * Cin + at.c - threadIdx.x % VECTORS * VECTOR;  // of w, as a matrix (kh kw Cin, Cout)
+        copy_windows<M>(As, x, H, W, windows, at.y < kh ? Tap{at.y, at.x} : NO_TAP, (at.y * W + at.x) * Cin + at.c);
+        int tile_row = (at.y * kw + at.x) * Cin + at.c - own_vector();  // of w, as a matrix (kh kw Cin, Cout)
         copy_rows<N>(Bs, w, tile_row, kh * kw * Cin, blockIdx.y * N, Cout);
         at.advance(kh, kw, Cin);
     }, sum);
@@ -146,21 +156,20 @@ __device__ __forceinline__ void input_grad_tile(Shared shared, Input dy, Input w
     Phase v = output_phase(phase / sx, sy, py, kh, H), h = output_phase(phase % sx, sx, px, kw, W);
     int rows = B * v.size * h.size, steps = min(slice, steps_of_sum(v.taps, h.taps, Cout) - first);
     if (blockIdx.x * M >= rows) return;  // the whole block: phases differ by a row or a column of pixels
-    Pixel pixels[M / 32];
+    Window windows[M * VECTORS / THREADS];
     #pragma unroll
-    for (int i = 0; i < M / 32; ++i) pixels[i] = phase_pixel(blockIdx.x * M + threadIdx.x / VECTORS + 32 * i, rows, v, h);
+    for (int i = 0; i < M * VECTORS / THREADS; ++i)
+        windows[i] = Window(phase_pixel(blockIdx.x * M + own_line(i), rows, v, h), Ho, Wo, Cout);
     Place at(first, max(1, v.taps), max(1, h.taps), Cout);
     float sum[4][8][4] = {};
     pipeline<true, true, M, N>(shared, steps, [&](Shared As, Shared Bs) {
         bool summed = at.y < v.taps;
-        copy_pixels<M>(As, dy, Ho, Wo, Cout, pixels, summed ? Tap{-at.y, -at.x, at.c} : NO_TAP);
+        copy_windows<M>(As, dy, Ho, Wo, windows, summed ? Tap{-at.y, -at.x} : NO_TAP, at.c - (at.y * Wo + at.x) * Cout);
         int tap = (v.first + at.y * sy) * kw + h.first + at.x * sx;
         #pragma unroll
-        for (int i = 0; i < N / 32; ++i) {
-            int line = threadIdx.x / VECTORS + 32 * i, n = blockIdx.y * N + line;
-            bool inside = summed && n < Cin;
-            copy_async(Bs + (line * tile_stride(true, N) + threadIdx.x % VECTORS * VECTOR),
-                       w + (inside ? (tap * Cin + n) * Cout + at.c : 0), inside);
+        for (int i = 0; i < N * VECTORS / THREADS; ++i) {
+            int n = blockIdx.y * N + own_line(i);
+            copy_async(Bs + (own_line(i) * tile_stride(true, N) + own_vector()), w + ((tap * Cin + n) * Cout + at.c), summed && n < Cin);
         }
         at.advance(v.taps, h.taps, Cout);
     }, sum);
@@ -182,29 +191,33 @@ void conv_input_grad(const operand* __restrict__ dy, const operand* __restrict__
                                         B, H, W, Cin, Ho, Wo, Cout, kh, kw, sy, sx, py, px);
 }
 
-template <int M, int N, class Input, class Output, class Shared, class Pixels>
-__device__ __forceinline__ void weight_grad_tile(Shared shared, Pixels& pixels, Input x, Input dy, Output partial,
+template <int M, int N, class Input, class Output, class Shared, class Windows>
+__device__ __forceinline__ void weight_grad_tile(Shared shared, Windows& windows, Input x, Input dy, Output partial,
                                                  int columns, int channels, int slice, int B, int H, int W, int Cin, int Ho, int Wo,
                                                  int Cout, int kh, int kw, int sy, int sx, int py, int px) {
     constexpr int ACROSS = M / VECTOR;  // threads that copy one row of A, which is a pixel
     int first = blockIdx.z * slice, last = min(B * Ho * Wo, first + slice), steps = (last - first + TILE_K - 1) / TILE_K;
     int line = threadIdx.x % ACROSS * VECTOR, step = 0;
     Tap tap = window_tap(blockIdx.x * M + line, kh, kw, Cin);  // a thread's tap stays, its pixels change
-    auto find_pixels = [&](int step) {  // of a stage, one barrier before they are needed
-        int k = first + step * TILE_K + threadIdx.x;
-        if (threadIdx.x < TILE_K) pixels[step % STAGES][threadIdx.x] = k < last ? output_pixel(k, B, Ho, Wo, sy, sx, py, px) : NO_PIXEL;
+    int along = (tap.y * W + tap.x) * Cin + tap.c;
+    int k = first + threadIdx.x, ox = k % Wo, oy = k / Wo % Ho, b = k / Wo / Ho;  // the pixel that this thread writes down next
+    auto find_window = [&](int step) {  // of a stage, one barrier before they are needed
+        if (threadIdx.x >= TILE_K) return;
+        Pixel pixel = {b, oy * sy - py, ox * sx - px};
+        windows[step % STAGES][threadIdx.x] = Window(first + step * TILE_K + threadIdx.x < last ? pixel : NO_PIXEL, H, W, Cin);
+        for (ox += TILE_K; ox >= Wo; ox -= Wo) ++oy;
+        for (; oy >= Ho; oy -= Ho) ++b;
     };
     float sum[4][8][4] = {};
-    for (int step = 0; step < STAGES - 1; ++step) find_pixels(step);
+    for (int step = 0; step < STAGES - 1; ++step) find_window(step);
     __syncthreads();
     pipeline<false, false, M, N>(shared, steps, [&](Shared As, Shared Bs) {
-        if (step + 1 >= STAGES - 1) find_pixels(step + 1);
+        if (step + 1 >= STAGES - 1) find_window(step + 1);
         #pragma unroll
         for (int k = threadIdx.x / ACROSS; k < TILE_K; k += THREADS / ACROSS) {
-            Pixel pixel = pixels[step % STAGES][k];
-            int y = pixel.y + tap.y, xx = pixel.x + tap.x;
-            bool inside = y >= 0 && y < H && xx >= 0 && xx < W;
-            copy_async(As + (k * tile_stride(false, M) + line), x + (inside ? ((pixel.b * H + y) * W + xx) * Cin + tap.c : 0), inside);
+            Window window = windows[step % STAGES][k];
+            unsigned yy = window.y + tap.y, xx = window.x + tap.x;
+            copy_async(As + (k * tile_stride(false, M) + line), x + (window.offset + along), yy < H && xx < W);
         }
         copy_rows<N>(Bs, dy, first + step * TILE_K, last, blockIdx.y * N, Cout);
         ++step;
@@ -219,11 +232,11 @@ void conv_weight_grad(const operand* __restrict__ x, const operand* __restrict__
                       int columns, int channels, int slice, int narrow, int B, int H, int W, int Cin, int Ho, int Wo, int Cout,
                       int kh, int kw, int sy, int sx, int py, int px) {
     extern __shared__ __align__(16) operand shared[];
-    __shared__ Pixel pixels[STAGES][TILE_K];
+    __shared__ Window windows[STAGES][TILE_K];
     if (narrow)
-        weight_grad_tile<NARROW_TILE_M, NARROW_TILE_N>(shared, pixels, x, dy, partial, columns, channels, slice,
+        weight_grad_tile<NARROW_TILE_M, NARROW_TILE_N>(shared, windows, x, dy, partial, columns, channels, slice,
                                                        B, H, W, Cin, Ho, Wo, Cout, kh, kw, sy, sx, py, px);
     else
-        weight_grad_tile<TILE_M, TILE_N>(shared, pixels, x, dy, partial, columns, channels, slice,
+        weight_grad_tile<TILE_M, TILE_N>(shared, windows, x, dy, partial, columns, channels, slice,
                                          B, H, W, Cin, Ho, Wo, Cout, kh, kw, sy, sx, py, px);
 }
