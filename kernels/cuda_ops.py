@@ -12,8 +12,9 @@ from kernels.numpy_ops import activation_number, check_dy, conv_shape, pair, res
 
 THREADS = 256          # of the kernels that own one number a thread
 SLABS, SLAB = 512, 128  # column sums: up to so many slabs of rows, each of at least so many rows
-BLOCKS = 1024          # enough to fill a large card: conv_weight_grad slices its sum until it has as many
-LARGE_BLOCKS = 264     # the same for blocks of 128 x 128 outputs: two on each multiprocessor of an H200
+BLOCKS = 1024          # enough to fill a large card: a convolution slices its sum until it has as many;
+LARGE_BLOCKS = 264     # of 128 x 128 outputs these: two on each multiprocessor of an H200
+FEW_CHANNELS = 24      # up to so many output channels, few_channels.cu fills the columns of a tile better
 SLOPES = {None: 1, "relu": 0, "leaky_relu": numpy_ops.LEAKY_SLOPE}  # what an activation multiplies negative numbers by
 LONGEST_SUM = 16384    # terms that one float32 accumulator adds up one by one
 
@@ -24,7 +25,9 @@ class CudaOps:
         self.device, self.dtype, self.name = device, device.dtype, type(device).__name__.lower()
         conv_step = conv_step or ("3_register_tiles" if device.precision == "fp32" else "5_pipelined")
         self.conv_file = f"conv/{conv_step}.cu"
-        self.conv_tile = launch.read(self.conv_file).constants
+        self.tile = launch.read(self.conv_file).constants
+        self.blocks = BLOCKS if self.tile["TILE_N"] < 128 else LARGE_BLOCKS
+        self.few_channels = FEW_CHANNELS
         self.operand = np.dtype(launch.operand_type(device.precision))
         self.arena = numpy_ops.Arena(device.allocate)
 
@@ -51,102 +54,105 @@ class CudaOps:
         self.device.launch(file, kernel, cdiv(n, THREADS), THREADS, *arguments)
 
     # ----------------------------------------------------------------------------------- convolution
-    def _convolve(self, kernel, rows, columns, slices, *arguments):
-        tile = self.conv_tile
-        grid = cdiv(rows, tile["TILE_M"]), cdiv(columns, tile["TILE_N"]), slices
-        self.device.launch(self.conv_file, kernel, grid, tile["THREADS"], *arguments)
-
     def conv(self, x, w, stride=1, pad=0, bias=None, activation=None, out=None):
-        shape = conv_shape(x.shape, w.shape, stride, pad)
+        shape, (kh, kw, cin, cout) = conv_shape(x.shape, w.shape, stride, pad), w.shape
         y = self.empty(*shape) if out is None else out
-        b, ho, wo, cout = shape
-        if "PREPARED" in self.conv_tile:
-            return self._convolve_operands("conv", x, w, y, bias, activation, b * ho * wo, 1, int(np.prod(w.shape[:2])),
-                                           sizes(x.shape, shape, w.shape, stride, pad))
-        self._convolve("conv", b * ho * wo, cout, 1, x, w, bias, activation_number(activation), y,
-                       *sizes(x.shape, shape, w.shape, stride, pad))
-        return y
+        if self._few(cout, kw):
+            (sy, sx), (py, px) = pair(stride), pair(pad)
+            products = self.conv(x, self._swap_axes(w).reshape(kh, 1, cin, kw * cout), (sy, 1), (py, 0))  # (B, Ho, W, kw Cout)
+            self._each("few_channels.cu", "sum_shifted", y.size, products, bias, activation_number(activation), y,
+                       y.size, x.shape[2], *shape[2:], kw, sx, px)
+            return y
+        return self._correlate("conv", x, w, bias, activation, y, 1, y.size // cout, kh * kw,
+                               sizes(x.shape, shape, w.shape, stride, pad))
 
     def conv_input_grad(self, dy, w, x_shape, stride=1, pad=0, bias=None, activation=None):
         check_dy("conv_input_grad", dy, x_shape, w.shape, stride, pad)
-        dx, (b, h, width, cin), (sy, sx) = self.empty(*x_shape), x_shape, pair(stride)
-        pixels, phases = b * h * width, 1
-        if self.conv_tile["BY_PHASE"]:
-            pixels, phases = b * cdiv(h, sy) * cdiv(width, sx), sy * sx
-        if "PREPARED" in self.conv_tile:
-            return self._convolve_operands("conv_input_grad", dy, w, dx, bias, activation, pixels, phases,
-                                           cdiv(w.shape[0], sy) * cdiv(w.shape[1], sx), sizes(x_shape, dy.shape, w.shape, stride, pad))
-        self._convolve("conv_input_grad", pixels, cin, phases, dy, w, bias, activation_number(activation), dx,
-                       *sizes(x_shape, dy.shape, w.shape, stride, pad))
-        return dx
+        dx, (b, h, width, cin), (kh, kw, _, cout), (sy, sx) = self.empty(*x_shape), x_shape, w.shape, pair(stride)
+        if self._few(cin, kw):
+            (py, px), wo = pair(pad), dy.shape[2]
+            products = self.conv_input_grad(dy, w.reshape(kh, 1, kw * cin, cout), (b, h, wo, kw * cin), (sy, 1), (py, 0))
+            self._each("few_channels.cu", "sum_strided", dx.size, products, bias, activation_number(activation), dx,
+                       dx.size, width, wo, cin, kw, sx, px)
+            return dx
+        pixels, phases, taps = b * h * width, 1, kh * kw
+        if self.tile["BY_PHASE"]:
+            pixels, phases, taps = b * cdiv(h, sy) * cdiv(width, sx), sy * sx, cdiv(kh, sy) * cdiv(kw, sx)
+        return self._correlate("conv_input_grad", dy, w, bias, activation, dx, phases, pixels, taps,
+                               sizes(x_shape, dy.shape, w.shape, stride, pad))
 
     def conv_weight_grad(self, x, dy, w_shape, stride=1, pad=0, out=None):
         check_dy("conv_weight_grad", dy, x.shape, w_shape, stride, pad)
-        dw = self.empty(*w_shape) if out is None else out
-        (kh, kw, cin, cout), (b, ho, wo, _), tile = w_shape, dy.shape, self.conv_tile
-        rows, pixels = kh * kw * cin, b * ho * wo
-        if "PREPARED" in self.conv_tile:
-            return self._weight_grad_of_operands(x, dy, dw, pixels, sizes(x.shape, dy.shape, w_shape, stride, pad))
-        tiles = cdiv(rows, tile["TILE_M"]) * cdiv(cout, tile["TILE_N"])
-        slice_ = cdiv(pixels, max(1, min(BLOCKS // tiles, pixels // THREADS), cdiv(pixels, LONGEST_SUM)))
+        dw, (kh, kw, cin, cout) = self.empty(*w_shape) if out is None else out, w_shape
+        if self._few(cout, kw):
+            (sy, sx), (py, px), (b, ho, wo, _), width = pair(stride), pair(pad), dy.shape, x.shape[2]
+            dproducts = self.empty(b, ho, width, kw * cout)
+            self._each("few_channels.cu", "sum_shifted_grad", dproducts.size, dy, dproducts,
+                       dproducts.size, width, wo, cout, kw, sx, px)
+            wide = self.conv_weight_grad(x, dproducts, (kh, 1, cin, kw * cout), (sy, 1), (py, 0))
+            return self._swap_axes(wide.reshape(kh, cin, kw, cout), dw)
+        size, takes_operands = sizes(x.shape, dy.shape, w_shape, stride, pad), "NARROW_TILE_M" in self.tile
+        if takes_operands:
+            x, dy = self._operand(x), self._operand(dy)
+        narrow, tile_m, tile_n = self._tile(cout)
+        tiles, pixels = (cdiv(kh * kw * x.shape[-1], tile_m), cdiv(cout, tile_n)), dy.size // dy.shape[-1]
+        slice_ = cdiv(pixels, max(1, min(self.blocks // (tiles[0] * tiles[1]), pixels // THREADS), cdiv(pixels, LONGEST_SUM)))
         slices = cdiv(pixels, slice_)
         partial = self.empty(slices, *w_shape) if slices > 1 else dw
-        self._convolve("conv_weight_grad", rows, cout, slices, x, dy, partial, slice_,
-                       *sizes(x.shape, dy.shape, w_shape, stride, pad))
+        extra = (cout, cin, slice_, narrow) if takes_operands else (slice_,)
+        self._launch_conv("conv_weight_grad", (*tiles, slices), x, dy, partial, *extra, *filled(size, x.shape[-1], dy.shape[-1]))
         if slices > 1:
             self._sum_slices(partial, dw)
         return dw
 
-    # The same for step 5, which takes operands: numbers rounded for tensor cores, channels filled up to whole vectors.
-    def _operand(self, x, rows=None):
-        """x, rounded and filled up with zeros: its channels to a multiple of 16 bytes, the axis before to `rows` if given."""
-        vector, channels = 16 // self.operand.itemsize, x.shape[-1]
-        n, before = (x.size // (x.shape[-2] * channels), x.shape[-2]) if rows else (1, x.size // channels)
-        y = self.arena.empty((n, rows or before, cdiv(channels, vector) * vector), self.operand)
-        self.device.spoil(y)
-        self._each("operands.cu", "prepare", y.size // vector, x, y, y.size // vector, before, channels, *y.shape[1:])
-        return y
-
-    def _operand_tile(self, columns):
-        """(narrow, rows, columns) of a tile for so many columns."""
-        tile, narrow = self.conv_tile, columns <= self.conv_tile["NARROW_TILE_N"]
-        return narrow, *((tile["NARROW_TILE_M"], tile["NARROW_TILE_N"]) if narrow else (tile["TILE_M"], tile["TILE_N"]))
-
-    def _convolve_operands(self, kernel, x, w, y, bias, activation, rows, phases, taps, size):
-        """conv or conv_input_grad into y: rows pixels a phase, at most `taps` taps."""
-        x, w = self._operand(x), self._operand(w, rows=self._filled(w.shape[2]))
-        activation_number(activation)  # refuses an unknown one
-        (_, cin, cout), columns, tile_k = w.shape, y.shape[-1], 64 // self.operand.itemsize
-        narrow, tile_m, tile_n = self._operand_tile(columns)
-        tiles, steps = cdiv(rows, tile_m) * cdiv(columns, tile_n) * phases, cdiv(taps * x.shape[-1], tile_k)
-        slice_ = cdiv(steps, max(1, min(LARGE_BLOCKS // tiles, steps // 16)))
-        slices = cdiv(steps, slice_)
-        fused = slices == 1 and activation in SLOPES
-        out, bias_slope = (y, (bias, SLOPES[activation])) if fused else (self.empty(slices, *y.shape), (None, 1))
-        self.device.launch(self.conv_file, kernel, (cdiv(rows, tile_m), cdiv(columns, tile_n), slices * phases), self.conv_tile["THREADS"],
-                           x, w, *bias_slope, out, columns, slice_, int(narrow), *size[:3], cin, *size[4:6], cout, *size[7:],
-                           shared=self.conv_tile["SHARED_BYTES"])
+    def _correlate(self, kernel, x, w, bias, activation, y, phases, rows, taps, size):
+        """conv or conv_input_grad into y: `rows` pixels and at most `taps` taps in each of the phases."""
+        columns, activation = y.shape[-1], (activation, activation_number(activation))
+        narrow, tile_m, tile_n = self._tile(columns)
+        tiles = cdiv(rows, tile_m), cdiv(columns, tile_n)
+        if "NARROW_TILE_M" not in self.tile:
+            self._launch_conv(kernel, (*tiles, phases), x, w, bias, activation[1], y, *size)
+            return y
+        x, w = self._operand(x), self._operand(w, fill_rows=True)
+        # Few tiles with a long sum: several blocks share the sum of a tile.
+        stages = cdiv(taps * x.shape[-1], 64 // self.operand.itemsize)
+        slice_ = cdiv(stages, max(1, min(self.blocks // (tiles[0] * tiles[1] * phases), stages // 16)))
+        slices = cdiv(stages, slice_)
+        fused = slices == 1 and activation[0] in SLOPES
+        out = y if fused else self.empty(slices, *y.shape)
+        epilogue = (bias, SLOPES[activation[0]]) if fused else (None, 1)
+        self._launch_conv(kernel, (*tiles, slices * phases), x, w, *epilogue, out, columns, slice_, narrow, *filled(size, *w.shape[1:]))
         if not fused:
-            self._each("operands.cu", "sum_slices_activate", y.size, out, bias, activation_number(activation), y, slices, y.size, columns)
+            self._each("operands.cu", "sum_slices_activate", y.size, out, bias, activation[1], y, slices, y.size, columns)
         return y
 
-    def _weight_grad_of_operands(self, x, dy, dw, pixels, size):
-        (kh, kw, channels, columns), x, dy = dw.shape, self._operand(x), self._operand(dy)
-        narrow, tile_m, tile_n = self._operand_tile(columns)
-        cin, cout = x.shape[-1], dy.shape[-1]
-        grid = cdiv(kh * kw * cin, tile_m), cdiv(columns, tile_n)
-        slice_ = cdiv(pixels, max(1, min(LARGE_BLOCKS // (grid[0] * grid[1]), pixels // THREADS), cdiv(pixels, LONGEST_SUM)))
-        slices = cdiv(pixels, slice_)
-        partial = self.empty(slices, *dw.shape) if slices > 1 else dw
-        self.device.launch(self.conv_file, "conv_weight_grad", (*grid, slices), self.conv_tile["THREADS"], x, dy, partial, columns, channels,
-                           slice_, int(narrow), *size[:3], cin, *size[4:6], cout, *size[7:], shared=self.conv_tile["SHARED_BYTES"])
-        if slices > 1:
-            self._sum_slices(partial, dw)
-        return dw
+    def _launch_conv(self, kernel, grid, *arguments):
+        self.device.launch(self.conv_file, kernel, grid, self.tile["THREADS"], *arguments, shared=self.tile.get("SHARED_BYTES", 0))
 
-    def _filled(self, channels):
-        vector = 16 // self.operand.itemsize
-        return cdiv(channels, vector) * vector
+    def _tile(self, columns):
+        """(whether it is the narrow one, rows, columns) of the tile for so many columns."""
+        narrow = columns <= self.tile.get("NARROW_TILE_N", 0)
+        return int(narrow), *(self.tile[("NARROW_" if narrow else "") + name] for name in ("TILE_M", "TILE_N"))
+
+    def _few(self, columns, kw):
+        """Whether the taps of a row should stand side by side, see few_channels.cu."""
+        return kw > 1 and columns <= self.few_channels and self.tile["TILE_N"] >= 64
+
+    def _swap_axes(self, x, out=None):
+        """(n, a, b, c) -> (n, b, a, c)"""
+        n, a, b, c = x.shape
+        y = self.empty(n, b, a, c) if out is None else out
+        self._each("few_channels.cu", "swap_axes", x.size, x, y, x.size, a, b, c)
+        return y
+
+    def _operand(self, x, fill_rows=False):
+        """x (..., rows, C) for step 5: rounded, with C, and rows if asked for, filled up with zeros to whole vectors."""
+        vector, rows, channels = 16 // self.operand.itemsize, x.shape[-2] if fill_rows else x.size // x.shape[-1], x.shape[-1]
+        whole = lambda n: cdiv(n, vector) * vector
+        y = self.arena.empty((x.size // (rows * channels), whole(rows) if fill_rows else rows, whole(channels)), self.operand)
+        self.device.spoil(y)
+        self._each("operands.cu", "prepare", y.size // vector, x, y, y.size // vector, rows, channels, *y.shape[1:])
+        return y
 
     # ------------------------------------------------------------------------------------ reductions
     def _sum_slices(self, partial, out):
@@ -300,3 +306,8 @@ def slab_rows(rows):
 def sizes(x_shape, y_shape, w_shape, stride, pad):
     """B, H, W, Cin, Ho, Wo, Cout, kh, kw, sy, sx, py, px: what every kernel in conv/ takes."""
     return *x_shape, *y_shape[1:], *w_shape[:2], *pair(stride), *pair(pad)
+
+
+def filled(size, cin, cout):
+    """The same with other numbers of channels: those of operands, filled up."""
+    return *size[:3], cin, *size[4:6], cout, *size[7:]

@@ -37,9 +37,13 @@ ENGINES = [engine for device in DEVICES for engine in
 TENSOR_ENGINES = [engine for device in DEVICES if device != "numpy" for engine in on_each(device, TENSOR_CORES)]
 
 
-def load_step(device, step, dtype, precision="fp32"):
+def load_step(device, step, dtype, precision="fp32", few_channels=0):
+    """With few_channels = 0 every convolution goes straight to the kernels of the step."""
     ops = load(device, dtype, precision)
-    return OnHost(CudaOps(ops.ops.device, step)) if step else ops
+    if step:
+        ops = OnHost(CudaOps(ops.ops.device, step))
+        ops.ops.few_channels = few_channels
+    return ops
 
 
 def naive_pairs(x_shape, kernel, stride, pad):
@@ -82,6 +86,8 @@ def test_convolution_and_its_gradients(device, step, shape, channels, dtype, tol
 
 def rounded(x, precision):
     """x as tensor cores take it: TF32 keeps 10 bits of the mantissa, ties away from zero; bf16 keeps 7, ties to even."""
+    if precision == "fp32":
+        return x
     bits = x.astype(np.float32).view(np.uint32)
     bits = bits + 0x1000 & 0xFFFFE000 if precision == "tf32" else bits + 0x7FFF + (bits >> 16 & 1) & 0xFFFF0000
     return bits.view(np.float32).astype(np.float64)
@@ -106,6 +112,18 @@ def defined_by_products(shape, channels, precision):
 def test_tensor_cores_on_equally_rounded_numbers(device, step, precision, shape, channels):
     """Only the operands are rounded: on rounded operands the result is float32's."""
     ops, (_, _, stride, pad) = load_step(device, step, np.float32, precision), shape
+    x, w, dy, y, dx, dw = defined_by_products(shape, channels, precision)
+    for found, expected in ((ops.conv(x, w, stride, pad), y), (ops.conv_input_grad(dy, w, x.shape, stride, pad), dx),
+                            (ops.conv_weight_grad(x, dy, w.shape, stride, pad), dw)):
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * max(1, abs(expected).max()))
+
+
+@pytest.mark.parametrize("device, step, precision", [engine for engine in TENSOR_ENGINES if "4_" not in engine.id] + [
+    engine for device in DEVICES if device != "numpy" for engine in on_each(device, [("3_register_tiles", "fp32")])])
+@pytest.mark.parametrize("shape, channels", [*itertools.product(CONV_SHAPES, CHANNELS), LARGE, *WIDE], ids=str)
+def test_few_channels(device, step, precision, shape, channels):
+    """The taps of a row side by side, up to 24 output channels."""
+    ops, (_, _, stride, pad) = load_step(device, step, np.float32, precision, few_channels=24), shape
     x, w, dy, y, dx, dw = defined_by_products(shape, channels, precision)
     for found, expected in ((ops.conv(x, w, stride, pad), y), (ops.conv_input_grad(dy, w, x.shape, stride, pad), dx),
                             (ops.conv_weight_grad(x, dy, w.shape, stride, pad), dw)):
