@@ -420,7 +420,7 @@ def measure(g, dataset, count, seed, weights=None):
     for name, metric in IMAGE_METRICS.items():
         add(name, metric, images)
     if weights:
-        r, f = (inception.features(images(maps), weights, g.ops) for maps in (real, fake))
+        r, f = (inception.features(images(maps), weights, g.ops.unrounded()) for maps in (real, fake))
         table["FID"] = tuple(frechet_distance(*two) for two in ((r, f), (r[:half], f[:half]), (r[:half], r[half:2 * half])))
     if g.rgb:
         add("invalid colours", lambda _, maps: invalid_color_rate(maps, dataset.palette), images)

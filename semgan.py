@@ -813,7 +813,9 @@ def parse(argv):
                      "kept in metrics.csv (default: none; compare: a tenth of the steps)")
     run.add_argument("--device", default="auto", choices=kernels.DEVICES, help="where to compute: cuda, on a GPU; numpy; "
                      "emulator, the CUDA kernels on the CPU; auto, cuda if there is a GPU, else numpy (default auto)")
-    run.add_argument("--precision", default="fp32", choices=["fp32"], help="of the arithmetic (default fp32)")
+    run.add_argument("--precision", choices=kernels.PRECISIONS, help="what convolutions on a GPU or in the emulator round "
+                     "their factors to: fp32, not at all; tf32 or bf16, for tensor cores. Sums and all else stay in float32 "
+                     "(default tf32 on a GPU of compute capability 8.0 or more, else fp32)")
     group = parser.add_argument_group("the method", "In brackets: the default, then what a preset changes. Presets full and "
                                       "paper of your own maps start from the paper's settings for street scenes: "
                                       + ", ".join(f"{name.replace('_', ' ')} {show(v)}" for name, v in STREET_SCENES.items())

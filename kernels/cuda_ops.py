@@ -15,6 +15,7 @@ SLABS, SLAB = 512, 128  # column sums: up to so many slabs of rows, each of at l
 BLOCKS = 1024          # enough to fill a large card: a convolution slices its sum until it has as many;
 LARGE_BLOCKS = 264     # of 128 x 128 outputs these: two on each multiprocessor of an H200
 FEW_CHANNELS = 24      # up to so many output channels, few_channels.cu fills the columns of a tile better
+CONV_STEPS = {"fp32": "3_register_tiles", "tf32": "5_pipelined", "bf16": "5_pipelined"}  # the fastest of conv/ for a precision
 SLOPES = {None: 1, "relu": 0, "leaky_relu": numpy_ops.LEAKY_SLOPE}  # what an activation multiplies negative numbers by
 LONGEST_SUM = 16384    # terms that one float32 accumulator adds up one by one
 
@@ -23,13 +24,15 @@ class CudaOps:
     def __init__(self, device, conv_step=None):
         """device: a launch.Gpu or emulator.Emulator; conv_step: the file in conv/ whose kernels convolve, if not the best one."""
         self.device, self.dtype, self.name = device, device.dtype, type(device).__name__.lower()
-        conv_step = conv_step or ("3_register_tiles" if device.precision == "fp32" else "5_pipelined")
-        self.conv_file = f"conv/{conv_step}.cu"
+        self.conv_file = f"conv/{conv_step or CONV_STEPS[device.precision]}.cu"
         self.tile = launch.read(self.conv_file).constants
         self.blocks = BLOCKS if self.tile["TILE_N"] < 128 else LARGE_BLOCKS
         self.few_channels = FEW_CHANNELS
         self.operand = np.dtype(launch.operand_type(device.precision))
         self.arena = numpy_ops.Arena(device.allocate)
+
+    def unrounded(self):
+        return CudaOps(self.device, "3_register_tiles")
 
     # ---------------------------------------------------------------------------------------- arrays
     def empty(self, *shape):

@@ -3,7 +3,8 @@
 // launch.py puts this header in front of a .cu file, wraps its pointer parameters into Global<T>, and calls emulate().
 // Blocks are handed out to the caller's threads (one a core). Inside a block every CUDA thread is a fiber: it runs until it
 // reaches a barrier or a shuffle, then another one goes on. The emulator is stricter than a GPU:
-//   - threads run in an order shuffled by a seed, anew after each barrier: a missing __syncthreads changes results
+//   - threads run in an order shuffled by a seed, anew after each barrier, and some warps only when the others wait: a missing
+//     __syncthreads changes results
 //   - shared memory is filled with NaN before each block (and cuda_ops.py fills new arrays): so does a read of unwritten memory
 //   - x[i] and *(const float4*)(x + i) are checked for every pointer x of a kernel: inside the argument's array, and aligned.
 //     (Not so what is reached from there by plain pointers: ((const float4*)x)[i], p = &x[0]; p[i].)
@@ -151,7 +152,8 @@ struct Block {
     void (*kernel)(Argument*);
     Launch* launch;
     int count, ready, at_barrier, done;              // threads; those that can run, wait, have returned
-    int position, stride, turns;                     // the shuffled order of this round
+    int position, stride, turns, picked;             // the shuffled order of this round, and how many of it could run
+    unsigned slow;                                   // warps that wait until no other one can go on: others get far ahead
     uint64_t random;
     int fibers, free_count, free_fibers[MAX_THREADS];
     unsigned arrived[MAX_THREADS / 32];              // per warp, the lanes that wait at a warp operation
@@ -198,7 +200,7 @@ static int64_t coprime_below(int64_t n) {  // a stride that visits all of n in t
 }
 
 static void new_round() {
-    block->turns = 0;
+    block->turns = block->picked = 0;
     block->position = random_below(block->count);
     block->stride = coprime_below(block->count);
 }
@@ -227,14 +229,18 @@ static Thread* pick() {  // the thread that goes on; leaves if none does
             }
             block->ready = block->count;
             block->at_barrier = 0;
+            block->slow = random_below(~0u);
             new_round();
         }
-        if (block->turns == block->count) new_round();
+        if (block->turns == block->count) {
+            if (!block->picked) block->slow = 0;
+            new_round();
+        }
         while (block->turns < block->count) {
             ++block->turns;
             if ((block->position += block->stride) >= block->count) block->position -= block->count;
             Thread* next = &block->threads[block->position];
-            if (next->state <= READY) return next;
+            if (next->state <= READY && !(block->slow >> (block->position / 32) & 1)) return ++block->picked, next;
         }
     }
 }
@@ -319,6 +325,7 @@ static int emulate(Launch* launch, void (*kernel)(Argument*)) {
         memset(block->shared_offset, 0, sizeof block->shared_offset);
         memset(block->shared, 0xFF, launch->dynamic_shared);
         block->shared_used = (launch->dynamic_shared + 15) & ~(size_t)15;
+        block->slow = random_below(~0u);
         new_round();
         thread = &block->threads[MAX_THREADS];
         go_on_with(pick());  // comes back by leave()

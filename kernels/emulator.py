@@ -110,7 +110,7 @@ def emulator_text(source):
 
 
 @functools.cache
-def emulator_library(source, dtype, precision="fp32"):
+def emulator_library(source, dtype, precision):
     """The .cu file as a library of this machine; kernel NAME is its function emulate_NAME."""
     (command, version), text = compiler(), emulator_text(source)
     flags = ["-std=c++17", "-O3", "-fno-math-errno", "-fno-strict-aliasing", *type_options(dtype, precision),
@@ -154,7 +154,7 @@ class Emulator:
     def __init__(self, dtype=np.float32, precision="fp32", seed=0, workers=None):
         self.dtype, self.precision, self.random = np.dtype(dtype), precision, random.Random(seed)
         self.workers = workers or min(8, available_cores())
-        emulator_library(read("reductions.cu"), self.dtype)  # a compiler or cache that does not work shows here
+        emulator_library(read("reductions.cu"), self.dtype, precision)  # a compiler or cache that does not work shows here
 
     def __str__(self):
         return f"{self.workers} CPU core{'s' * (self.workers > 1)}, emulated"

@@ -200,7 +200,7 @@ def find_nvrtc():
         return nvrtc, nvrtc.getVersion()
 
 
-def compile_options(dtype, architecture, precision="fp32"):
+def compile_options(dtype, architecture, precision):
     return f"--gpu-architecture={architecture}", "--std=c++17", *type_options(dtype, precision)
 
 

@@ -220,6 +220,10 @@ class NumpyOps:
         self.arena = Arena(lambda size: np.empty(size, np.uint8))
         threadpool_limits(1)  # one BLAS thread a lane; stays in force for the process
 
+    def unrounded(self):
+        """The same operations, but convolutions never round what they multiply: for metrics. On NumPy they do not."""
+        return self
+
     def __str__(self):
         return f"{self.lanes} CPU core{'s' * (self.lanes > 1)}"
 

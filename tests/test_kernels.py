@@ -23,7 +23,7 @@ LARGE = [((13, 11), (3, 3), 2, 1), (2, 70, 67)]  # more than one tile in every d
 
 # Each device with each step of the ladder of convolution kernels: those that compute in `real`, and those on tensor cores.
 STEPS = sorted(path.stem for path in (launch.FOLDER / "conv").glob("*.cu"))
-TENSOR_CORES = [("4_tensor_cores", "tf32"), ("5_pipelined", "tf32"), ("5_pipelined", "bf16")]
+TENSOR_CORES = [("4_tensor_cores", "tf32"), ("4_tensor_cores", "bf16"), ("5_pipelined", "tf32"), ("5_pipelined", "bf16")]
 
 
 def on_each(device, choices):
@@ -256,6 +256,39 @@ def test_adam(device):
         q -= 0.01 * (qm / (1 - 0.5 ** t)) / (np.sqrt(qv / (1 - 0.999 ** t)) + 1e-8)
     assert step[0] == 3
     np.testing.assert_allclose(p, q, rtol=1e-12)
+
+
+@pytest.mark.parametrize("device, step, precision", TENSOR_ENGINES)
+@pytest.mark.parametrize("few_channels", [0, 24])
+@pytest.mark.parametrize("activation", [None, "relu", "leaky_relu", "tanh"])
+def test_fused_forms_on_tensor_cores(device, step, precision, few_channels, activation):
+    """With a short sum, and with one that several blocks share."""
+    ops, rng = load_step(device, step, np.float32, precision, few_channels), np.random.default_rng(0)
+    for x_shape, w_shape in (((2, 6, 5, 3), (3, 3, 3, 6)), ((3, 2, 2, 1600), (2, 2, 1600, 3)), ((3, 2, 2, 3), (2, 2, 3, 1600))):
+        x, w, bias, w_bias = (rng.standard_normal(shape) for shape in (x_shape, w_shape, w_shape[3:], w_shape[2:3]))
+        y = ops.conv(x, w, 2, 1)
+        assert abs(y).max() > 0.1
+        tolerance = dict(rtol=1e-5, atol=1e-5 * abs(y).max())
+        np.testing.assert_allclose(ops.conv(x, w, 2, 1, bias, activation), ops.bias_activation(y, bias, activation), **tolerance)
+        dx = ops.conv_input_grad(y, w, x.shape, 2, 1)
+        np.testing.assert_allclose(ops.conv_input_grad(y, w, x.shape, 2, 1, w_bias, activation),
+                                   ops.bias_activation(dx, w_bias, activation), rtol=1e-5, atol=1e-5 * abs(dx).max())
+        with pytest.raises(ValueError, match="expected None, 'relu'"):
+            ops.conv(x, w, 1, 1, bias, "gelu")
+
+
+@pytest.mark.parametrize("device, step, precision", TENSOR_ENGINES)
+def test_numbers_that_are_not_finite_stay_so(device, step, precision):
+    """Rounding to TF32 or bf16 must not make a number of NaN, nor infinity of a large one that fits."""
+    ops, largest = load_step(device, step, np.float32, precision), 3e38
+    x, w = np.ones((1, 4, 4, 1), np.float32), np.ones((1, 1, 1, 1), np.float32)
+    for bits in (0x7FFFFFFF, 0x7F800001, 0xFFFFFFFF, 0x7FC00000):  # NaN
+        x[0, 1, 2, 0] = np.uint32(bits).view(np.float32)
+        assert np.array_equal(np.isnan(ops.conv(x, w)), np.isnan(x)) and np.isnan(ops.conv(w, x[:, 1:2, 2:3])).all()
+    x[0, 1, 2] = np.inf
+    assert np.array_equal(ops.conv(x, w), x)
+    x[0, 1, 2] = largest
+    assert np.isfinite(ops.conv(x, w)).all()
 
 
 @pytest.mark.parametrize("device, step", ENGINES)

@@ -6,6 +6,7 @@ import re
 import struct
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from kernels import cuda_ops, launch
 from kernels.emulator import Emulator
 
+CARDS = ["sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120"]
 FILES = sorted(launch.FOLDER.rglob("*.cu"))
 HEAD = 'extern "C" __global__ __launch_bounds__(64)\nvoid test({parameters}) {{\n{body}\n}}\n'
 
@@ -24,6 +26,10 @@ def ids(path):
 @pytest.fixture
 def emulator():
     return Emulator()
+
+
+def on_tensor_cores(path):
+    return "tensor_cores.cuh" in path.read_text()
 
 
 def numbers(emulator, n, dtype=np.float32):
@@ -44,14 +50,15 @@ def test_header_lists_the_kernels(path):
     header = path.read_text().split("#include")[0]
     listed = re.findall(r"^//   (\w+)  +\S", header, re.M)
     source = launch.read(path)
-    assert listed == list(source.kernels) and source.architectures[0] == "sm_75"
+    assert listed == list(source.kernels) and source.architectures == (CARDS[1:] if on_tensor_cores(path) else CARDS)
     assert all(line.startswith("//") and len(line) <= 132 for line in header.strip().splitlines())
 
 
 def test_all_steps_of_the_ladder_have_the_same_kernels():
+    """With the same parameters; only step 5, which takes operands, has some of its own."""
     heads = [launch.read(path).kernels for path in FILES if path.parent.name == "conv"]
-    assert len(heads) >= 3
-    for head in heads[1:]:
+    assert len(heads) == 5 and all(head.keys() == heads[0].keys() for head in heads)
+    for head in heads[1:4]:
         assert [k.parameters for k in head.values()] == [k.parameters for k in heads[0].values()]
 
 
@@ -69,24 +76,27 @@ def resources(log):
 def test_compiles_for_every_architecture(path):
     """By NVRTC, without a GPU; everything in registers. Double, for gradient checks only, for one architecture."""
     source = launch.read(path)
-    assert source.architectures == ["sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120"]
-    for dtype, architectures in (np.float32, source.architectures), (np.float64, ["sm_90"]):
-        for architecture in architectures:
-            cubin, log = launch.compile_cubin(source, (*launch.compile_options(dtype, architecture), "--ptxas-options=-v"))
-            used, (program_at, sections_at) = resources(log), struct.unpack_from("<QQ", cubin, 32)
-            entry, entries, section, sections = struct.unpack_from("<HHHH", cubin, 54)
-            assert cubin[:4] == b"\x7fELF" and used.keys() == source.kernels.keys()
-            assert len(cubin) >= max(program_at + entry * entries, sections_at + section * sections), "the file is cut off"
-            for kernel, (registers, spilled) in used.items():
-                assert 0 < registers <= 255 and spilled == 0, (kernel, architecture, registers, spilled)
-                assert registers * source.kernels[kernel].threads <= 65536, f"{kernel}: no block fits on {architecture}"
+    others = (np.float32, "bf16", source.architectures) if on_tensor_cores(path) else (np.float64, "fp32", ["sm_90"])
+    options = [(*launch.compile_options(dtype, architecture, precision), "--ptxas-options=-v")
+               for dtype, precision, architectures in ((np.float32, "tf32", source.architectures), others)
+               for architecture in architectures]
+    with ThreadPoolExecutor() as pool:
+        compiled = list(pool.map(lambda options: launch.compile_cubin(source, options), options))
+    for architecture, (cubin, log) in zip(options, compiled):
+        used, (program_at, sections_at) = resources(log), struct.unpack_from("<QQ", cubin, 32)
+        entry, entries, section, sections = struct.unpack_from("<HHHH", cubin, 54)
+        assert cubin[:4] == b"\x7fELF" and used.keys() == source.kernels.keys()
+        assert len(cubin) >= max(program_at + entry * entries, sections_at + section * sections), "the file is cut off"
+        for kernel, (registers, spilled) in used.items():
+            assert 0 < registers <= 255 and spilled == 0, (kernel, architecture, registers, spilled)
+            assert registers * source.kernels[kernel].threads <= 65536, f"{kernel}: no block fits on {architecture}"
 
 
 def test_a_compile_error_names_file_and_line(tmp_path):
     pytest.importorskip("cupy_backends")
     path = write(tmp_path, "real* y", "    y[0] = nonsense;")
     with pytest.raises(launch.KernelError, match=r"test.cu.*(?s:.*)test.cu\(4\).*nonsense"):
-        launch.compile_cubin(launch.read(path), launch.compile_options(np.float32, "sm_90"))
+        launch.compile_cubin(launch.read(path), launch.compile_options(np.float32, "sm_90", "fp32"))
     with pytest.raises(launch.KernelError, match=r"test.cu:4.*nonsense"):
         Emulator().launch(path, "test", 1, 1, Emulator().allocate(4).view(np.float32))
 
@@ -170,8 +180,8 @@ def plant(tmp_path, file, before, after, count=1):
 
 def conv_with(file, rng, dtype=np.float32):
     """All three convolutions by the kernels of a file, on shapes with several tiles and a ragged edge."""
-    ops = cuda_ops.CudaOps(Emulator(dtype))
-    ops.conv_file, ops.conv_tile = file, launch.read(file).constants
+    ops = cuda_ops.CudaOps(Emulator(dtype, "tf32"))
+    ops.conv_file, ops.tile, ops.few_channels = file, launch.read(file).constants, 0
     x, w, dy = (ops.asarray(rng.standard_normal(shape)) for shape in ((2, 9, 10, 5), (3, 3, 5, 70), (2, 5, 5, 70)))
     results = ops.conv(x, w, 2, 1), ops.conv_input_grad(dy, w, x.shape, 2, 1), ops.conv_weight_grad(x, dy, w.shape, 2, 1)
     return [ops.asnumpy(a) for a in results]
@@ -206,6 +216,37 @@ def test_unwritten_memory_is_seen(tmp_path, file, before, after):
         assert np.isnan(conv_with(plant(tmp_path, file, before, after), np.random.default_rng(0))[0]).any()
     except launch.KernelError as error:  # 0xFF as a pixel's index
         assert "3_register" in file and "accessed at index" in str(error)
+
+
+@pytest.mark.parametrize("before, after", [
+    ("        wait_for_copies<STAGES - 2>();\n", ""), ("wait_for_copies<STAGES - 2>();", "wait_for_copies<STAGES - 1>();"),
+    ("        commit_copies();\n        multiply", "        multiply"),
+    ("+ (s + STAGES - 1) % STAGES * STAGE", "+ (s + STAGES) % STAGES * STAGE"),
+    ("if (step + 1 >= STAGES - 1) find_window", "if (step + 1 >= STAGES) find_window")])
+def test_a_fault_of_the_pipeline_is_seen(tmp_path, before, after):
+    """Tiles multiplied before their copies have come, or overwritten while others still read them; windows found too late."""
+    try:
+        results = conv_with(plant(tmp_path, "conv/5_pipelined.cu", before, after), np.random.default_rng(0))
+        assert any(np.isnan(a).any() for a in results)
+    except launch.KernelError as error:  # 0xFF as a window's offset; or ever more copies on their way
+        assert re.search("accessed at index|misaligned load from" if "window" in before else "asynchronous copies", str(error))
+
+
+@pytest.mark.parametrize("body, message", [
+    ("    if (threadIdx.x < 16) mma(sum, words);", "a warp operation at line 7 is not reached by all lanes of its mask"),
+    ("    copy_async(tile + threadIdx.x, y, true);", "a misaligned"),
+    ("    copy_async(tile + 4 * threadIdx.x, y + 4 * threadIdx.x, threadIdx.x < 9);", r"argument 'y' \(32 elements\) accessed at index 32"),
+    ("    copy_async(tile + 4 * threadIdx.x + 4, y, true);", r"dynamic shared memory \(512 bytes\) accessed at index 128"),
+    ("    for (int i = 0; i < 65; ++i) copy_async(tile + 4 * threadIdx.x, y, true);", "more than 64 asynchronous copies on their way")])
+def test_faults_of_the_new_instructions_are_caught(tmp_path, body, message):
+    path = tmp_path / "test.cu"
+    path.write_text('#include "common.cuh"\n#include "tensor_cores.cuh"\n' + HEAD.format(parameters="float* y", body="""\
+    extern __shared__ __align__(16) float tile[];
+    Words words = {}; float sum[4] = {};
+""" + body))
+    emulator = Emulator(precision="tf32")
+    with pytest.raises(launch.KernelError, match=message):
+        emulator.launch(str(path), "test", 1, 32, numbers(emulator, 32), shared=512)
 
 
 LOAD4 = "    float4 v = *(const float4*)(x + 4 * threadIdx.x);\n    y[threadIdx.x] = v.x + v.w;"
@@ -339,7 +380,7 @@ def all_results(file, instead):
     if file.startswith("conv"):
         return conv_with(instead, rng)
     device_launch = ops.device.launch
-    ops.device.launch = lambda name, *rest: device_launch(instead if name == file else name, *rest)
+    ops.device.launch = lambda name, *rest, **shared: device_launch(instead if name == file else name, *rest, **shared)
     x, dy = (ops.asarray(rng.standard_normal((2, 24, 20, 5))) for _ in "xy")
     zeros, ones, dgamma, dbeta, dbias = (ops.asarray(np.full(5, value)) for value in (0, 1, 0, 0, 0))
     y, mean, var = ops.batch_norm(x, ones, ones, zeros, ones)
@@ -357,7 +398,7 @@ def test_every_removed_barrier_is_caught(tmp_path, file, number):
     try:
         assert any(not np.array_equal(a, b) for _ in range(3) for a, b in zip(right, all_results(file, planted)))
     except launch.KernelError as error:
-        assert "accessed at index" in str(error)
+        assert re.search("accessed at index|misaligned", str(error))
 
 
 # ---------------------------------------------------------------------------------------- the emulator's CUDA
@@ -401,8 +442,9 @@ def test_dynamic_shared_memory(tmp_path, emulator):
     np.testing.assert_array_equal(emulator.download(y), np.arange(8)[::-1])
     with pytest.raises(launch.KernelError, match=r"dynamic shared memory \(28 bytes\) accessed at index 7"):
         emulator.launch(path, "test", 1, 8, y, 8, shared=28)
-    with pytest.raises(launch.LaunchError, match="60000 bytes of dynamic shared memory; a block gets 49152"):
-        emulator.launch(path, "test", 1, 8, y, 8, shared=60000)
+    emulator.launch(path, "test", 1, 8, y, 8, shared=60000)
+    with pytest.raises(launch.LaunchError, match="110000 bytes of dynamic shared memory; a block gets 101376"):
+        emulator.launch(path, "test", 1, 8, y, 8, shared=110000)
 
 
 def test_threads_and_blocks_run_in_shuffled_order(tmp_path, emulator):

@@ -6,16 +6,16 @@
 //   conv_weight_grad   dw, a slice of the pixels      rows: ky, kx, ci            columns: Cout   sum over output pixels
 //
 // The same matrix products as in step 3, and tiles of 64 x 64 outputs again, but four warps share one, each owning 32 x 32.
-// The numbers are rounded to TF32 on their way into shared memory; sums stay float32. tensor_cores.cuh says how a tile becomes
-// the registers of a warp: for that, a tile keeps the order of global memory, [line][k] where the sum runs along memory and
-// [k][line] where it does not, with gaps that keep the 32 words a warp reads at once in 32 different banks.
+// The numbers are rounded to TF32 (or bf16) on their way into shared memory; sums stay float32. tensor_cores.cuh says how a
+// tile becomes the registers of a warp: for that, a tile keeps the order of global memory, [line][k] where the sum runs along
+// memory and [k][line] where it does not, with gaps that keep the 32 words a warp reads at once in 32 different banks.
 #include "common.cuh"
 #include "implicit_gemm.cuh"
 #include "tensor_cores.cuh"
 
 constexpr int THREADS = 128;
 constexpr int TILE_M = 64;   // rows,
-constexpr int TILE_N = 64;   // columns of a block's tile; the step along the sum is TILE_K = 16
+constexpr int TILE_N = 64;   // columns of a block's tile; the step along the sum is TILE_K, 64 bytes
 constexpr int BY_PHASE = 1;  // conv_input_grad: blockIdx.z is the output phase
 
 struct Own { int m, n; };    // the corner of the 32 x 32 outputs of a warp
@@ -25,8 +25,8 @@ extern "C" __global__ __launch_bounds__(THREADS)
 void conv(const real* __restrict__ x, const real* __restrict__ w, const real* __restrict__ bias_or_null, int activation,
           real* __restrict__ y, int B, int H, int W, int Cin, int Ho, int Wo, int Cout,
           int kh, int kw, int sy, int sx, int py, int px) {
-    __shared__ operand As[tile_size(true, TILE_M)];
-    __shared__ operand Bs[tile_size(false, TILE_N)];
+    __shared__ __align__(16) operand As[tile_size(true, TILE_M)];
+    __shared__ __align__(16) operand Bs[tile_size(false, TILE_N)];
     __shared__ Pixel pixels[TILE_M];
     int m0 = blockIdx.x * TILE_M, n0 = blockIdx.y * TILE_N, K = kh * kw * Cin;
     int along = threadIdx.x % TILE_K, line = threadIdx.x % TILE_N;
@@ -53,8 +53,8 @@ extern "C" __global__ __launch_bounds__(THREADS)
 void conv_input_grad(const real* __restrict__ dy, const real* __restrict__ w, const real* __restrict__ bias_or_null,
                      int activation, real* __restrict__ dx, int B, int H, int W, int Cin, int Ho, int Wo, int Cout,
                      int kh, int kw, int sy, int sx, int py, int px) {
-    __shared__ operand As[tile_size(true, TILE_M)];
-    __shared__ operand Bs[tile_size(true, TILE_N)];
+    __shared__ __align__(16) operand As[tile_size(true, TILE_M)];
+    __shared__ __align__(16) operand Bs[tile_size(true, TILE_N)];
     __shared__ Pixel pixels[TILE_M];
     Phase v = output_phase(blockIdx.z / sx, sy, py, kh, H), h = output_phase(blockIdx.z % sx, sx, px, kw, W);
     int m0 = blockIdx.x * TILE_M, n0 = blockIdx.y * TILE_N, M = B * v.size * h.size, K = v.taps * h.taps * Cout;
@@ -87,8 +87,8 @@ extern "C" __global__ __launch_bounds__(THREADS)
 void conv_weight_grad(const real* __restrict__ x, const real* __restrict__ dy, real* __restrict__ partial, int slice,
                       int B, int H, int W, int Cin, int Ho, int Wo, int Cout,
                       int kh, int kw, int sy, int sx, int py, int px) {
-    __shared__ operand As[tile_size(false, TILE_M)];
-    __shared__ operand Bs[tile_size(false, TILE_N)];
+    __shared__ __align__(16) operand As[tile_size(false, TILE_M)];
+    __shared__ __align__(16) operand Bs[tile_size(false, TILE_N)];
     __shared__ Pixel pixels[TILE_K];
     int m0 = blockIdx.x * TILE_M, n0 = blockIdx.y * TILE_N, first = blockIdx.z * slice, last = min(B * Ho * Wo, first + slice);
     int line = threadIdx.x % TILE_M, n = n0 + line;  // this thread loads one row of A, one column of B
