@@ -69,13 +69,13 @@ def test_train_in_a_new_process(tmp_path):
 def test_a_gpu_is_taken_by_itself(tmp_path, capsys):
     semgan.main(["--dataset", "shapes", *TINY_FLAGS, "--steps", "25", "--out", str(tmp_path)])
     out = capsys.readouterr().out
-    assert "CUDA kernels on" in out and "preset full: 25 steps.\nThey will take about" in out and "on a GPU" in out
+    assert "CUDA kernels in tf32 on" in out and "preset full: 25 steps.\nThey will take about" in out and "on a GPU" in out
 
 
 def test_training_in_the_emulator(tmp_path, capsys):
     semgan.main(["--dataset", "shapes", "--device", "emulator", *TINY_FLAGS, "--steps", "3", "--out", str(tmp_path)])
     out = capsys.readouterr().out
-    assert "CUDA kernels on" in out and "emulated (asked for), preset small: 3 steps." in out and "will take" not in out
+    assert "CUDA kernels in fp32 on" in out and "emulated (asked for), preset small: 3 steps." in out and "will take" not in out
     assert (tmp_path / "samples" / "step_000003.png").exists()
 
 

@@ -101,7 +101,7 @@ def test_batches_do_not_change_the_features(monkeypatch):
 def test_the_whole_network_on_every_device(device):
     """Every tap of a picture of 75x75, all 94 convolutions, against NumPy in float64."""
     x, found = np.random.default_rng(0).uniform(-1, 1, (1, 75, 75, 3)), []
-    for ops in kernels.load("numpy", np.float64), kernels.load(device):
+    for ops in kernels.load("numpy", np.float64), kernels.load(device, precision="fp32"):
         there = {name: tuple(map(ops.asarray, pair)) for name, pair in weights().items()}
         found.append([(tap, ops.asnumpy(maps)) for tap, maps in inception.taps(ops.asarray(x), there, ops)])
     for (tap, expected), (_, maps) in zip(*found):

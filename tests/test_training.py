@@ -29,9 +29,9 @@ FIRST_LOSSES = {
 }
 
 
-def trainer(device="numpy", model="semgan", dtype=np.float32, **changes):
+def trainer(device="numpy", model="semgan", dtype=np.float32, precision="fp32", **changes):
     s = tiny(model, **changes)
-    return semgan.Trainer(kernels.load(device, dtype), s, data.colored_shapes(s.side, s.seed))
+    return semgan.Trainer(kernels.load(device, dtype, precision), s, data.colored_shapes(s.side, s.seed))
 
 
 def state(t):
@@ -71,15 +71,32 @@ def test_float64_takes_the_same_course(device):
         np.testing.assert_allclose(losses(a), losses(b), rtol=1e-3)
 
 
-def test_two_runs_are_bitwise_equal(device):
-    a, b = trainer(device), trainer(device)
+@pytest.mark.parametrize("precision, tolerance", [("tf32", 2e-3), ("bf16", 2e-2)])
+@pytest.mark.parametrize("model", ["semgan", "gan"])
+def test_tensor_cores_take_the_same_course(device, model, precision, tolerance):
+    """Rounded factors: near the unrounded losses, and not the same."""
+    if device == "numpy":
+        pytest.skip("has no tensor cores")
+    a, b = trainer(device, model), trainer(device, model, precision=precision)
+    for _ in range(10):
+        a.train_step()
+        b.train_step()
+        np.testing.assert_allclose(losses(a), losses(b), rtol=tolerance)
+        assert (losses(a) != losses(b)).any()
+
+
+@pytest.mark.parametrize("precision", kernels.PRECISIONS)
+def test_two_runs_are_bitwise_equal(device, precision):
+    if device == "numpy" and precision != "fp32":
+        pytest.skip("has no tensor cores")
+    a, b = trainer(device, precision=precision), trainer(device, precision=precision)
     start = state(a)
     for t in a, b:
         for _ in range(20):
             t.train_step()
     assert_same_bits(state(a), state(b))
     assert all((start[n] != s).any() for n, s in state(a).items()), "something was not trained"
-    other = trainer(device, seed=1)
+    other = trainer(device, precision=precision, seed=1)
     assert (state(other)["g.params"] != start["g.params"]).any()
 
 
