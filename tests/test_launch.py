@@ -235,9 +235,11 @@ def test_a_fault_of_the_pipeline_is_seen(tmp_path, before, after):
 @pytest.mark.parametrize("body, message", [
     ("    if (threadIdx.x < 16) mma(sum, words);", "a warp operation at line 7 is not reached by all lanes of its mask"),
     ("    copy_async(tile + threadIdx.x, y, true);", "a misaligned"),
-    ("    copy_async(tile + 4 * threadIdx.x, y + 4 * threadIdx.x, threadIdx.x < 9);", r"argument 'y' \(32 elements\) accessed at index 32"),
+    ("    copy_async(tile + 4 * threadIdx.x, y + 4 * threadIdx.x, threadIdx.x < 9);",
+     r"argument 'y' \(32 elements\) accessed at index 32"),
     ("    copy_async(tile + 4 * threadIdx.x + 4, y, true);", r"dynamic shared memory \(512 bytes\) accessed at index 128"),
-    ("    for (int i = 0; i < 65; ++i) copy_async(tile + 4 * threadIdx.x, y, true);", "more than 64 asynchronous copies on their way")])
+    ("    for (int i = 0; i < 65; ++i) copy_async(tile + 4 * threadIdx.x, y, true);",
+     "more than 64 asynchronous copies on their way")])
 def test_faults_of_the_new_instructions_are_caught(tmp_path, body, message):
     path = tmp_path / "test.cu"
     path.write_text('#include "common.cuh"\n#include "tensor_cores.cuh"\n' + HEAD.format(parameters="float* y", body="""\

@@ -211,21 +211,25 @@ def start(folder, *words):
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=WITHOUT_GPU)
 
 
-def wait_for(path, seconds=60):
+def wait_for(happened, seconds=60):
     deadline = time.time() + seconds
-    while not path.exists():
-        assert time.time() < deadline, f"{path} did not appear"
+    while not happened():
+        assert time.time() < deadline, "it did not happen"
         time.sleep(0.005)
 
 
 @pytest.mark.slow
 def test_kill_never_leaves_a_broken_checkpoint(tmp_path):
     """kill -9 at random moments of a run that does little but write checkpoints, then go on from what is left."""
-    rng, steps, resume = np.random.default_rng(0), [0], ()
-    for _ in range(8):
+    rng, steps, resume, path = np.random.default_rng(0), [0], (), tmp_path / "checkpoint.npz"
+    for attempt in range(8):
+        written = path.stat().st_mtime_ns if resume else 0
         process = start(tmp_path, "--save-every", 1, *resume)
-        wait_for(tmp_path / "checkpoint.npz")
-        time.sleep(rng.uniform(0.5, 1.5) if resume else rng.uniform(0, 0.3))
+        if attempt % 4 == 3:  # at any moment, the start included; else once it writes
+            time.sleep(rng.uniform(0, 1.5))
+        else:
+            wait_for(lambda before=written: path.exists() and path.stat().st_mtime_ns != before)
+            time.sleep(rng.uniform(0, 0.3))
         process.kill()
         process.wait()
         header, arrays = semgan.load_checkpoint(tmp_path)
@@ -260,7 +264,7 @@ def test_dying_while_writing_keeps_the_old_checkpoint(tmp_path, monkeypatch, die
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupt_saves_and_leaves(tmp_path, number):
     process = start(tmp_path, "--save-every", 1000000)
-    wait_for(tmp_path / "log.csv")
+    wait_for((tmp_path / "log.csv").exists)
     time.sleep(0.5)
     assert not (tmp_path / "checkpoint.npz").exists()
     process.send_signal(number)
