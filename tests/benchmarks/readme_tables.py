@@ -8,7 +8,7 @@ from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent
 MARKERS = re.compile(r"(<!-- benchmarks -->\n).*(<!-- /benchmarks -->)", re.S)
-NOTHING = ("Nothing has been measured on a GPU yet: `python tests/benchmarks/gpu.py` does that, and "
+NOTHING = ("Nothing has been measured on a GPU yet: `python tests/benchmarks/gpu.py` does that, and\n"
            "`python tests/benchmarks/readme_tables.py` writes its tables here.\n")
 PRESETS = {"full": "Colored Shapes, 64x64, ks 11, K 4", "street": "street scenes, 128x128, ks 7, K 22",
            "facades": "facades, 128x128, ks 7, K 12"}
