@@ -13,7 +13,6 @@ results/<card>.json, which later runs complete. Without PyTorch nothing is compa
 `--device emulator --preset tiny --precision fp32` walks through all of it.
 """
 import argparse
-import inspect
 import os
 import signal
 import subprocess
@@ -138,8 +137,7 @@ class Benchmark:
                  Call("conv_weight_grad", (("x", Array(x)), ("dy", Array(dy)), ("w_shape", w), *places))]
         for path in sorted((launch.FOLDER / "conv").glob("*.cu")):
             for precision in ("fp32",) if path.stem[0] < "4" else ("tf32", "bf16"):  # tensor cores from step 4 on
-                chosen = dict(precision=precision) if "precision" in inspect.signature(CudaOps).parameters else {}
-                ops = CudaOps(self.ops.device, conv_step=path.stem, **chosen)
+                ops = CudaOps(kernels.load(self.args.device, precision=precision).device, path.stem)
                 for call in calls:
                     self.measure(f"ladder/{path.stem}/{precision}/{call.name}", self.operation, ops, precision, call)
         print(tables.ladder(self.results.rows()))

@@ -107,13 +107,15 @@ def bce_with_logits(logits, target, loss=None):
     return F.binary_cross_entropy_with_logits(logits, target)[None], (logits.sigmoid() - target) / logits.numel()
 
 
-def feature_matching(real, fake, reading="mean", loss=None, dfake=None):
+def feature_matching(real, fake, reading="mean", loss=None, dfake=None, activation=None):
     gap = fake.mean(0, keepdim=True) - real.mean(0, keepdim=True) if reading == "mean" else fake - real
     loss = (gap * gap if reading == "mean" else gap.abs()).mean()[None]
     gradient = gap * (2 / fake.numel()) if reading == "mean" else gap.sign() / fake.numel()
-    if dfake is not None:
-        return loss, dfake.add_(gradient)
-    return loss, gradient.expand_as(fake).contiguous(memory_format=torch.channels_last)
+    if dfake is None:
+        dfake = gradient.expand_as(fake).contiguous(memory_format=torch.channels_last)
+    else:
+        dfake += gradient
+    return loss, activate_grad(dfake, fake, activation)
 
 
 def adam(params, grads, m, v, step, lr, beta1, beta2, eps):
