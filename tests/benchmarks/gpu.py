@@ -137,10 +137,13 @@ class Benchmark:
                  Call("conv_weight_grad", (("x", Array(x)), ("dy", Array(dy)), ("w_shape", w), *places))]
         for path in sorted((launch.FOLDER / "conv").glob("*.cu")):
             for precision in ("fp32",) if path.stem[0] < "4" else ("tf32", "bf16"):  # tensor cores from step 4 on
-                ops = CudaOps(kernels.load(self.args.device, precision=precision).device, path.stem)
                 for call in calls:
-                    self.measure(f"ladder/{path.stem}/{precision}/{call.name}", self.operation, ops, precision, call)
+                    self.measure(f"ladder/{path.stem}/{precision}/{call.name}", self.rung, path.stem, precision, call)
         print(tables.ladder(self.results.rows()))
+
+    def rung(self, conv_step, precision, call):
+        device = kernels.load(self.args.device, precision=precision).device
+        return self.operation(CudaOps(device, conv_step), precision, call)
 
     def operation(self, ops, precision, call, count=1):
         """A row: ours checked, then timed beside PyTorch at the same precision, convolutions in bf16 too."""
@@ -254,13 +257,15 @@ class Benchmark:
         """The row of torch.compile, by a process of its own that has what time is left: choosing kernels takes minutes."""
         seconds = max(1, int(self.deadline - time.monotonic()))
         words = [sys.executable, __file__, *self.args.words, "--variant", "compiled", "--seconds", str(seconds)]
-        process = subprocess.Popen(words, start_new_session=True)
+        process = subprocess.Popen(words, preexec_fn=os.setpgrp)
         try:
             self.failed += process.wait(seconds) != 0
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)  # with the compilers that it has started
-            process.wait()
             print(f"{key}: not ready after {seconds} s; --variant compiled gives it all the time", flush=True)
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)  # with the compilers that it has started
+                process.wait()
 
 
 def numbers(precision):

@@ -62,7 +62,7 @@ class Results:
         aside = self.path.with_suffix(".tmp")
         aside.write_text(json.dumps(data, indent=1, sort_keys=True) + "\n")
         os.replace(aside, self.path)
-        print(key, *(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in row.items()), flush=True)
+        print(key, json.loads(json.dumps(row), parse_float=lambda text: float(f"{float(text):.4g}")), flush=True)
 
 
 class Clock:
