@@ -86,7 +86,7 @@ def test_sub_commands_fill_one_file(tmp_path, capsys, monkeypatch):
 def forward_calls(folder):
     """The convolutions of a step that are no gradients."""
     benchmark = gpu.Benchmark(gpu.argparse.Namespace(device="emulator", precision="fp32", what="step", seconds=1, preset="tiny",
-                                                     results=folder))
+                                                     results=folder, commit=None))
     return {call: n for call, n in benchmark.recorded()[1].items() if call.name == "conv"}
 
 

@@ -60,7 +60,7 @@ class Benchmark:
         self.args, self.deadline, self.failed = args, time.monotonic() + args.seconds, 0
         self.ops = kernels.load(args.device, precision=args.precision if args.what in ("kernels", "step") else "fp32")
         self.gpu, self.clock, self.rng = self.ops.name == "gpu", Clock(self.ops), np.random.default_rng()
-        self.results = Results(args.results, self.ops, torch)
+        self.results = Results(args.results, self.ops, torch, args.commit)
         self.there = "cuda" if self.gpu else "cpu"  # for PyTorch
         self.noise = self.rng.standard_normal(1 << 26 if self.gpu else 1 << 16, np.float32)
 
@@ -256,8 +256,8 @@ class Benchmark:
     def compiled(self, key):
         """The row of torch.compile, by a process of its own that has what time is left: choosing kernels takes minutes."""
         seconds = max(1, int(self.deadline - time.monotonic()))
-        words = [sys.executable, __file__, *self.args.words, "--variant", "compiled", "--seconds", str(seconds)]
-        process = subprocess.Popen(words, preexec_fn=os.setpgrp)
+        words = [*self.args.words, "--variant", "compiled", "--seconds", str(seconds)]
+        process = subprocess.Popen([sys.executable, __file__, *words], preexec_fn=os.setpgrp)
         try:
             self.failed += process.wait(seconds) != 0
         except subprocess.TimeoutExpired:
@@ -285,6 +285,7 @@ def main(words):
     parser.add_argument("--variant", choices=["eager", "graph", "compiled"], help="step: measure this one alone, beside ours")
     parser.add_argument("--seconds", type=int, default=420, help="no new row is begun after this time")
     parser.add_argument("--results", default=FOLDER / "results", help="folder of the JSON files")
+    parser.add_argument("--commit", help="named in the results, where git cannot tell it")
     args = parser.parse_args(words)
     args.words = words
     try:

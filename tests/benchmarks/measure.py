@@ -32,13 +32,13 @@ def said(*command):
 class Results:
     """results/<card>.json: {key: row}. A row's "run" leads to the commit, date and versions that it was measured with."""
 
-    def __init__(self, folder, ops, torch):
+    def __init__(self, folder, ops, torch, commit=None):
         self.gpu = ops.name == "gpu"
         self.card = str(ops.device) if self.gpu else ops.name
         self.path = Path(folder) / (re.sub(r"\W+", "-", self.card).strip("-").lower() + ".json")
         self.run = datetime.datetime.now().isoformat(timespec="milliseconds")
         self.facts = dict(command=" ".join(sys.argv[1:]), python=platform.python_version(), torch=torch and torch.__version__,
-                          commit=said("git", "-C", Path(__file__).parent, "describe", "--always", "--dirty"))
+                          commit=commit or said("git", "-C", Path(__file__).parent, "describe", "--always", "--dirty"))
         if self.gpu:
             self.facts |= dict(driver=said("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"),
                                cupy=ops.device.cupy.__version__, nvrtc="{}.{}".format(*ops.device.nvrtc),
