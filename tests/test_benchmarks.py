@@ -127,7 +127,7 @@ def test_the_loops_compile_for_every_architecture():
     source = launch.read(gpu.FOLDER / "mma_loop.cu")
     assert source.architectures == ["sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120"]
     for architecture in source.architectures:
-        options = *launch.compile_options(np.float32, architecture), "--ptxas-options=-v"
+        options = f"--gpu-architecture={architecture}", "--std=c++17", "--ptxas-options=-v"
         used = resources(launch.compile_cubin(source, options)[1])
         assert used.keys() == {"fma_loop", "mma_tf32", "mma_bf16"} and all(spilled == 0 for _, spilled in used.values())
 
