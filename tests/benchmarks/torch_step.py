@@ -41,21 +41,22 @@ class Discriminator(nn.Module):
 
 
 class TorchTrainer:
-    """Starts from the weights of a semgan.Trainer; losses (1 + L,) as there."""
+    """Starts from the weights of a semgan.Trainer; losses (1 + L,) as there. bf16: by autocast."""
 
-    def __init__(self, trainer, dtype=torch.float32):
+    def __init__(self, trainer, dtype=torch.float32, device="cpu", bf16=False):
         self.s, self.step, classes = trainer.s, trainer.step, trainer.dataset.classes
+        self.autocast = lambda: torch.autocast(device, torch.bfloat16, enabled=bf16)
         self.g, self.d = Generator(self.s, classes), Discriminator(self.s, classes)
         s = self.s
         for net in self.g, self.d:
-            net.to(dtype=dtype, memory_format=torch.channels_last)
+            net.to(device, dtype, memory_format=torch.channels_last)
         with torch.no_grad():
             self._copy_weights(trainer)
-        betas = dict(betas=(s.beta1, s.beta2), eps=s.adam_eps)
-        self.adam_g = torch.optim.Adam(self.g.parameters(), s.learning_rate, fused=True, **betas)
-        self.adam_d = torch.optim.Adam(self.d.parameters(), s.discriminator_learning_rate, fused=True, **betas)
-        self.table = torch.tensor(trainer.ops.asnumpy(trainer.table), dtype=dtype)
-        self.labels = torch.from_numpy(trainer.dataset.maps)
+        options = dict(betas=(s.beta1, s.beta2), eps=s.adam_eps, fused=True, capturable=device == "cuda")
+        self.adam_g = torch.optim.Adam(self.g.parameters(), s.learning_rate, **options)
+        self.adam_d = torch.optim.Adam(self.d.parameters(), s.discriminator_learning_rate, **options)
+        self.table = torch.tensor(trainer.ops.asnumpy(trainer.table), dtype=dtype, device=device)
+        self.labels = torch.from_numpy(trainer.dataset.maps).to(device)
 
     def _copy_weights(self, trainer):
         to = lambda a: torch.from_numpy(np.array(trainer.ops.asnumpy(a)))
@@ -75,22 +76,29 @@ class TorchTrainer:
             net.bias.zero_()
 
     def train_step(self, z, index):
+        """One step on arrays of the host."""
+        z, index = torch.tensor(z, dtype=self.table.dtype), torch.as_tensor(index)
+        return self.device_step(z.to(self.table.device), index.to(self.table.device)).cpu().numpy()
+
+    def device_step(self, z, index):
+        """One step on tensors of the device, without waiting for it."""
         s, b = self.s, len(index)
-        z = torch.tensor(z, dtype=self.table.dtype)
-        x = self.table[self.labels[torch.as_tensor(index)].long()].permute(0, 3, 1, 2)  # channels_last already
-        fake = self.g(z)
-        logits, _ = self.d(torch.cat([x, fake.detach()]))
-        targets = torch.cat([torch.ones_like(logits[:b]), torch.zeros_like(logits[b:])])
-        loss_d = F.binary_cross_entropy_with_logits(logits, targets)
+        x = self.table[self.labels[index].long()].permute(0, 3, 1, 2)  # channels_last already
+        with self.autocast():
+            fake = self.g(z)
+            logits, _ = self.d(torch.cat([x, fake.detach()]))
+            targets = torch.cat([torch.ones_like(logits[:b]), torch.zeros_like(logits[b:])])
+            loss_d = F.binary_cross_entropy_with_logits(logits, targets)
         self.adam_d.zero_grad()
         loss_d.backward()
         self.adam_d.step()
 
         self.d.requires_grad_(False)  # G's loss needs no gradient of D's weights
-        with torch.no_grad():
-            _, real_features = self.d(x)
-        _, fake_features = self.d(fake)
-        pairs = list(zip(real_features, fake_features))
+        with self.autocast():
+            with torch.no_grad():
+                _, real_features = self.d(x)
+            _, fake_features = self.d(fake)
+        pairs = [(real.to(x.dtype), fake.to(x.dtype)) for real, fake in zip(real_features, fake_features)]
         if s.feature_matching == "mean":
             losses = [((r.mean(0) - f.mean(0)) ** 2).mean() for r, f in pairs]
         else:
@@ -102,4 +110,4 @@ class TorchTrainer:
         self.adam_g.step()
         self.d.requires_grad_(True)
         self.step += 1
-        return torch.stack([loss_d, *losses]).detach().numpy()
+        return torch.stack([loss_d, *losses]).detach()
