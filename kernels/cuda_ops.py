@@ -3,7 +3,7 @@
 numpy_ops.py says what each operation computes; here stand grids, outputs and scratch memory. Arrays live on the device
 (`asarray` brings them there, `asnumpy` back). Nothing here waits for the device, and every output and scratch buffer comes
 from the arena, so a training step always launches the same kernels on the same addresses. (Only resize, which no training
-step needs, brings tables from the host.)
+step needs, brings tables from the host.) So a step can be recorded, and launched again as a whole.
 """
 import numpy as np
 
@@ -41,6 +41,13 @@ class CudaOps:
     def write(self, array, values):
         """Host -> device, into an array that is there."""
         self.device.write(array, np.ascontiguousarray(np.broadcast_to(values, array.shape), array.dtype))
+
+    def record(self, run):
+        return self.device.record(run)
+
+    def take_row(self, table, number, out):
+        kernel = "take_row" if table.dtype == self.dtype else "take_row_int"
+        self._each("inputs.cu", kernel, out.size, table, number, out, len(table), out.size)
 
     def _each(self, file, kernel, n, *arguments):
         """One thread for each of n numbers."""

@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 
 import numpy as np
 
-from kernels.launch import FOLDER, KERNEL, DeviceError, KernelError, LaunchError, cached, check, read, three
+from kernels.launch import FOLDER, KERNEL, DeviceError, KernelError, LaunchError, cached, check, not_recording, read, three
 from kernels.numpy_ops import available_cores
 
 SHARED_LIMIT = 48 * 1024  # bytes a block gets on every card without asking
@@ -152,7 +152,7 @@ class Emulator:
     name = "emulated device"
 
     def __init__(self, dtype=np.float32, seed=0, workers=None):
-        self.dtype, self.random = np.dtype(dtype), random.Random(seed)
+        self.dtype, self.random, self.recording = np.dtype(dtype), random.Random(seed), None
         self.workers = workers or min(8, available_cores())
         emulator_library(read("reductions.cu"), self.dtype)  # a compiler or cache that does not work shows here
 
@@ -161,12 +161,15 @@ class Emulator:
 
     def allocate(self, size):
         """An array of `size` bytes at a multiple of 256, as CUDA gives it, full of NaN."""
+        not_recording(self, "an allocation")
         buffer = np.full(size + 256, 255, np.uint8)
         start = -buffer.ctypes.data % 256
         return buffer[start:start + size].view(DeviceArray)
 
     def spoil(self, a):
         """Fill an array that is about to be written with NaN, so that what a kernel leaves out shows."""
+        if self.recording is not None:
+            return self.recording.append(functools.partial(self.spoil, a))
         a.reshape(-1).view(np.uint8).fill(255)
 
     def holds(self, a):
@@ -178,9 +181,11 @@ class Emulator:
         return a
 
     def write(self, a, array):
+        not_recording(self, "an upload")
         a.view(np.ndarray)[...] = array
 
     def download(self, a):
+        not_recording(self, "a download")
         return np.array(a.view(np.ndarray))
 
     def launch(self, file, kernel, grid, block, *arguments, shared=0):
@@ -188,6 +193,25 @@ class Emulator:
         arguments = check(source, kernel, grid, block, arguments, self)
         if not 0 <= shared <= SHARED_LIMIT:
             raise LaunchError(f"{kernel}: {shared} bytes of dynamic shared memory; a block gets {SHARED_LIMIT}")
+        if self.recording is not None:
+            return self.recording.append(functools.partial(self._run, source, kernel, grid, block, arguments, shared))
+        self._run(source, kernel, grid, block, arguments, shared)
+
+    def record(self, run):
+        """A function that launches again all that run() launches. Nothing runs while it is recorded."""
+        not_recording(self, "a recording")
+        self.recording = recording = []
+        try:
+            run()
+        finally:
+            self.recording = None
+
+        def replay():
+            for action in recording:
+                action()
+        return replay
+
+    def _run(self, source, kernel, grid, block, arguments, shared):
         library, blocks = emulator_library(source, self.dtype), int(np.prod(grid))
         table, scalars = (Argument * len(arguments))(), []  # the table holds addresses: scalars must stay where they are
         for i, a in enumerate(arguments):

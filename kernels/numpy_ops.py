@@ -239,6 +239,17 @@ class NumpyOps:
         """Host -> device, into an array that is there."""
         array[...] = values
 
+    def record(self, run):
+        """A function that does again what the operations in run() do, on the same arrays. On a GPU: one CUDA graph.
+
+        Nothing is computed while it is recorded. Here that is run itself.
+        """
+        return run
+
+    def take_row(self, table, number, out):
+        """out = table[number modulo its rows]: what changes from step to step, by a counter (1,) on the device."""
+        out[...] = table[int(number[0]) % len(table)]
+
     def _blocks(self, body, n, item_bytes):
         """body(lane, block) for slices `block` of range(n), each about BLOCK_BYTES, in one thread a lane."""
         size = max(1, BLOCK_BYTES // max(1, item_bytes))
