@@ -10,8 +10,9 @@ import numpy as np
 from kernels import launch, numpy_ops
 from kernels.numpy_ops import activation_number, check_dy, conv_shape, pair, resize_taps
 
-THREADS = 256          # of the kernels that own one number a thread
-SLABS, SLAB = 512, 128  # column sums: up to so many slabs of rows, each of at least so many rows
+WARP, THREADS = 32, 256  # threads of a warp; of a block, in all kernels but the convolutions
+FOUR = 4               # numbers that a thread loads at once: vectors.cuh
+SLABS, SLAB = 512, 64  # column sums: up to so many slabs of rows, each of at least so many rows
 BLOCKS = 1024          # enough to fill a large card: conv_weight_grad slices its sum until it has as many
 LONGEST_SUM = 16384    # terms that one float32 accumulator adds up one by one
 
@@ -93,28 +94,23 @@ class CudaOps:
         return dw
 
     # ------------------------------------------------------------------------------------ reductions
-    def _sum_slices(self, partial, out):
-        """out = the sum of partial over its first axis."""
-        self._each("reductions.cu", "sum_slices", out.size, partial, out, len(partial), out.size)
+    def _sum_slices(self, partial, out, partial_2=None, out_2=None):
+        """out = the sum of partial over its first axis; out_2 likewise, in the same launch."""
+        width = lanes(out.size) if len(partial) >= WARP else THREADS
+        self.device.launch("reductions.cu", "sum_slices", (cdiv(out.size, FOUR * width), 1 if out_2 is None else 2),
+                           (width, THREADS // width), partial, out, partial_2, out_2, len(partial), out.size)
 
     def _columns(self, file, kernel, x, *arguments):
-        """A kernel that reduces slabs of x's rows: a block for some columns of one slab, a thread for every so many of its rows."""
+        """A kernel over slabs of x's rows: a block for some columns of one slab, a thread for four of them in every so many rows."""
         rows, columns = x.size // x.shape[-1], x.shape[-1]
-        width = min(32, 1 << (columns - 1).bit_length())
-        slab = slab_rows(rows)
-        self.device.launch(file, kernel, (cdiv(columns, width), cdiv(rows, slab)), (width, THREADS // width),
+        width, slab = lanes(columns), slab_rows(rows)
+        self.device.launch(file, kernel, (cdiv(columns, FOUR * width), cdiv(rows, slab)), (width, THREADS // width),
                            *arguments, rows, columns, slab)
 
     def _partials(self, x):
         """Room for one row of sums a slab."""
         rows = x.size // x.shape[-1]
         return self.empty(cdiv(rows, slab_rows(rows)), x.shape[-1])
-
-    def _column_sums(self, x, out):
-        if out is not None:
-            partial = self._partials(x)
-            self._columns("reductions.cu", "column_sums", x, x, partial)
-            self._sum_slices(partial, out)
 
     # ---------------------------------------------------------------------------- bias and activation
     def bias_activation(self, x, bias=None, activation=None):
@@ -123,9 +119,10 @@ class CudaOps:
         return y
 
     def bias_activation_grad(self, dy, y, activation=None, dbias=None):
-        dx = self.empty(*y.shape)
-        self._each("activations.cu", "bias_activation_grad", y.size, dy, y, activation_number(activation), dx, y.size)
-        self._column_sums(dx, dbias)
+        dx, partial = self.empty(*y.shape), None if dbias is None else self._partials(y)
+        self._columns("activations.cu", "bias_activation_grad", y, dy, y, activation_number(activation), dx, partial)
+        if dbias is not None:
+            self._sum_slices(partial, dbias)
         return dx
 
     # ------------------------------------------------------------------------- batch normalization
@@ -133,14 +130,14 @@ class CudaOps:
         means, m2s, channels = self._partials(x), self._partials(x), x.shape[-1]
         mean, var, rows = self.empty(channels), self.empty(channels), x.size // channels
         self._columns("batch_norm.cu", "batch_norm_statistics", x, x, means, m2s)
-        self._each("batch_norm.cu", "batch_norm_merge", channels, means, m2s, mean, var, running_mean, running_var, momentum,
-                   rows, channels, slab_rows(rows))
+        width = lanes(channels)
+        self.device.launch("batch_norm.cu", "batch_norm_merge", cdiv(channels, FOUR * width), (width, THREADS // width), means, m2s,
+                           mean, var, running_mean, running_var, momentum, rows, channels, slab_rows(rows))
         return self.batch_norm_inference(x, gamma, beta, mean, var, eps, activation), mean, var
 
     def batch_norm_inference(self, x, gamma, beta, mean, var, eps=1e-5, activation=None, out=None):
         y = self.empty(*x.shape) if out is None else out
-        self._each("batch_norm.cu", "batch_norm_apply", x.size, x, gamma, beta, mean, var, eps, activation_number(activation), y,
-                   x.size, x.shape[-1])
+        self._columns("batch_norm.cu", "batch_norm_apply", x, x, gamma, beta, mean, var, eps, activation_number(activation), y)
         return y
 
     def batch_norm_grad(self, dy, x, y, gamma, mean, var, eps=1e-5, activation=None, dgamma=None, dbeta=None):
@@ -149,29 +146,23 @@ class CudaOps:
         dbeta = self.empty(channels) if dbeta is None else dbeta
         dn_sums, dn_n_sums = self._partials(x), self._partials(x)
         self._columns("batch_norm.cu", "batch_norm_grad_sums", x, dy, x, y, mean, var, eps, act, dn_sums, dn_n_sums)
-        self._sum_slices(dn_sums, dbeta)
-        self._sum_slices(dn_n_sums, dgamma)
-        self._each("batch_norm.cu", "batch_norm_grad_apply", x.size, dy, x, y, gamma, mean, var, eps, act, dgamma, dbeta, dx,
-                   x.size, channels)
+        self._sum_slices(dn_sums, dbeta, dn_n_sums, dgamma)
+        self._columns("batch_norm.cu", "batch_norm_grad_apply", x, dy, x, y, gamma, mean, var, eps, act, dgamma, dbeta, dx)
         return dx
 
     # --------------------------------------------------------------------------------------- softmax
     def softmax(self, x, bias=None, out=None):
-        p = self.empty(*x.shape) if out is None else out
-        self._pixels("softmax", x.shape, x, bias, p)
+        p, classes, width = self.empty(*x.shape) if out is None else out, x.shape[-1], lanes(x.shape[-1])
+        rows = x.size // classes
+        self.device.launch("softmax.cu", "softmax", cdiv(rows * width, THREADS), (width, THREADS // width), x, bias, p, rows, classes)
         return p
 
     def softmax_grad(self, dp, p, dbias=None):
-        dx = self.empty(*p.shape)
-        self._pixels("softmax_grad", p.shape, dp, p, dx)
-        self._column_sums(dx, dbias)
+        dx, partial = self.empty(*p.shape), None if dbias is None else self._partials(p)
+        self._columns("softmax.cu", "softmax_grad", p, dp, p, dx, partial)
+        if dbias is not None:
+            self._sum_slices(partial, dbias)
         return dx
-
-    def _pixels(self, kernel, shape, *arguments):
-        """A group of lanes for each pixel."""
-        classes, rows = shape[-1], int(np.prod(shape[:-1]))
-        width = min(32, 1 << (classes - 1).bit_length())
-        self.device.launch("softmax.cu", kernel, cdiv(rows * width, THREADS), THREADS, *arguments, rows, classes, width)
 
     # --------------------------------------------------------------------------- label maps and losses
     def gather(self, labels, index, table, out=None):
@@ -235,6 +226,11 @@ class CudaOps:
 
 def cdiv(a, b):
     return -(-a // b)
+
+
+def lanes(columns):
+    """Threads side by side for so many columns, four each: a power of two, up to a warp."""
+    return min(WARP, 1 << (cdiv(columns, FOUR) - 1).bit_length())
 
 
 def slab_rows(rows):
