@@ -150,12 +150,11 @@ def conv_leaky(net, name, x):
     return net.ops.conv(x, w, 2, w.shape[0] // 2, bias=net.p[name + ".b"], activation="leaky_relu")
 
 
-def conv_leaky_grad(net, name, dy, x, y, weights=True, inputs=True):
-    """Fills the parameters' gradients if `weights`, returns dx if `inputs`."""
+def conv_leaky_grad(net, name, dy, x, y, inputs=True):
+    """Fills the parameters' gradients, returns dx if `inputs`."""
     w = net.p[name + ".w"]
-    dy = net.ops.bias_activation_grad(dy, y, "leaky_relu", net.d[name + ".b"] if weights else None)
-    if weights:
-        net.ops.conv_weight_grad(x, dy, w.shape, 2, w.shape[0] // 2, out=net.d[name + ".w"])
+    dy = net.ops.bias_activation_grad(dy, y, "leaky_relu", net.d[name + ".b"])
+    net.ops.conv_weight_grad(x, dy, w.shape, 2, w.shape[0] // 2, out=net.d[name + ".w"])
     return net.ops.conv_input_grad(dy, w, x.shape, 2, w.shape[0] // 2) if inputs else None
 
 
@@ -256,10 +255,12 @@ class Discriminator(Network):
         """
         b, dh = len(features[0]) // 2, None
         for i in range(self.layers, 0, -1):
-            real, fake = features[i][:b], features[i][b:]
-            if layers == "all" or i == self.layers:
-                _, dh = self.ops.feature_matching(real, fake, reading, losses[i - 1:i], dh)  # adds to dh from the layers above
-            dh = conv_leaky_grad(self, f"conv{i}", dh, features[i - 1][b:], fake, weights=False)
+            real, fake, w = features[i][:b], features[i][b:], self.p[f"conv{i}.w"]
+            if layers == "all" or i == self.layers:  # adds to dh from the layers above
+                _, dh = self.ops.feature_matching(real, fake, reading, losses[i - 1:i], dh, "leaky_relu")
+            else:
+                dh = self.ops.bias_activation_grad(dh, fake, "leaky_relu")
+            dh = self.ops.conv_input_grad(dh, w, features[i - 1][b:].shape, 2, w.shape[0] // 2)
         return dh
 
 

@@ -54,6 +54,10 @@ class CudaOps:
         """One thread for each of n numbers."""
         self.device.launch(file, kernel, cdiv(n, THREADS), THREADS, *arguments)
 
+    def _fours(self, file, kernel, n, *arguments):
+        """One thread for four of n numbers."""
+        self._each(file, kernel, cdiv(n, FOUR), *arguments)
+
     # ----------------------------------------------------------------------------------- convolution
     def _convolve(self, kernel, rows, columns, slices, *arguments):
         tile = self.conv_tile
@@ -168,7 +172,7 @@ class CudaOps:
     def gather(self, labels, index, table, out=None):
         classes, channels = table.shape
         y = self.empty(len(index), *labels.shape[1:], channels) if out is None else out
-        self._each("labels.cu", "gather", y.size, labels, index, table, y, y.size, labels[0].size, classes, channels)
+        self._fours("labels.cu", "gather", y.size, labels, index, table, y, y.size, labels[0].size, classes, channels)
         return y
 
     def bce_with_logits(self, logits, target, loss=None):
@@ -176,7 +180,7 @@ class CudaOps:
         self.device.launch("losses.cu", "bce_with_logits", 1, THREADS, logits, target, loss, dlogits, logits.size)
         return loss, dlogits
 
-    def feature_matching(self, real, fake, reading="mean", loss=None, dfake=None):
+    def feature_matching(self, real, fake, reading="mean", loss=None, dfake=None, activation=None):
         loss, add = self.empty(1) if loss is None else loss, dfake is not None
         dfake = dfake if add else self.empty(*fake.shape)
         batch, positions = len(fake), fake[0].size
@@ -184,7 +188,7 @@ class CudaOps:
         n = positions if of_means else fake.size
         partial = self.empty(cdiv(n, THREADS))
         self._each("losses.cu", f"feature_matching_{reading}", n, real, fake, partial, dfake, add,
-                   *((batch, positions) if of_means else (n,)))
+                   activation_number(activation), *((batch, positions) if of_means else (n,)))
         self.device.launch("reductions.cu", "sum_all", 1, THREADS, partial, loss, partial.size, 1 / n)
         return loss, dfake
 
@@ -192,8 +196,7 @@ class CudaOps:
     def adam(self, params, grads, m, v, step, lr, beta1, beta2, eps):
         scales = self.empty(2)
         self.device.launch("adam.cu", "adam_advance", 1, 1, step, lr, scales, beta1, beta2)
-        self._each("adam.cu", "adam", params.size, params, grads, m, v, scales, 1 - beta1, 1 - beta2, eps,
-                   params.size)
+        self._fours("adam.cu", "adam", params.size, params, grads, m, v, scales, 1 - beta1, 1 - beta2, eps, params.size)
 
     # ------------------------------------------------------------------------------- for Inception
     def concat(self, *parts):

@@ -500,8 +500,10 @@ class NumpyOps:
         dlogits[...] = (np.where(z >= 0, 1, e) / (1 + e) - target) / z.size  # (sigmoid(z) - t) / B, any z
         return loss, dlogits
 
-    def feature_matching(self, real, fake, reading="mean", loss=None, dfake=None):
+    def feature_matching(self, real, fake, reading="mean", loss=None, dfake=None, activation=None):
         """Distance of one layer's features, (B, H, W, C) each. Returns loss (1,) and dfake; a given dfake is added to.
+
+        With the layer's activation, dfake is the gradient of what went into it, so that no pass of its own is needed.
 
         "mean" (Salimans et al. 2016): mean over h, w, c of (mean over b of real - mean over b of fake)^2.
         "paired" (after pix2pixHD): mean of |real - fake|, the i-th maps against each other.
@@ -518,6 +520,9 @@ class NumpyOps:
             loss[0] = np.mean(np.abs(gap))
             gradient = np.sign(gap) / fake.size
         np.add(dfake, gradient, out=dfake) if add else np.copyto(dfake, gradient)
+        if activation:
+            self._blocks(lambda _, maps: np.copyto(dfake[maps], self._activate_grad(dfake[maps], fake[maps], activation)),
+                         len(fake), fake[0].nbytes)
         return loss, dfake
 
     # ------------------------------------------------------------------------------------------ Adam

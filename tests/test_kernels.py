@@ -237,6 +237,7 @@ def operations(rng, shape):
     for reading in "mean", "paired":
         yield "feature_matching", (x, y, reading)
         yield "feature_matching", (x, y, reading, zeros(1), dy)
+        yield "feature_matching", (x, y, reading, zeros(1), dy, "leaky_relu")
     yield "adam", (*rng.standard_normal((3, n)), rng.uniform(0, 1, n), np.full(1, 3.0), np.full(1, 0.01), 0.5, 0.999, 1e-8)
     yield "gather", (rng.integers(0, c, (5, 3, 4)).astype(np.uint8), np.array([4, 0, 4]), rng.standard_normal((min(c, 256), 3)))
     yield "take_row", (rng.standard_normal((7, *shape)), np.full(1, 23.0), zeros(shape))
