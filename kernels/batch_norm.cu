@@ -21,23 +21,22 @@ void batch_norm_statistics(const real* __restrict__ x, real* __restrict__ means,
                            int rows, int C, int slab) {
     __shared__ Four sums[THREADS];
     __shared__ Four means_here[WARP];
-    auto [c, first, last] = columns(rows, slab);
+    Columns mine = columns(rows, slab);
+    int c = mine.c;
     Four mean = {}, m2 = {};
-    #pragma unroll 4
-    for (int row = first + threadIdx.y; row < last; row += blockDim.y) {
-        Four f = load4(x, row * C + c, row * C + C);
+    for_rows(mine, C, [&](auto io, int row) {
+        Four f = io.load(x, row * C + c, row * C + C);
         for (int k = 0; k < FOUR; ++k) mean.v[k] += f.v[k];
-    }
+    }, x);
     mean = column_sum(mean, sums);
-    for (int k = 0; k < FOUR; ++k) mean.v[k] /= last - first;
+    for (int k = 0; k < FOUR; ++k) mean.v[k] /= mine.last - mine.first;
     if (threadIdx.y == 0) means_here[threadIdx.x] = mean;
     __syncthreads();
     mean = means_here[threadIdx.x];
-    #pragma unroll 4
-    for (int row = first + threadIdx.y; row < last; row += blockDim.y) {
-        Four f = load4(x, row * C + c, row * C + C);
+    for_rows(mine, C, [&](auto io, int row) {
+        Four f = io.load(x, row * C + c, row * C + C);
         for (int k = 0; k < FOUR; ++k) m2.v[k] += (f.v[k] - mean.v[k]) * (f.v[k] - mean.v[k]);
-    }
+    }, x);
     m2 = column_sum(m2, sums);
     if (threadIdx.y == 0) {
         store4(means, blockIdx.y * C + c, blockIdx.y * C + C, mean);
@@ -52,23 +51,23 @@ void batch_norm_merge(const real* __restrict__ means, const real* __restrict__ m
                       int rows, int C, int slab) {
     __shared__ Four sums[THREADS];
     __shared__ Four means_here[WARP];
-    int c = columns(rows, slab).c, slabs = (rows + slab - 1) / slab;
+    int slabs = (rows + slab - 1) / slab;
+    Columns mine = columns(slabs, slabs);
+    int c = mine.c;
     Four start = load4(means, c, C), m = {}, m2 = {};
-    #pragma unroll 4
-    for (int i = threadIdx.y; i < slabs; i += blockDim.y) {
-        Four f = load4(means, i * C + c, i * C + C);
+    for_rows(mine, C, [&](auto io, int i) {
+        Four f = io.load(means, i * C + c, i * C + C);
         for (int k = 0; k < FOUR; ++k) m.v[k] += (f.v[k] - start.v[k]) * min(slab, rows - i * slab);
-    }
+    }, means, m2s);
     m = column_sum(m, sums);
     for (int k = 0; k < FOUR; ++k) m.v[k] = start.v[k] + m.v[k] / rows;
     if (threadIdx.y == 0) means_here[threadIdx.x] = m;
     __syncthreads();
     m = means_here[threadIdx.x];
-    #pragma unroll 4
-    for (int i = threadIdx.y; i < slabs; i += blockDim.y) {
-        Four f = load4(means, i * C + c, i * C + C), f2 = load4(m2s, i * C + c, i * C + C);
+    for_rows(mine, C, [&](auto io, int i) {
+        Four f = io.load(means, i * C + c, i * C + C), f2 = io.load(m2s, i * C + c, i * C + C);
         for (int k = 0; k < FOUR; ++k) m2.v[k] += f2.v[k] + (f.v[k] - m.v[k]) * (f.v[k] - m.v[k]) * min(slab, rows - i * slab);
-    }
+    }, means, m2s);
     m2 = column_sum(m2, sums);
     if (threadIdx.y > 0) return;
     for (int k = 0; k < FOUR && c + k < C; ++k) {
@@ -83,15 +82,15 @@ extern "C" __global__ __launch_bounds__(THREADS)
 void batch_norm_apply(const real* __restrict__ x, const real* __restrict__ gamma, const real* __restrict__ beta,
                       const real* __restrict__ mean, const real* __restrict__ var, real eps, int activation,
                       real* __restrict__ y, int rows, int C, int slab) {
-    auto [c, first, last] = columns(rows, slab);
+    Columns mine = columns(rows, slab);
+    int c = mine.c;
     Four scale = load4(gamma, c, C), shift = load4(beta, c, C), m = load4(mean, c, C), v = load4(var, c, C);
     for (int k = 0; k < FOUR; ++k) scale.v[k] /= sqrt(v.v[k] + eps);
-    #pragma unroll 4
-    for (int row = first + threadIdx.y; row < last; row += blockDim.y) {
-        Four f = load4(x, row * C + c, row * C + C);
+    for_rows(mine, C, [&](auto io, int row) {
+        Four f = io.load(x, row * C + c, row * C + C);
         for (int k = 0; k < FOUR; ++k) f.v[k] = activate((f.v[k] - m.v[k]) * scale.v[k] + shift.v[k], activation);
-        store4(y, row * C + c, row * C + C, f);
-    }
+        io.store(y, row * C + c, row * C + C, f);
+    }, x, y);
 }
 
 extern "C" __global__ __launch_bounds__(THREADS)
@@ -99,18 +98,18 @@ void batch_norm_grad_sums(const real* __restrict__ dy, const real* __restrict__ 
                           const real* __restrict__ mean, const real* __restrict__ var, real eps, int activation,
                           real* __restrict__ dn_sums, real* __restrict__ dn_n_sums, int rows, int C, int slab) {
     __shared__ Four sums[THREADS];
-    auto [c, first, last] = columns(rows, slab);
+    Columns mine = columns(rows, slab);
+    int c = mine.c;
     Four m = load4(mean, c, C), v = load4(var, c, C), sum = {}, sum_n = {};
-    #pragma unroll 2
-    for (int row = first + threadIdx.y; row < last; row += blockDim.y) {
+    for_rows(mine, C, [&](auto io, int row) {
         int i = row * C + c, end = row * C + C;
-        Four dn = load4(dy, i, end), fx = load4(x, i, end), fy = load4(y, i, end);
+        Four dn = io.load(dy, i, end), fx = io.load(x, i, end), fy = io.load(y, i, end);
         for (int k = 0; k < FOUR; ++k) {
             dn.v[k] = activate_grad(dn.v[k], fy.v[k], activation);
             sum.v[k] += dn.v[k];
             sum_n.v[k] += dn.v[k] * (fx.v[k] - m.v[k]);
         }
-    }
+    }, dy, x, y);
     for (int k = 0; k < FOUR; ++k) sum_n.v[k] /= sqrt(v.v[k] + eps);
     sum = column_sum(sum, sums);
     sum_n = column_sum(sum_n, sums);
@@ -122,25 +121,26 @@ void batch_norm_grad_sums(const real* __restrict__ dy, const real* __restrict__ 
 
 extern "C" __global__ __launch_bounds__(THREADS)
 void batch_norm_grad_apply(const real* __restrict__ dy, const real* __restrict__ x, const real* __restrict__ y,
-                           const real* __restrict__ gamma, const real* __restrict__ mean, const real* __restrict__ var, real eps,
-                           int activation, const real* __restrict__ dgamma, const real* __restrict__ dbeta,
+                           const real* __restrict__ gamma, const real* __restrict__ mean, const real* __restrict__ var,
+                           real eps, int activation, const real* __restrict__ dgamma, const real* __restrict__ dbeta,
                            real* __restrict__ dx, int rows, int C, int slab) {
-    auto [c, first, last] = columns(rows, slab);
-    Four m = load4(mean, c, C), v = load4(var, c, C), g = load4(gamma, c, C), dg = load4(dgamma, c, C), db = load4(dbeta, c, C);
+    Columns mine = columns(rows, slab);
+    int c = mine.c;
+    Four m = load4(mean, c, C), v = load4(var, c, C), g = load4(gamma, c, C);
+    Four dg = load4(dgamma, c, C), db = load4(dbeta, c, C);
     for (int k = 0; k < FOUR; ++k) {
         real scale = 1 / sqrt(v.v[k] + eps);
         g.v[k] *= scale;
         dg.v[k] *= scale / rows;
         db.v[k] /= rows;
     }
-    #pragma unroll 2
-    for (int row = first + threadIdx.y; row < last; row += blockDim.y) {
+    for_rows(mine, C, [&](auto io, int row) {
         int i = row * C + c, end = row * C + C;
-        Four dn = load4(dy, i, end), fx = load4(x, i, end), fy = load4(y, i, end);
+        Four dn = io.load(dy, i, end), fx = io.load(x, i, end), fy = io.load(y, i, end);
         for (int k = 0; k < FOUR; ++k) {
             dn.v[k] = activate_grad(dn.v[k], fy.v[k], activation);
             dn.v[k] = g.v[k] * (dn.v[k] - db.v[k] - (fx.v[k] - m.v[k]) * dg.v[k]);
         }
-        store4(dx, i, end, dn);
-    }
+        io.store(dx, i, end, dn);
+    }, dy, x, y, dx);
 }

@@ -101,14 +101,18 @@ class CudaOps:
     def _sum_slices(self, partial, out, partial_2=None, out_2=None):
         """out = the sum of partial over its first axis; out_2 likewise, in the same launch."""
         width = lanes(out.size) if len(partial) >= WARP else THREADS
-        self.device.launch("reductions.cu", "sum_slices", (cdiv(out.size, FOUR * width), 1 if out_2 is None else 2),
+        self.device.launch("reductions.cu", "sum_slices", (cdiv(out.size, FOUR * width), 1, 1 if out_2 is None else 2),
                            (width, THREADS // width), partial, out, partial_2, out_2, len(partial), out.size)
 
-    def _columns(self, file, kernel, x, *arguments):
-        """A kernel over slabs of x's rows: a block for some columns of one slab, a thread for four of them in every so many rows."""
+    def _columns(self, file, kernel, x, *arguments, sums=True):
+        """A kernel over slabs of x's rows: a block for some columns of a slab, a thread for four in every so many rows.
+
+        With sums it leaves a row of them a slab, so slabs are few; without, so many that a thread has eight rows.
+        """
         rows, columns = x.size // x.shape[-1], x.shape[-1]
-        width, slab = lanes(columns), slab_rows(rows)
-        self.device.launch(file, kernel, (cdiv(columns, FOUR * width), cdiv(rows, slab)), (width, THREADS // width),
+        width, height = lanes(columns), THREADS // lanes(columns)
+        slab = slab_rows(rows) if sums else max(8 * height, cdiv(rows, 65535))
+        self.device.launch(file, kernel, (cdiv(columns, FOUR * width), cdiv(rows, slab)), (width, height),
                            *arguments, rows, columns, slab)
 
     def _partials(self, x):
@@ -135,13 +139,14 @@ class CudaOps:
         mean, var, rows = self.empty(channels), self.empty(channels), x.size // channels
         self._columns("batch_norm.cu", "batch_norm_statistics", x, x, means, m2s)
         width = lanes(channels)
-        self.device.launch("batch_norm.cu", "batch_norm_merge", cdiv(channels, FOUR * width), (width, THREADS // width), means, m2s,
-                           mean, var, running_mean, running_var, momentum, rows, channels, slab_rows(rows))
+        self.device.launch("batch_norm.cu", "batch_norm_merge", cdiv(channels, FOUR * width), (width, THREADS // width), means,
+                           m2s, mean, var, running_mean, running_var, momentum, rows, channels, slab_rows(rows))
         return self.batch_norm_inference(x, gamma, beta, mean, var, eps, activation), mean, var
 
     def batch_norm_inference(self, x, gamma, beta, mean, var, eps=1e-5, activation=None, out=None):
         y = self.empty(*x.shape) if out is None else out
-        self._columns("batch_norm.cu", "batch_norm_apply", x, x, gamma, beta, mean, var, eps, activation_number(activation), y)
+        self._columns("batch_norm.cu", "batch_norm_apply", x, x, gamma, beta, mean, var, eps, activation_number(activation), y,
+                      sums=False)
         return y
 
     def batch_norm_grad(self, dy, x, y, gamma, mean, var, eps=1e-5, activation=None, dgamma=None, dbeta=None):
@@ -151,14 +156,15 @@ class CudaOps:
         dn_sums, dn_n_sums = self._partials(x), self._partials(x)
         self._columns("batch_norm.cu", "batch_norm_grad_sums", x, dy, x, y, mean, var, eps, act, dn_sums, dn_n_sums)
         self._sum_slices(dn_sums, dbeta, dn_n_sums, dgamma)
-        self._columns("batch_norm.cu", "batch_norm_grad_apply", x, dy, x, y, gamma, mean, var, eps, act, dgamma, dbeta, dx)
+        self._columns("batch_norm.cu", "batch_norm_grad_apply", x, dy, x, y, gamma, mean, var, eps, act, dgamma, dbeta, dx,
+                      sums=False)
         return dx
 
     # --------------------------------------------------------------------------------------- softmax
     def softmax(self, x, bias=None, out=None):
-        p, classes, width = self.empty(*x.shape) if out is None else out, x.shape[-1], lanes(x.shape[-1])
-        rows = x.size // classes
-        self.device.launch("softmax.cu", "softmax", cdiv(rows * width, THREADS), (width, THREADS // width), x, bias, p, rows, classes)
+        p, classes, rows = self.empty(*x.shape) if out is None else out, x.shape[-1], x.size // x.shape[-1]
+        height = THREADS // lanes(classes)
+        self.device.launch("softmax.cu", "softmax", cdiv(rows, height), (lanes(classes), height), x, bias, p, rows, classes)
         return p
 
     def softmax_grad(self, dp, p, dbias=None):

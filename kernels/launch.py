@@ -194,7 +194,8 @@ def find_nvrtc():
 
 
 def compile_options(dtype, architecture):
-    return f"--gpu-architecture={architecture}", "--std=c++17", f"-Dreal={'double' if dtype == np.float64 else 'float'}"
+    return (f"--gpu-architecture={architecture}", "--std=c++17", f"-Dreal={'double' if dtype == np.float64 else 'float'}",
+            "--device-as-default-execution-space")  # lets kernels use lambdas
 
 
 def compile_cubin(source, options):
@@ -303,8 +304,8 @@ class Gpu:
                 finally:  # also after an error: else the capture would never end
                     graph = stream.end_capture()
         except RuntimeError as error:
-            print(f"No CUDA graph ({first_line(error.__context__ or error)}): every kernel is launched by itself, which is slower.",
-                  file=sys.stderr)
+            print(f"No CUDA graph ({first_line(error.__context__ or error)}): every kernel is launched by itself, which is "
+                  "slower.", file=sys.stderr)
             return run
         finally:
             arguments, self.recording = self.recording, None

@@ -1,7 +1,7 @@
 // Sums of what other kernels left: their partial sums, in a fixed order. No atomics, so the same bits every time.
 // Architectures: sm_75 sm_80 sm_86 sm_89 sm_90 sm_100 sm_120
 //
-//   sum_slices   partial (slices, n) -> out (n); a second sum of the same shape may come along, as blockIdx.y = 1
+//   sum_slices   partial (slices, n) -> out (n); a second sum of the same shape may come along, as blockIdx.z = 1
 //   sum_all      partial (n) -> out (1), scaled: one block
 //
 // sum_slices has a block of (width, height) threads: a thread owns four neighbouring outputs and every height-th slice. Weight
@@ -16,17 +16,16 @@ extern "C" __global__ __launch_bounds__(THREADS)
 void sum_slices(const real* __restrict__ partial, real* __restrict__ out, const real* __restrict__ partial_2_or_null,
                 real* __restrict__ out_2_or_null, int slices, int n) {
     __shared__ Four sums[THREADS];
-    auto from = blockIdx.y ? partial_2_or_null : partial;
-    auto to = blockIdx.y ? out_2_or_null : out;
-    int i = FOUR * (blockIdx.x * blockDim.x + threadIdx.x);
+    auto from = blockIdx.z ? partial_2_or_null : partial;
+    auto to = blockIdx.z ? out_2_or_null : out;
+    Columns mine = columns(slices, slices);
     Four sum = {};
-    #pragma unroll 4
-    for (int slice = threadIdx.y; slice < slices; slice += blockDim.y) {
-        Four f = load4(from, slice * n + i, slice * n + n);
+    for_rows(mine, n, [&](auto io, int slice) {
+        Four f = io.load(from, slice * n + mine.c, slice * n + n);
         for (int k = 0; k < FOUR; ++k) sum.v[k] += f.v[k];
-    }
+    }, from);
     sum = column_sum(sum, sums);
-    if (threadIdx.y == 0) store4(to, i, n, sum);
+    if (threadIdx.y == 0) store4(to, mine.c, n, sum);
 }
 
 extern "C" __global__ __launch_bounds__(THREADS)

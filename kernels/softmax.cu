@@ -6,7 +6,8 @@
 //
 // A block has (width, height) threads: a pixel belongs to `width` neighbouring lanes of one warp, a lane to four neighbouring
 // classes, or every 4 width-th four; sums over the classes run through shuffles. Largest value and sum are found in
-// the same pass ("online", Milakov and Gimelshein 2018): when a larger value comes, the sum so far is scaled down. Bound by memory.
+// the same pass ("online", Milakov and Gimelshein 2018): when a larger value comes, the sum so far is scaled down. Bound by
+// memory.
 #include "common.cuh"
 #include "vectors.cuh"
 
@@ -46,10 +47,10 @@ void softmax(const real* __restrict__ x, const real* __restrict__ bias_or_null, 
 }
 
 extern "C" __global__ __launch_bounds__(THREADS)
-void softmax_grad(const real* __restrict__ dp, const real* __restrict__ p, real* __restrict__ dx, real* __restrict__ partial_or_null,
-                  int rows, int K, int slab) {
+void softmax_grad(const real* __restrict__ dp, const real* __restrict__ p, real* __restrict__ dx,
+                  real* __restrict__ partial_or_null, int rows, int K, int slab) {
     __shared__ Four sums[THREADS];
-    auto [c, first, last] = columns(rows, slab);
+    int c = columns(rows, slab).c, first = blockIdx.y * slab, last = min(rows, first + slab);
     Four sum = {};
     for (int above = first; above < last; above += blockDim.y) {  // all lanes in step, for the shuffles
         int begin = min(above + int(threadIdx.y), last) * K, end = min(begin + K, last * K);

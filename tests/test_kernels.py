@@ -213,7 +213,8 @@ def test_fused_forms_are_their_parts(device, step, activation):
 
 
 # ----------------------------------------------------------------- all other operations against NumPy's
-SHAPES = [(1, 1, 1, 1), (3, 5, 7, 4), (2, 13, 11, 22), (2, 1, 3, 37), (1, 16, 16, 70), (4, 31, 29, 5), (2, 3, 2, 300)]
+SHAPES = [(1, 1, 1, 1), (3, 5, 7, 4), (2, 13, 11, 22), (2, 1, 3, 37), (1, 16, 16, 70), (4, 31, 29, 5), (2, 3, 2, 300),
+          (2, 37, 31, 8), (3, 3, 5, 256)]  # these two: rows of whole 16 bytes, many of them; several blocks a row
 
 
 def operations(rng, shape):
