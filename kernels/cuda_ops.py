@@ -154,10 +154,10 @@ class CudaOps:
         dgamma = self.empty(channels) if dgamma is None else dgamma
         dbeta = self.empty(channels) if dbeta is None else dbeta
         dn_sums, dn_n_sums = self._partials(x), self._partials(x)
-        self._columns("batch_norm.cu", "batch_norm_grad_sums", x, dy, x, y, mean, var, eps, act, dn_sums, dn_n_sums)
+        self._columns("batch_norm_grad.cu", "batch_norm_grad_sums", x, dy, x, y, mean, var, eps, act, dn_sums, dn_n_sums)
         self._sum_slices(dn_sums, dbeta, dn_n_sums, dgamma)
-        self._columns("batch_norm.cu", "batch_norm_grad_apply", x, dy, x, y, gamma, mean, var, eps, act, dgamma, dbeta, dx,
-                      sums=False)
+        self._columns("batch_norm_grad.cu", "batch_norm_grad_apply", x, dy, x, y, gamma, mean, var, eps, act, dgamma, dbeta,
+                      dx, sums=False)
         return dx
 
     # --------------------------------------------------------------------------------------- softmax
