@@ -150,12 +150,11 @@ def conv_leaky(net, name, x):
     return net.ops.conv(x, w, 2, w.shape[0] // 2, bias=net.p[name + ".b"], activation="leaky_relu")
 
 
-def conv_leaky_grad(net, name, dy, x, y, weights=True, inputs=True):
-    """Fills the parameters' gradients if `weights`, returns dx if `inputs`."""
+def conv_leaky_grad(net, name, dy, x, y, inputs=True):
+    """Fills the parameters' gradients, returns dx if `inputs`."""
     w = net.p[name + ".w"]
-    dy = net.ops.bias_activation_grad(dy, y, "leaky_relu", net.d[name + ".b"] if weights else None)
-    if weights:
-        net.ops.conv_weight_grad(x, dy, w.shape, 2, w.shape[0] // 2, out=net.d[name + ".w"])
+    dy = net.ops.bias_activation_grad(dy, y, "leaky_relu", net.d[name + ".b"])
+    net.ops.conv_weight_grad(x, dy, w.shape, 2, w.shape[0] // 2, out=net.d[name + ".w"])
     return net.ops.conv_input_grad(dy, w, x.shape, 2, w.shape[0] // 2) if inputs else None
 
 
@@ -209,9 +208,8 @@ class Generator(Network):
 
     def outputs(self, z):
         """What forward gives for z (N, latent) with running statistics, on the host, up to 64 maps at a time."""
-        for start in range(0, len(z), 64):
-            with self.ops.arena:
-                yield self.ops.asnumpy(self.forward(self.ops.asarray(z[start:start + 64]), training=False)[0])
+        for start in range(0, len(z), 64):  # not in the arena, whose buffers belong to the training step
+            yield self.ops.asnumpy(self.forward(self.ops.asarray(z[start:start + 64]), training=False)[0])
 
     def sample(self, z):
         """Label maps (N, side, side) uint8, or RGB (N, side, side, 3) uint8 from the baseline."""
@@ -257,10 +255,12 @@ class Discriminator(Network):
         """
         b, dh = len(features[0]) // 2, None
         for i in range(self.layers, 0, -1):
-            real, fake = features[i][:b], features[i][b:]
-            if layers == "all" or i == self.layers:
-                _, dh = self.ops.feature_matching(real, fake, reading, losses[i - 1:i], dh)  # adds to dh from the layers above
-            dh = conv_leaky_grad(self, f"conv{i}", dh, features[i - 1][b:], fake, weights=False)
+            real, fake, w = features[i][:b], features[i][b:], self.p[f"conv{i}.w"]
+            if layers == "all" or i == self.layers:  # adds to dh from the layers above
+                _, dh = self.ops.feature_matching(real, fake, reading, losses[i - 1:i], dh, "leaky_relu")
+            else:
+                dh = self.ops.bias_activation_grad(dh, fake, "leaky_relu")
+            dh = self.ops.conv_input_grad(dh, w, features[i - 1][b:].shape, 2, w.shape[0] // 2)
         return dh
 
 
@@ -275,29 +275,46 @@ class Trainer:
         # One-hot vectors, or for the RGB baseline the class's colour in [-1, 1].
         table = dataset.palette / 127.5 - 1 if s.model == "gan" else np.eye(dataset.classes)
         self.labels, self.table = ops.asarray(dataset.maps, np.uint8), ops.asarray(table)
-        self.lr_g, self.lr_d = ops.asarray([0]), ops.asarray([0])
+        # What differs from step to step: tables of a block of steps, and the rows of the step at hand.
         b = s.batch_size
+        self.zs, self.indices = ops.asarray(np.zeros((BLOCK, b, s.latent))), ops.asarray(np.zeros((BLOCK, b)), np.int32)
+        self.z, self.index = ops.asarray(np.zeros((b, s.latent))), ops.asarray(np.zeros(b), np.int32)
+        self.rates, self.rate = ops.asarray(np.zeros((BLOCK, 2))), ops.asarray(np.zeros(2))  # learning rates of G and D
         self.targets = ops.asarray(np.repeat([1, 0], b).reshape(2 * b, 1, 1, 1))  # real maps 1, generated maps 0
         self.losses = ops.asarray(np.zeros(1 + self.d.layers))  # D's, then feature matching layer by layer
-        self.block = None
+        self.block = self.replay = None
 
     def inputs(self, step):
         """z (B, latent) and map indices (B,) of a step: drawn by block, from the seed and the block's number alone."""
-        block, offset = divmod(step, BLOCK)
+        ops, s, (block, offset) = self.ops, self.s, divmod(step, BLOCK)
         if self.block != block:
-            rng, self.block = np.random.default_rng([self.s.seed, 1, block]), block
-            self.z = self.ops.asarray(rng.standard_normal((BLOCK, self.s.batch_size, self.s.latent)))
-            self.index = self.ops.asarray(rng.integers(len(self.labels), size=(BLOCK, self.s.batch_size)), np.int32)
-        return self.z[offset], self.index[offset]
+            rng = np.random.default_rng([s.seed, 1, block])
+            ops.write(self.zs, rng.standard_normal(self.zs.shape))
+            ops.write(self.indices, rng.integers(len(self.labels), size=self.indices.shape))
+            halvings = np.maximum(0, block * BLOCK + np.arange(BLOCK) - s.decay_after) / (s.half_life or np.inf)
+            ops.write(self.rates, np.outer(0.5 ** halvings, [s.learning_rate, s.discriminator_learning_rate]))
+            self.block = block
+        return self.zs[offset], self.indices[offset]
 
     def train_step(self):
-        """One step: D learns to tell real maps x from G(z); then G learns to match D's features on the same x and z."""
-        ops, s, g, d = self.ops, self.s, self.g, self.d
-        z, index = self.inputs(self.step)
-        decay = 0.5 ** (max(0, self.step - s.decay_after) / s.half_life) if s.half_life else 1
-        ops.write(self.lr_g, s.learning_rate * decay)
-        ops.write(self.lr_d, s.discriminator_learning_rate * decay)
+        """One step. The first is computed operation by operation, which compiles and allocates; then they are recorded."""
+        self.inputs(self.step)
+        if self.replay:
+            self.replay()  # on a GPU: one CUDA graph
+        else:
+            self.operations()
+            self.replay = self.ops.record(self.operations)
+        self.step += 1
+
+    def operations(self):
+        """D learns to tell real maps x from G(z); then G learns to match D's features on the same x and z.
+
+        Always the same operations on the same arrays: all that changes is read from the device.
+        """
+        ops, s, g, d, z, index = self.ops, self.s, self.g, self.d, self.z, self.index
         with ops.arena:
+            for table, row in (self.zs, z), (self.indices, index), (self.rates, self.rate):
+                ops.take_row(table, g.flat["step"], row)  # G's updates so far, as Adam counts them: the number of this step
             b = len(z)
             maps = ops.empty(2 * b, s.side, s.side, self.table.shape[1])  # real maps, then generated ones
             ops.gather(self.labels, index, self.table, out=maps[:b])
@@ -306,12 +323,11 @@ class Trainer:
             logits, features = d.forward(maps)
             _, dlogits = ops.bce_with_logits(logits, self.targets, self.losses[:1])
             d.backward(dlogits, features)
-            d.adam(self.lr_d)
+            d.adam(self.rate[1:])
             # L_G: feature matching through the discriminator just updated.
             _, features = d.forward(maps)
             g.backward(d.feature_matching(features, s.feature_matching, s.feature_layers, self.losses[1:]), saved)
-            g.adam(self.lr_g)
-        self.step += 1
+            g.adam(self.rate[:1])
 
 
 # ------------------------------------------------------------------------------------------ run folder
@@ -354,6 +370,8 @@ def load_checkpoint(run):
                 raise InputError(f"{name} is {value!r}")
         check(s)
         header["palette"] = palette = np.array(header["palette"], np.uint8)
+        if any(arrays[net + ".step"].tolist() != [header["step"]] for net in "gd"):
+            raise InputError("its networks are not those of its step")
         if palette.shape != (len(header["names"]), 3) or type(header["step"]) is not int or header["step"] < 0:
             raise InputError("a palette or step that cannot be")
     except Exception as error:  # a damaged zip, array or header fails in many ways
@@ -658,6 +676,7 @@ def check(s):
             raise InputError(f"--{name.replace('_', '-')} {show(getattr(s, name))}: expected {expected}")
     for name in "side", "steps", "batch_size", "latent", "kernel_size":
         require(1 <= getattr(s, name) < 1 << 31, name, "1 or more")
+    require(s.steps <= 1 << 24, "steps", f"up to {1 << 24}, which Adam counts in float32")
     require(s.kernel_size % 2 == 1, "kernel_size", "an odd number, so that same padding is symmetric")
     for name in "seed", "decay_after", "half_life":
         require(getattr(s, name) >= 0, name, "0 or more")

@@ -2,10 +2,12 @@
 // Architectures: sm_75 sm_80 sm_86 sm_89 sm_90 sm_100 sm_120
 //
 //   bias_activation        y = act(x + bias)              x, y (rows, C), bias (C,)
-//   bias_activation_grad   dx = dy act'(y)                dbias is the sum of dx over the rows: reductions.cu
+//   bias_activation_grad   dx = dy act'(y), and the sums of dx per slab of rows (slabs, C): reductions.cu adds up dbias
 //
-// A thread owns one number; neighbouring threads, neighbouring numbers. Bound by memory: two, three numbers moved a number.
+// In bias_activation a thread owns one number: neighbouring threads, neighbouring numbers. In its gradient it owns four
+// columns (vectors.cuh), so that the sums need no pass of their own. Bound by memory: two, three numbers moved a number.
 #include "common.cuh"
+#include "vectors.cuh"
 
 constexpr int THREADS = 256;
 
@@ -17,8 +19,22 @@ void bias_activation(const real* __restrict__ x, const real* __restrict__ bias_o
 }
 
 extern "C" __global__ __launch_bounds__(THREADS)
-void bias_activation_grad(const real* __restrict__ dy, const real* __restrict__ y, int activation,
-                          real* __restrict__ dx, int n) {
-    int i = blockIdx.x * blockDim.x + threadIdx.x;
-    if (i < n) dx[i] = activate_grad(dy[i], y[i], activation);
+void bias_activation_grad(const real* __restrict__ dy, const real* __restrict__ y, int activation, real* __restrict__ dx,
+                          real* __restrict__ partial_or_null, int rows, int C, int slab) {
+    __shared__ Four sums[THREADS];
+    Columns mine = columns(rows, slab);
+    int c = mine.c;
+    Four sum = {};
+    for_rows(mine, C, [&](auto io, int row) {
+        int i = row * C + c, end = row * C + C;
+        Four f = io.load(dy, i, end), fy = io.load(y, i, end);
+        for (int k = 0; k < FOUR; ++k) {
+            f.v[k] = activate_grad(f.v[k], fy.v[k], activation);
+            sum.v[k] += f.v[k];
+        }
+        io.store(dx, i, end, f);
+    }, dy, y, dx);
+    if (!partial_or_null) return;
+    sum = column_sum(sum, sums);
+    if (threadIdx.y == 0) store4(partial_or_null, blockIdx.y * C + c, blockIdx.y * C + C, sum);
 }

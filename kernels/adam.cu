@@ -6,8 +6,10 @@
 //
 // share1 = 1 - beta1 and share2 = 1 - beta2 come from the host, and adam_advance computes in double: 1 - 0.999 in float
 // has lost two digits. Counter and learning rate live on the device, so a recorded sequence of launches stays right when it
-// is played again. adam_advance is one thread; in adam a thread owns one parameter. Bound by memory: 7 numbers moved for each.
+// is played again. adam_advance is one thread, and a launch of its own: no block of adam may count before all have read. In
+// adam a thread owns four neighbouring parameters. Bound by memory: 7 numbers moved for each.
 #include "common.cuh"
+#include "vectors.cuh"
 
 constexpr int THREADS = 256;
 
@@ -21,10 +23,14 @@ void adam_advance(real* __restrict__ step, const real* __restrict__ lr, real* __
 extern "C" __global__ __launch_bounds__(THREADS)
 void adam(real* __restrict__ params, const real* __restrict__ grads, real* __restrict__ m, real* __restrict__ v,
           const real* __restrict__ scales, real share1, real share2, real eps, int n) {
-    int i = blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= n) return;
-    real g = grads[i];
-    m[i] += share1 * (g - m[i]);
-    v[i] += share2 * (g * g - v[i]);
-    params[i] -= scales[0] * m[i] / (sqrt(v[i] * scales[1]) + eps);
+    int i = FOUR * (blockIdx.x * blockDim.x + threadIdx.x);
+    Four g = load4(grads, i, n), fm = load4(m, i, n), fv = load4(v, i, n), p = load4(params, i, n);
+    for (int k = 0; k < FOUR; ++k) {
+        fm.v[k] += share1 * (g.v[k] - fm.v[k]);
+        fv.v[k] += share2 * (g.v[k] * g.v[k] - fv.v[k]);
+        p.v[k] -= scales[0] * fm.v[k] / (sqrt(fv.v[k] * scales[1]) + eps);
+    }
+    store4(m, i, n, fm);
+    store4(v, i, n, fv);
+    store4(params, i, n, p);
 }

@@ -42,15 +42,3 @@ __device__ __forceinline__ real block_sum(real v, real* warp_sums /* shared, [32
     if (threadIdx.x >= WARP) return v;
     return group_sum(threadIdx.x < blockDim.x / WARP ? warp_sums[threadIdx.x] : 0, WARP);
 }
-
-// Sum over the rows of a two-dimensional block, for each of its columns; only the threads of row 0 receive it.
-__device__ __forceinline__ real column_sum(real v, real* values /* shared, one a thread */) {
-    int place = threadIdx.y * blockDim.x + threadIdx.x;
-    values[place] = v;
-    __syncthreads();
-    for (int rows = blockDim.y / 2; rows > 0; rows /= 2) {
-        if (threadIdx.y < rows) values[place] += values[place + rows * blockDim.x];
-        __syncthreads();
-    }
-    return threadIdx.y == 0 ? values[threadIdx.x] : 0;
-}

@@ -3,15 +3,16 @@
 numpy_ops.py says what each operation computes; here stand grids, outputs and scratch memory. Arrays live on the device
 (`asarray` brings them there, `asnumpy` back). Nothing here waits for the device, and every output and scratch buffer comes
 from the arena, so a training step always launches the same kernels on the same addresses. (Only resize, which no training
-step needs, brings tables from the host.)
+step needs, brings tables from the host.) So a step can be recorded, and launched again as a whole.
 """
 import numpy as np
 
 from kernels import launch, numpy_ops
 from kernels.numpy_ops import activation_number, check_dy, conv_shape, pair, resize_taps
 
-THREADS = 256          # of the kernels that own one number a thread
-SLABS, SLAB = 512, 128  # column sums: up to so many slabs of rows, each of at least so many rows
+WARP, THREADS = 32, 256  # threads of a warp; of a block, in all kernels but the convolutions
+FOUR = 4               # numbers that a thread loads at once: vectors.cuh
+SLABS, SLAB = 512, 64  # column sums: up to so many slabs of rows, each of at least so many rows
 BLOCKS = 8             # of 64 x 64 outputs that run on a multiprocessor at a time,
 LARGE_BLOCKS = 2       # and of 128 x 128
 FEW_CHANNELS = 24      # up to so many output channels, few_channels.cu fills the columns of a tile better
@@ -52,9 +53,20 @@ class CudaOps:
         """Host -> device, into an array that is there."""
         self.device.write(array, np.ascontiguousarray(np.broadcast_to(values, array.shape), array.dtype))
 
+    def record(self, run):
+        return self.device.record(run)
+
+    def take_row(self, table, number, out):
+        kernel = "take_row" if table.dtype == self.dtype else "take_row_int"
+        self._each("inputs.cu", kernel, out.size, table, number, out, len(table), out.size)
+
     def _each(self, file, kernel, n, *arguments):
         """One thread for each of n numbers."""
         self.device.launch(file, kernel, cdiv(n, THREADS), THREADS, *arguments)
+
+    def _fours(self, file, kernel, n, *arguments):
+        """One thread for four of n numbers."""
+        self._each(file, kernel, cdiv(n, FOUR), *arguments)
 
     # ----------------------------------------------------------------------------------- convolution
     def conv(self, x, w, stride=1, pad=0, bias=None, activation=None, out=None):
@@ -166,28 +178,27 @@ class CudaOps:
         return y
 
     # ------------------------------------------------------------------------------------ reductions
-    def _sum_slices(self, partial, out):
-        """out = the sum of partial over its first axis."""
-        self._each("reductions.cu", "sum_slices", out.size, partial, out, len(partial), out.size)
+    def _sum_slices(self, partial, out, partial_2=None, out_2=None):
+        """out = the sum of partial over its first axis; out_2 likewise, in the same launch."""
+        width = lanes(out.size) if len(partial) >= WARP else THREADS
+        self.device.launch("reductions.cu", "sum_slices", (cdiv(out.size, FOUR * width), 1, 1 if out_2 is None else 2),
+                           (width, THREADS // width), partial, out, partial_2, out_2, len(partial), out.size)
 
-    def _columns(self, file, kernel, x, *arguments):
-        """A kernel that reduces slabs of x's rows: a block for some columns of one slab, a thread for every so many of its rows."""
+    def _columns(self, file, kernel, x, *arguments, sums=True):
+        """A kernel over slabs of x's rows: a block for some columns of a slab, a thread for four in every so many rows.
+
+        With sums it leaves a row of them a slab, so slabs are few; without, so many that a thread has eight rows.
+        """
         rows, columns = x.size // x.shape[-1], x.shape[-1]
-        width = min(32, 1 << (columns - 1).bit_length())
-        slab = slab_rows(rows)
-        self.device.launch(file, kernel, (cdiv(columns, width), cdiv(rows, slab)), (width, THREADS // width),
+        width, height = lanes(columns), THREADS // lanes(columns)
+        slab = slab_rows(rows) if sums else max(8 * height, cdiv(rows, 65535))
+        self.device.launch(file, kernel, (cdiv(columns, FOUR * width), cdiv(rows, slab)), (width, height),
                            *arguments, rows, columns, slab)
 
     def _partials(self, x):
         """Room for one row of sums a slab."""
         rows = x.size // x.shape[-1]
         return self.empty(cdiv(rows, slab_rows(rows)), x.shape[-1])
-
-    def _column_sums(self, x, out):
-        if out is not None:
-            partial = self._partials(x)
-            self._columns("reductions.cu", "column_sums", x, x, partial)
-            self._sum_slices(partial, out)
 
     # ---------------------------------------------------------------------------- bias and activation
     def bias_activation(self, x, bias=None, activation=None):
@@ -196,9 +207,10 @@ class CudaOps:
         return y
 
     def bias_activation_grad(self, dy, y, activation=None, dbias=None):
-        dx = self.empty(*y.shape)
-        self._each("activations.cu", "bias_activation_grad", y.size, dy, y, activation_number(activation), dx, y.size)
-        self._column_sums(dx, dbias)
+        dx, partial = self.empty(*y.shape), None if dbias is None else self._partials(y)
+        self._columns("activations.cu", "bias_activation_grad", y, dy, y, activation_number(activation), dx, partial)
+        if dbias is not None:
+            self._sum_slices(partial, dbias)
         return dx
 
     # ------------------------------------------------------------------------- batch normalization
@@ -206,14 +218,15 @@ class CudaOps:
         means, m2s, channels = self._partials(x), self._partials(x), x.shape[-1]
         mean, var, rows = self.empty(channels), self.empty(channels), x.size // channels
         self._columns("batch_norm.cu", "batch_norm_statistics", x, x, means, m2s)
-        self._each("batch_norm.cu", "batch_norm_merge", channels, means, m2s, mean, var, running_mean, running_var, momentum,
-                   rows, channels, slab_rows(rows))
+        width = lanes(channels)
+        self.device.launch("batch_norm.cu", "batch_norm_merge", cdiv(channels, FOUR * width), (width, THREADS // width), means,
+                           m2s, mean, var, running_mean, running_var, momentum, rows, channels, slab_rows(rows))
         return self.batch_norm_inference(x, gamma, beta, mean, var, eps, activation), mean, var
 
     def batch_norm_inference(self, x, gamma, beta, mean, var, eps=1e-5, activation=None, out=None):
         y = self.empty(*x.shape) if out is None else out
-        self._each("batch_norm.cu", "batch_norm_apply", x.size, x, gamma, beta, mean, var, eps, activation_number(activation), y,
-                   x.size, x.shape[-1])
+        self._columns("batch_norm.cu", "batch_norm_apply", x, x, gamma, beta, mean, var, eps, activation_number(activation), y,
+                      sums=False)
         return y
 
     def batch_norm_grad(self, dy, x, y, gamma, mean, var, eps=1e-5, activation=None, dgamma=None, dbeta=None):
@@ -221,36 +234,31 @@ class CudaOps:
         dgamma = self.empty(channels) if dgamma is None else dgamma
         dbeta = self.empty(channels) if dbeta is None else dbeta
         dn_sums, dn_n_sums = self._partials(x), self._partials(x)
-        self._columns("batch_norm.cu", "batch_norm_grad_sums", x, dy, x, y, mean, var, eps, act, dn_sums, dn_n_sums)
-        self._sum_slices(dn_sums, dbeta)
-        self._sum_slices(dn_n_sums, dgamma)
-        self._each("batch_norm.cu", "batch_norm_grad_apply", x.size, dy, x, y, gamma, mean, var, eps, act, dgamma, dbeta, dx,
-                   x.size, channels)
+        self._columns("batch_norm_grad.cu", "batch_norm_grad_sums", x, dy, x, y, mean, var, eps, act, dn_sums, dn_n_sums)
+        self._sum_slices(dn_sums, dbeta, dn_n_sums, dgamma)
+        self._columns("batch_norm_grad.cu", "batch_norm_grad_apply", x, dy, x, y, gamma, mean, var, eps, act, dgamma, dbeta,
+                      dx, sums=False)
         return dx
 
     # --------------------------------------------------------------------------------------- softmax
     def softmax(self, x, bias=None, out=None):
-        p = self.empty(*x.shape) if out is None else out
-        self._pixels("softmax", x.shape, x, bias, p)
+        p, classes, rows = self.empty(*x.shape) if out is None else out, x.shape[-1], x.size // x.shape[-1]
+        height = THREADS // lanes(classes)
+        self.device.launch("softmax.cu", "softmax", cdiv(rows, height), (lanes(classes), height), x, bias, p, rows, classes)
         return p
 
     def softmax_grad(self, dp, p, dbias=None):
-        dx = self.empty(*p.shape)
-        self._pixels("softmax_grad", p.shape, dp, p, dx)
-        self._column_sums(dx, dbias)
+        dx, partial = self.empty(*p.shape), None if dbias is None else self._partials(p)
+        self._columns("softmax.cu", "softmax_grad", p, dp, p, dx, partial)
+        if dbias is not None:
+            self._sum_slices(partial, dbias)
         return dx
-
-    def _pixels(self, kernel, shape, *arguments):
-        """A group of lanes for each pixel."""
-        classes, rows = shape[-1], int(np.prod(shape[:-1]))
-        width = min(32, 1 << (classes - 1).bit_length())
-        self.device.launch("softmax.cu", kernel, cdiv(rows * width, THREADS), THREADS, *arguments, rows, classes, width)
 
     # --------------------------------------------------------------------------- label maps and losses
     def gather(self, labels, index, table, out=None):
         classes, channels = table.shape
         y = self.empty(len(index), *labels.shape[1:], channels) if out is None else out
-        self._each("labels.cu", "gather", y.size, labels, index, table, y, y.size, labels[0].size, classes, channels)
+        self._fours("labels.cu", "gather", y.size, labels, index, table, y, y.size, labels[0].size, classes, channels)
         return y
 
     def bce_with_logits(self, logits, target, loss=None):
@@ -258,7 +266,7 @@ class CudaOps:
         self.device.launch("losses.cu", "bce_with_logits", 1, THREADS, logits, target, loss, dlogits, logits.size)
         return loss, dlogits
 
-    def feature_matching(self, real, fake, reading="mean", loss=None, dfake=None):
+    def feature_matching(self, real, fake, reading="mean", loss=None, dfake=None, activation=None):
         loss, add = self.empty(1) if loss is None else loss, dfake is not None
         dfake = dfake if add else self.empty(*fake.shape)
         batch, positions = len(fake), fake[0].size
@@ -266,7 +274,7 @@ class CudaOps:
         n = positions if of_means else fake.size
         partial = self.empty(cdiv(n, THREADS))
         self._each("losses.cu", f"feature_matching_{reading}", n, real, fake, partial, dfake, add,
-                   *((batch, positions) if of_means else (n,)))
+                   activation_number(activation), *((batch, positions) if of_means else (n,)))
         self.device.launch("reductions.cu", "sum_all", 1, THREADS, partial, loss, partial.size, 1 / n)
         return loss, dfake
 
@@ -274,8 +282,7 @@ class CudaOps:
     def adam(self, params, grads, m, v, step, lr, beta1, beta2, eps):
         scales = self.empty(2)
         self.device.launch("adam.cu", "adam_advance", 1, 1, step, lr, scales, beta1, beta2)
-        self._each("adam.cu", "adam", params.size, params, grads, m, v, scales, 1 - beta1, 1 - beta2, eps,
-                   params.size)
+        self._fours("adam.cu", "adam", params.size, params, grads, m, v, scales, 1 - beta1, 1 - beta2, eps, params.size)
 
     # ------------------------------------------------------------------------------- for Inception
     def concat(self, *parts):
@@ -308,6 +315,11 @@ class CudaOps:
 
 def cdiv(a, b):
     return -(-a // b)
+
+
+def lanes(columns):
+    """Threads side by side for so many columns, four each: a power of two, up to a warp."""
+    return min(WARP, 1 << (cdiv(columns, FOUR) - 1).bit_length())
 
 
 def slab_rows(rows):

@@ -28,6 +28,7 @@ from kernels.launch import (
     LaunchError,
     cached,
     check,
+    not_recording,
     read,
     three,
     type_options,
@@ -165,7 +166,7 @@ class Emulator:
     multiprocessors = 132  # of an H100 or H200: work is divided as there
 
     def __init__(self, dtype=np.float32, precision="fp32", seed=0, workers=None):
-        self.dtype, self.precision, self.random = np.dtype(dtype), precision, random.Random(seed)
+        self.dtype, self.precision, self.random, self.recording = np.dtype(dtype), precision, random.Random(seed), None
         self.workers = workers or min(8, available_cores())
         emulator_library(read("reductions.cu"), self.dtype, precision)  # a compiler or cache that does not work shows here
 
@@ -174,12 +175,15 @@ class Emulator:
 
     def allocate(self, size):
         """An array of `size` bytes at a multiple of 256, as CUDA gives it, full of NaN."""
+        not_recording(self, "an allocation")
         buffer = np.full(size + 256, 255, np.uint8)
         start = -buffer.ctypes.data % 256
         return buffer[start:start + size].view(DeviceArray)
 
     def spoil(self, a):
         """Fill an array that is about to be written with NaN, so that what a kernel leaves out shows."""
+        if self.recording is not None:
+            return self.recording.append(functools.partial(self.spoil, a))
         a.reshape(-1).view(np.uint8).fill(255)
 
     def holds(self, a):
@@ -191,9 +195,11 @@ class Emulator:
         return a
 
     def write(self, a, array):
+        not_recording(self, "an upload")
         a.view(np.ndarray)[...] = array
 
     def download(self, a):
+        not_recording(self, "a download")
         return np.array(a.view(np.ndarray))
 
     def launch(self, file, kernel, grid, block, *arguments, shared=0):
@@ -201,6 +207,25 @@ class Emulator:
         arguments = check(source, kernel, grid, block, arguments, self)
         if not 0 <= shared <= DYNAMIC_SHARED_LIMIT:
             raise LaunchError(f"{kernel}: {shared} bytes of dynamic shared memory; a block gets {DYNAMIC_SHARED_LIMIT}")
+        if self.recording is not None:
+            return self.recording.append(functools.partial(self._run, source, kernel, grid, block, arguments, shared))
+        self._run(source, kernel, grid, block, arguments, shared)
+
+    def record(self, run):
+        """A function that launches again all that run() launches. Nothing runs while it is recorded."""
+        not_recording(self, "a recording")
+        self.recording = recording = []
+        try:
+            run()
+        finally:
+            self.recording = None
+
+        def replay():
+            for action in recording:
+                action()
+        return replay
+
+    def _run(self, source, kernel, grid, block, arguments, shared):
         library, blocks = emulator_library(source, self.dtype, self.precision), int(np.prod(grid))
         table, scalars = (Argument * len(arguments))(), []  # the table holds addresses: scalars must stay where they are
         for i, a in enumerate(arguments):

@@ -3,16 +3,25 @@
 //
 //   gather   y[b, pixel] = table[labels[index[b], pixel]]      labels (N, pixels) uint8, index (B,), table (K, C), y (B, pixels, C)
 //
-// With the identity as the table that is one-hot, with colours RGB. A thread owns one number of y. Bound by writing y.
+// With the identity as the table that is one-hot, with colours RGB. A thread owns four neighbouring numbers of y: it works out
+// for the first to which map, pixel and channel it belongs, and counts on from there. Bound by writing y.
 #include "common.cuh"
+#include "vectors.cuh"
 
 constexpr int THREADS = 256;
 
 extern "C" __global__ __launch_bounds__(THREADS)
 void gather(const uint8* __restrict__ labels, const int* __restrict__ index, const real* __restrict__ table,
             real* __restrict__ y, int n, int pixels, int K, int C) {
-    int i = blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= n) return;
-    int label = labels[index[i / C / pixels] * pixels + i / C % pixels];
-    y[i] = table[min(label, K - 1) * C + i % C];
+    int i = FOUR * (blockIdx.x * blockDim.x + threadIdx.x), c = i % C, pixel = i / C % pixels, b = i / C / pixels;
+    Four f = {};
+    for (int k = 0; k < FOUR && i + k < n; ++k) {
+        int label = labels[index[b] * pixels + pixel];
+        f.v[k] = table[min(label, K - 1) * C + c];
+        if (++c == C) {
+            c = 0;
+            if (++pixel == pixels) pixel = 0, ++b;
+        }
+    }
+    store4(y, i, n, f);
 }

@@ -13,6 +13,7 @@ import hashlib
 import importlib.util
 import os
 import re
+import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +34,7 @@ class DeviceError(ValueError):
 
 
 class LaunchError(TypeError):
-    """A launch that does not fit the kernel's signature."""
+    """A launch that does not fit the kernel's signature, or something that cannot be recorded."""
 
 
 class KernelError(RuntimeError):
@@ -157,6 +158,12 @@ def type_options(dtype, precision):
     return (f"-Dreal={'double' if dtype == np.float64 else 'float'}", f"-Doperand={'bf16' if precision == 'bf16' else 'float'}")
 
 
+def not_recording(device, what):
+    """Raises LaunchError while the device records."""
+    if device.recording is not None:
+        raise LaunchError(f"{what} while operations are recorded: a recording holds launches on arrays that are there")
+
+
 def three(size):
     """4 -> (4, 1, 1); (4, 2) -> (4, 2, 1)."""
     size = (size,) if isinstance(size, (int, np.integer)) else tuple(size)
@@ -201,7 +208,8 @@ def find_nvrtc():
 
 
 def compile_options(dtype, architecture, precision):
-    return f"--gpu-architecture={architecture}", "--std=c++17", *type_options(dtype, precision)
+    return (f"--gpu-architecture={architecture}", "--std=c++17", *type_options(dtype, precision),
+            "--device-as-default-execution-space")  # lets kernels use lambdas
 
 
 def compile_cubin(source, options):
@@ -243,7 +251,7 @@ class Gpu:
             _, self.nvrtc = find_nvrtc()
         except Exception as error:
             raise DeviceError(f"a GPU, but not CUDA's compiler NVRTC: {first_line(error)}") from None
-        self.cupy, self.dtype, self.functions = cupy, np.dtype(dtype), {}
+        self.cupy, self.dtype, self.functions, self.recording = cupy, np.dtype(dtype), {}, None
         self.card, self.capability = properties["name"].decode(), (properties["major"], properties["minor"])
         self.multiprocessors = properties["multiProcessorCount"]
         has_tensor_cores = self.capability >= (8, 0)  # for TF32 and bf16
@@ -259,6 +267,7 @@ class Gpu:
 
     def allocate(self, size):
         """An array of `size` bytes."""
+        not_recording(self, "an allocation")
         return self.cupy.empty(size, np.uint8)
 
     def spoil(self, a):
@@ -268,13 +277,16 @@ class Gpu:
         return isinstance(a, self.cupy.ndarray) and a.device == self.cupy.cuda.Device()
 
     def upload(self, array):
+        not_recording(self, "an upload")
         return self.cupy.asarray(array)
 
     def write(self, a, array):
         """Host -> device, into an array that is there."""
+        not_recording(self, "an upload")
         a.set(array)
 
     def download(self, a):
+        not_recording(self, "a download")
         return a.get()
 
     def load(self, source, kernel):
@@ -287,9 +299,39 @@ class Gpu:
     def launch(self, file, kernel, grid, block, *arguments, shared=0):
         grid, block, source = three(grid), three(block), read(file)
         arguments = check(source, kernel, grid, block, arguments, self)
+        if self.recording is not None:
+            self.recording.append(arguments)
         if (source, kernel) not in self.functions:
+            not_recording(self, f"{kernel} is compiled")
             self.functions[source, kernel] = self.load(source, kernel)
             if shared > SHARED_LIMIT:
                 self.functions[source, kernel].max_dynamic_shared_size_bytes = shared
         null = np.uint64(0)
         self.functions[source, kernel](grid, block, tuple(null if a is None else a for a in arguments), shared_mem=shared)
+
+    def record(self, run):
+        """A function that launches again all that run() launches, as one CUDA graph. Nothing runs while it is recorded.
+
+        Transfers, single launches and graphs all go to CUDA's default stream, one after the other; only the capture needs
+        a stream of its own. A card or driver that cannot do it costs time but not the training: then it is run itself.
+        """
+        not_recording(self, "a recording")
+        stream, self.recording = self.cupy.cuda.Stream(non_blocking=True), []
+        try:
+            with stream:
+                stream.begin_capture()
+                try:
+                    run()
+                finally:  # also after an error: else the capture would never end
+                    graph = stream.end_capture()
+        except RuntimeError as error:
+            print(f"No CUDA graph ({first_line(error.__context__ or error)}): every kernel is launched by itself, which is "
+                  "slower.", file=sys.stderr)
+            return run
+        finally:
+            arguments, self.recording = self.recording, None
+
+        def launch_graph():
+            graph.launch()
+        launch_graph.arguments = arguments  # CUDA does not keep the arrays of a graph alive
+        return launch_graph

@@ -6,7 +6,8 @@
 //   feature_matching_paired   loss = mean of |fake - x| over everything
 //
 // x, fake (B, positions) are a layer's features of real and generated maps. The last two write one sum a block, which
-// reductions.cu adds up and scales, and add to dfake if `add` is set: it holds the gradient from the layers above.
+// reductions.cu adds up and scales, and add to dfake if `add` is set: it holds the gradient from the layers above. Then
+// dfake goes through the layer's activation, as bias_activation_grad would do it.
 // In feature_matching_mean a thread owns a position (h, w, c) in all B maps. Bound by memory.
 #include "common.cuh"
 
@@ -28,15 +29,18 @@ void bce_with_logits(const real* __restrict__ logits, const real* __restrict__ t
 
 extern "C" __global__ __launch_bounds__(THREADS)
 void feature_matching_mean(const real* __restrict__ x, const real* __restrict__ fake, real* __restrict__ partial,
-                           real* __restrict__ dfake, int add, int B, int positions) {
+                           real* __restrict__ dfake, int add, int activation, int B, int positions) {
     __shared__ real warp_sums[WARP];
     int i = blockIdx.x * blockDim.x + threadIdx.x;
     real gap = 0;
     if (i < positions) {
+        #pragma unroll 8
         for (int b = 0; b < B; ++b) gap += fake[b * positions + i] - x[b * positions + i];
         gap /= B;
         real gradient = gap * 2 / (real(B) * positions);  // the same for all maps
-        for (int b = 0; b < B; ++b) dfake[b * positions + i] = gradient + (add ? dfake[b * positions + i] : 0);
+        #pragma unroll 8
+        for (int b = 0, j = i; b < B; ++b, j += positions)
+            dfake[j] = activate_grad(gradient + (add ? dfake[j] : 0), fake[j], activation);
     }
     gap = block_sum(gap * gap, warp_sums);
     if (threadIdx.x == 0) partial[blockIdx.x] = gap;
@@ -44,13 +48,13 @@ void feature_matching_mean(const real* __restrict__ x, const real* __restrict__ 
 
 extern "C" __global__ __launch_bounds__(THREADS)
 void feature_matching_paired(const real* __restrict__ x, const real* __restrict__ fake, real* __restrict__ partial,
-                             real* __restrict__ dfake, int add, int n) {
+                             real* __restrict__ dfake, int add, int activation, int n) {
     __shared__ real warp_sums[WARP];
     int i = blockIdx.x * blockDim.x + threadIdx.x;
     real gap = 0;
     if (i < n) {
         gap = fake[i] - x[i];
-        dfake[i] = real((gap > 0) - (gap < 0)) / n + (add ? dfake[i] : 0);
+        dfake[i] = activate_grad(real((gap > 0) - (gap < 0)) / n + (add ? dfake[i] : 0), fake[i], activation);
     }
     gap = block_sum(fabs(gap), warp_sums);
     if (threadIdx.x == 0) partial[blockIdx.x] = gap;

@@ -243,6 +243,17 @@ class NumpyOps:
         """Host -> device, into an array that is there."""
         array[...] = values
 
+    def record(self, run):
+        """A function that does again what the operations in run() do, on the same arrays. On a GPU: one CUDA graph.
+
+        Nothing is computed while it is recorded. Here that is run itself.
+        """
+        return run
+
+    def take_row(self, table, number, out):
+        """out = table[number modulo its rows]: what changes from step to step, by a counter (1,) on the device."""
+        out[...] = table[int(number[0]) % len(table)]
+
     def _blocks(self, body, n, item_bytes):
         """body(lane, block) for slices `block` of range(n), each about BLOCK_BYTES, in one thread a lane."""
         size = max(1, BLOCK_BYTES // max(1, item_bytes))
@@ -493,8 +504,10 @@ class NumpyOps:
         dlogits[...] = (np.where(z >= 0, 1, e) / (1 + e) - target) / z.size  # (sigmoid(z) - t) / B, any z
         return loss, dlogits
 
-    def feature_matching(self, real, fake, reading="mean", loss=None, dfake=None):
+    def feature_matching(self, real, fake, reading="mean", loss=None, dfake=None, activation=None):
         """Distance of one layer's features, (B, H, W, C) each. Returns loss (1,) and dfake; a given dfake is added to.
+
+        With the layer's activation, dfake is the gradient of what went into it, so that no pass of its own is needed.
 
         "mean" (Salimans et al. 2016): mean over h, w, c of (mean over b of real - mean over b of fake)^2.
         "paired" (after pix2pixHD): mean of |real - fake|, the i-th maps against each other.
@@ -511,6 +524,9 @@ class NumpyOps:
             loss[0] = np.mean(np.abs(gap))
             gradient = np.sign(gap) / fake.size
         np.add(dfake, gradient, out=dfake) if add else np.copyto(dfake, gradient)
+        if activation:
+            self._blocks(lambda _, maps: np.copyto(dfake[maps], self._activate_grad(dfake[maps], fake[maps], activation)),
+                         len(fake), fake[0].nbytes)
         return loss, dfake
 
     # ------------------------------------------------------------------------------------------ Adam

@@ -2,44 +2,72 @@
 // Architectures: sm_75 sm_80 sm_86 sm_89 sm_90 sm_100 sm_120
 //
 //   softmax        p[k] = exp(x[k] + bias[k]) / sum over j of exp(x[j] + bias[j])       x, p (rows, K), bias (K,)
-//   softmax_grad   dx[k] = p[k] (dp[k] - sum over j of p[j] dp[j])                      dbias = sum of dx: reductions.cu
+//   softmax_grad   dx[k] = p[k] (dp[k] - sum over j of p[j] dp[j]), and its sums per slab of rows: reductions.cu, dbias
 //
-// A pixel belongs to a group of `width` lanes of one warp, width the power of two that K needs, up to 32: neighbouring lanes
-// read neighbouring classes, and sums run through shuffles. Largest value and sum are found in the same pass ("online",
-// Milakov and Gimelshein 2018): when a larger value comes, the sum so far is scaled down. Bound by memory.
+// A block has (width, height) threads: a pixel belongs to `width` neighbouring lanes of one warp, a lane to four neighbouring
+// classes, or every 4 width-th four; sums over the classes run through shuffles. Largest value and sum are found in
+// the same pass ("online", Milakov and Gimelshein 2018): when a larger value comes, the sum so far is scaled down. Bound by
+// memory.
 #include "common.cuh"
+#include "vectors.cuh"
 
 constexpr int THREADS = 256;
 constexpr real LOWEST = real(-3e38);  // not infinity: infinity - infinity is NaN
 
+// f + bias, and LOWEST past the last class.
+template <class Pointer> __device__ __forceinline__ Four biased(Four f, Pointer bias_or_null, int k, int K) {
+    Four b = bias_or_null ? load4(bias_or_null, k, K) : Four();
+    for (int j = 0; j < FOUR; ++j) f.v[j] = k + j < K ? f.v[j] + b.v[j] : LOWEST;
+    return f;
+}
+
 extern "C" __global__ __launch_bounds__(THREADS)
-void softmax(const real* __restrict__ x, const real* __restrict__ bias_or_null, real* __restrict__ p, int rows, int K, int width) {
-    int row = (blockIdx.x * blockDim.x + threadIdx.x) / width, lane = threadIdx.x % width;
+void softmax(const real* __restrict__ x, const real* __restrict__ bias_or_null, real* __restrict__ p, int rows, int K) {
+    int row = blockIdx.x * blockDim.y + threadIdx.y, lane = FOUR * threadIdx.x, step = FOUR * blockDim.x;
+    int begin = min(row, rows) * K, end = min(begin + K, rows * K);  // lanes past the end stay: shuffles need whole warps
     real largest = LOWEST, sum = 0;  // sum of exp(value - largest)
-    if (row < rows)  // lanes past the end stay: the shuffles below need whole warps
-        for (int k = lane; k < K; k += width) {
-            real v = x[row * K + k] + (bias_or_null ? bias_or_null[k] : 0), before = largest;
-            largest = fmax(largest, v);
-            sum = sum * exp(before - largest) + exp(v - largest);
-        }
-    for (int bits = width / 2; bits > 0; bits /= 2) {
-        real other = __shfl_xor_sync(ALL_LANES, largest, bits, width), other_sum = __shfl_xor_sync(ALL_LANES, sum, bits, width);
+    for (int k = lane; begin + k < end; k += step) {
+        Four f = biased(load4(x, begin + k, end), bias_or_null, k, K);
+        real before = largest;
+        for (int j = 0; j < FOUR; ++j) largest = fmax(largest, f.v[j]);
+        sum *= exp(before - largest);
+        for (int j = 0; j < FOUR; ++j) sum += exp(f.v[j] - largest);
+    }
+    for (int bits = blockDim.x / 2; bits > 0; bits /= 2) {
+        real other = __shfl_xor_sync(ALL_LANES, largest, bits), other_sum = __shfl_xor_sync(ALL_LANES, sum, bits);
         real before = largest;
         largest = fmax(largest, other);
         sum = sum * exp(before - largest) + other_sum * exp(other - largest);
     }
-    if (row < rows)
-        for (int k = lane; k < K; k += width)
-            p[row * K + k] = exp(x[row * K + k] + (bias_or_null ? bias_or_null[k] : 0) - largest) / sum;
+    for (int k = lane; begin + k < end; k += step) {
+        Four f = biased(load4(x, begin + k, end), bias_or_null, k, K);
+        for (int j = 0; j < FOUR; ++j) f.v[j] = exp(f.v[j] - largest) / sum;
+        store4(p, begin + k, end, f);
+    }
 }
 
 extern "C" __global__ __launch_bounds__(THREADS)
-void softmax_grad(const real* __restrict__ dp, const real* __restrict__ p, real* __restrict__ dx, int rows, int K, int width) {
-    int row = (blockIdx.x * blockDim.x + threadIdx.x) / width, lane = threadIdx.x % width;
-    real dot = 0;
-    if (row < rows)
-        for (int k = lane; k < K; k += width) dot += p[row * K + k] * dp[row * K + k];
-    dot = group_sum(dot, width);
-    if (row < rows)
-        for (int k = lane; k < K; k += width) dx[row * K + k] = p[row * K + k] * (dp[row * K + k] - dot);
+void softmax_grad(const real* __restrict__ dp, const real* __restrict__ p, real* __restrict__ dx,
+                  real* __restrict__ partial_or_null, int rows, int K, int slab) {
+    __shared__ Four sums[THREADS];
+    int c = columns(rows, slab).c, first = blockIdx.y * slab, last = min(rows, first + slab);
+    Four sum = {};
+    for (int above = first; above < last; above += blockDim.y) {  // all lanes in step, for the shuffles
+        int begin = min(above + int(threadIdx.y), last) * K, end = min(begin + K, last * K);
+        real dot = 0;
+        for (int k = FOUR * threadIdx.x; begin + k < end; k += FOUR * blockDim.x) {
+            Four f = load4(dp, begin + k, end), q = load4(p, begin + k, end);
+            for (int j = 0; j < FOUR; ++j) dot += f.v[j] * q.v[j];
+        }
+        dot = group_sum(dot, blockDim.x);
+        Four f = load4(dp, begin + c, end), q = load4(p, begin + c, end);
+        for (int j = 0; j < FOUR; ++j) {
+            f.v[j] = q.v[j] * (f.v[j] - dot);
+            sum.v[j] += f.v[j];
+        }
+        store4(dx, begin + c, end, f);
+    }
+    if (!partial_or_null) return;
+    sum = column_sum(sum, sums);
+    if (threadIdx.y == 0) store4(partial_or_null, blockIdx.y * K + c, blockIdx.y * K + K, sum);
 }

@@ -419,6 +419,8 @@ def damage(kind, path):
             header["settings"][name] = json.loads(value)
         elif kind == "a negative step":
             header["step"] = -1
+        elif kind == "another step":
+            header["step"] += 1
         elif kind == "not a number":
             arrays["g.params"][3] = np.nan
         elif kind == "no header":
@@ -430,8 +432,8 @@ def damage(kind, path):
 
 @pytest.mark.parametrize("kind", ["truncated", "empty", "a flipped bit", "text", "a pickle", "another model", "a missing array",
                                   "a pickled array", "another version", "other settings", "no header", "not a number",
-                                  "a negative step", 'setting side "8"', "setting latent -1", "setting bottleneck 3",
-                                  "setting generator_filters []", "setting palette 5", 'setting data "x"',
+                                  "a negative step", "another step", 'setting side "8"', "setting latent -1",
+                                  "setting bottleneck 3", "setting generator_filters []", "setting palette 5", 'setting data "x"',
                                   "setting crop 2", "setting data [5]",  "setting learning_rate null", 'setting model "vae"'])
 def test_damaged_checkpoints(run, tmp_path, kind, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -308,7 +308,8 @@ def test_fused_forms_are_their_parts(device, step, activation):
 
 
 # ----------------------------------------------------------------- all other operations against NumPy's
-SHAPES = [(1, 1, 1, 1), (3, 5, 7, 4), (2, 13, 11, 22), (2, 1, 3, 37), (1, 16, 16, 70), (4, 31, 29, 5), (2, 3, 2, 300)]
+SHAPES = [(1, 1, 1, 1), (3, 5, 7, 4), (2, 13, 11, 22), (2, 1, 3, 37), (1, 16, 16, 70), (4, 31, 29, 5), (2, 3, 2, 300),
+          (2, 37, 31, 8), (3, 3, 5, 256)]  # these two: rows of whole 16 bytes, many of them; several blocks a row
 
 
 def operations(rng, shape):
@@ -332,8 +333,10 @@ def operations(rng, shape):
     for reading in "mean", "paired":
         yield "feature_matching", (x, y, reading)
         yield "feature_matching", (x, y, reading, zeros(1), dy)
+        yield "feature_matching", (x, y, reading, zeros(1), dy, "leaky_relu")
     yield "adam", (*rng.standard_normal((3, n)), rng.uniform(0, 1, n), np.full(1, 3.0), np.full(1, 0.01), 0.5, 0.999, 1e-8)
     yield "gather", (rng.integers(0, c, (5, 3, 4)).astype(np.uint8), np.array([4, 0, 4]), rng.standard_normal((min(c, 256), 3)))
+    yield "take_row", (rng.standard_normal((7, *shape)), np.full(1, 23.0), zeros(shape))
     yield "concat", (x, y[..., :1], dy)
     yield "concat", (x,)
     yield "resize", (x, 17, 23)
@@ -364,9 +367,10 @@ def test_same_as_numpy(device, shape, dtype, tolerance):
                 np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance * max(1, abs(expected).max()), err_msg=name)
         ran.add(name)
     operations_of_the_contract = {name for name in vars(numpy_ops.NumpyOps) if not name.startswith("_")}
-    arrays, convolutions = {"name", "empty", "asarray", "asnumpy", "write"}, {"conv", "conv_input_grad", "conv_weight_grad"}
+    convolutions, no_arithmetic = {"conv", "conv_input_grad", "conv_weight_grad"}, {"name", "empty", "asarray", "asnumpy", "write",
+                                                                                    "record"}
     if min(shape[1:3]) >= 3:
-        assert ran == operations_of_the_contract - arrays - convolutions, "an operation is not compared"
+        assert ran == operations_of_the_contract - no_arithmetic - convolutions, "an operation is not compared"
 
 
 def test_contract_is_the_same():
@@ -418,6 +422,44 @@ def test_adam_in_float32_keeps_its_digits(device):
     m, v, params = np.zeros(1, np.float32), np.zeros(1, np.float32), np.zeros(1, np.float32)
     ops.adam(params, one, m, v, np.zeros(1, np.float32), one, 0.5, 0.999, 0.0)
     np.testing.assert_allclose([m[0], v[0], params[0]], [0.5, 1 - 0.999, -1], rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int32])
+def test_take_row(device, dtype):
+    ops = kernels.load(device)
+    table = np.arange(35).reshape(7, 5)
+    there, out = ops.asarray(table, dtype), ops.asarray(np.zeros(5), dtype)
+    for number in 0, 6, 7, 1 << 24:
+        ops.take_row(there, ops.asarray([number]), out)
+        np.testing.assert_array_equal(ops.asnumpy(out), table[number % 7])
+
+
+def test_recording(device):
+    """Nothing runs while operations are recorded; each replay reads what then stands in the arrays."""
+    ops, x = kernels.load(device), np.arange(6.0)
+    there, bias, y = ops.asarray(x), ops.asarray(np.zeros(6)), []
+
+    def run():
+        with ops.arena:
+            y[:] = [ops.bias_activation(there, bias)]
+    run()
+    replay = ops.record(run)
+    for value in 1, 2:
+        ops.write(bias, value)
+        replay()
+        np.testing.assert_array_equal(ops.asnumpy(y[0]), x + value)
+    if device == "numpy":
+        return
+    ops.write(bias, 3)
+    ops.record(run)
+    np.testing.assert_array_equal(ops.asnumpy(y[0]), x + 2)
+    for what, refused in {"an allocation": lambda: ops.empty(7), "an upload": lambda: ops.write(bias, 0),
+                          "a download": lambda: ops.asnumpy(bias), "a recording": lambda: ops.record(run)}.items():
+        with pytest.raises(launch.LaunchError, match=f"^{what} while operations are recorded"):
+            ops.record(refused)
+    ops.write(bias, 4)  # and all is well again
+    replay()
+    np.testing.assert_array_equal(ops.asnumpy(y[0]), x + 4)
 
 
 def test_arena_gives_the_same_addresses_again():

@@ -1,4 +1,5 @@
 """The launcher refuses what does not fit; the emulator catches what a GPU would let pass; every kernel compiles for every card."""
+import contextlib
 import importlib.util
 import multiprocessing
 import os
@@ -7,6 +8,7 @@ import struct
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -383,13 +385,14 @@ def all_results(file, instead):
         return conv_with(instead, rng)
     device_launch = ops.device.launch
     ops.device.launch = lambda name, *rest, **shared: device_launch(instead if name == file else name, *rest, **shared)
-    x, dy = (ops.asarray(rng.standard_normal((2, 24, 20, 5))) for _ in "xy")
-    zeros, ones, dgamma, dbeta, dbias = (ops.asarray(np.full(5, value)) for value in (0, 1, 0, 0, 0))
+    x, dy = (ops.asarray(rng.standard_normal((2, 40, 30, 5))) for _ in "xy")  # many slabs of rows
+    zeros, ones, dgamma, dbeta, dbias, dbias_softmax = (ops.asarray(np.full(5, value)) for value in (0, 1, 0, 0, 0, 0))
     y, mean, var = ops.batch_norm(x, ones, ones, zeros, ones)
     ops.batch_norm_grad(dy, x, y, ones, mean, var, dgamma=dgamma, dbeta=dbeta)
     ops.bias_activation_grad(dy, y, None, dbias)
+    ops.softmax_grad(dy, y, dbias_softmax)
     losses = ops.feature_matching(x, dy)[0], ops.feature_matching(x, dy, "paired")[0], ops.bce_with_logits(x, dy)[0]
-    return [ops.asnumpy(a) for a in (y, mean, var, dgamma, dbeta, dbias, *losses)]
+    return [ops.asnumpy(a) for a in (y, mean, var, dgamma, dbeta, dbias, dbias_softmax, *losses)]
 
 
 @pytest.mark.slow
@@ -459,6 +462,32 @@ def test_threads_and_blocks_run_in_shuffled_order(tmp_path, emulator):
         orders.append(tuple(emulator.download(y)))
         assert sorted(orders[-1]) == list(range(256)) and orders[-1] != tuple(range(256))
     assert len(set(orders)) == 3
+
+
+# ------------------------------------------------------------------------------------------------ graphs
+@pytest.mark.parametrize("fails_in", ["begin_capture", "run", "end_capture"])
+def test_a_card_that_cannot_record_goes_on_launch_by_launch(fails_in, capsys):
+    class Stream(contextlib.nullcontext):
+        def __init__(self, non_blocking):
+            super().__init__()
+
+        def __getattr__(self, name):  # begin_capture and end_capture
+            def call():
+                if name == fails_in:
+                    raise RuntimeError("cudaErrorNotSupported: not on this card\nand a second line")
+            return call
+
+    def run():
+        if gpu.recording is not None and fails_in == "run":
+            raise RuntimeError("cudaErrorNotSupported: not on this card")
+    gpu = object.__new__(launch.Gpu)
+    gpu.recording, gpu.cupy = None, SimpleNamespace(cuda=SimpleNamespace(Stream=Stream))
+    assert gpu.record(run) is run and gpu.recording is None
+    assert capsys.readouterr().err == ("No CUDA graph (cudaErrorNotSupported: not on this card): every kernel is launched by "
+                                       "itself, which is slower.\n")
+    if fails_in == "run":
+        with pytest.raises(launch.LaunchError, match="an upload while operations are recorded"):  # a fault of ours is no excuse
+            gpu.record(lambda: gpu.write(None, None))
 
 
 # ------------------------------------------------------------------------------------------------ cache

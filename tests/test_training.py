@@ -100,6 +100,43 @@ def test_two_runs_are_bitwise_equal(device, precision):
     assert (state(other)["g.params"] != start["g.params"]).any()
 
 
+@pytest.mark.parametrize("model", ["semgan", "gan"])
+def test_a_recorded_step_is_bitwise_equal(device, model, tmp_path, monkeypatch):
+    """To the operations one by one: with decay, over blocks of inputs, with samples in between, and resumed in the middle."""
+    monkeypatch.setattr(semgan, "BLOCK", 3)
+    make = lambda: trainer(device, model, decay_after=2, half_life=2)
+    one_by_one, recorded, z = make(), make(), np.random.default_rng(9).standard_normal((70, 5))
+    one_by_one.replay = one_by_one.operations
+    for step in range(10):
+        if step == 5:
+            semgan.save_checkpoint(tmp_path / "checkpoint.npz", recorded)
+            header, arrays = semgan.load_checkpoint(tmp_path)
+            recorded = make()
+            for net in "gd":
+                semgan.restore(getattr(recorded, net), net, arrays, tmp_path)
+            recorded.step = header["step"]
+        for t in one_by_one, recorded:
+            t.train_step()
+        assert losses(one_by_one).tobytes() == losses(recorded).tobytes(), f"step {step}"
+        if step % 2:
+            np.testing.assert_array_equal(recorded.g.sample(z), one_by_one.g.sample(z))
+            semgan.rehearse(recorded)
+    assert_same_bits(state(one_by_one), state(recorded))
+    assert device == "numpy" or recorded.replay != recorded.operations, "nothing was recorded"
+    recorded.train_step()  # number 10: 8 steps past the first 2, and halved every 2
+    np.testing.assert_allclose(recorded.ops.asnumpy(recorded.rate), recorded.s.learning_rate / 2 ** 4, rtol=1e-6)
+
+
+def test_a_step_computed_by_one_launch_waits_for_nothing(monkeypatch):
+    """Inside a block of inputs a recorded step neither reads back nor transfers nor allocates."""
+    t = trainer("emulator")
+    t.train_step()
+    for name in "allocate", "upload", "write", "download":
+        monkeypatch.setattr(t.ops.device, name, None)
+    for _ in range(2):
+        t.train_step()
+
+
 def test_two_small_preset_runs_are_bitwise_equal(device):
     """At sizes where the work is spread over several lanes; the emulator runs threads and blocks in another order each time."""
     s = semgan.resolve("shapes", "small", batch_size=2 if device == "emulator" else 32)[0]
