@@ -125,7 +125,7 @@ def deconv_norm_relu(net, name, x, stride, training):
     A transposed convolution *is* the input gradient of a convolution: a convolution with stride 2 maps the large map to
     the small one, and its gradient maps small to large. So the weights are stored as that convolution's: (kh, kw, Cout, Cin).
     """
-    w, gamma, beta = net.p[name + ".w"], net.p[name + ".gamma"], net.p[name + ".beta"]
+    w, gamma, beta, x = net.p[name + ".w"], net.p[name + ".gamma"], net.p[name + ".beta"], net.ops.operand(x)
     b, h, width, _ = x.shape
     a = net.ops.conv_input_grad(x, w, (b, stride * h, stride * width, w.shape[2]), stride, w.shape[0] // 2)
     mean, var = net.running[name + ".gamma"]
@@ -140,6 +140,7 @@ def deconv_norm_relu_grad(net, name, dy, saved, stride):
     (x, a, y, mean, var), w, pad = saved, net.p[name + ".w"], net.p[name + ".w"].shape[0] // 2
     da = net.ops.batch_norm_grad(dy, a, y, net.p[name + ".gamma"], mean, var, net.s.bn_eps, "relu",
                                  dgamma=net.d[name + ".gamma"], dbeta=net.d[name + ".beta"])
+    da = net.ops.operand(da)
     net.ops.conv_weight_grad(da, x, w.shape, stride, pad, out=net.d[name + ".w"])  # roles exchanged: da is the large map
     return net.ops.conv(da, w, stride, pad)
 
@@ -153,7 +154,7 @@ def conv_leaky(net, name, x):
 def conv_leaky_grad(net, name, dy, x, y, inputs=True):
     """Fills the parameters' gradients, returns dx if `inputs`."""
     w = net.p[name + ".w"]
-    dy = net.ops.bias_activation_grad(dy, y, "leaky_relu", net.d[name + ".b"])
+    dy = net.ops.operand(net.ops.bias_activation_grad(dy, y, "leaky_relu", net.d[name + ".b"]))
     net.ops.conv_weight_grad(x, dy, w.shape, 2, w.shape[0] // 2, out=net.d[name + ".w"])
     return net.ops.conv_input_grad(dy, w, x.shape, 2, w.shape[0] // 2) if inputs else None
 
@@ -186,7 +187,7 @@ class Generator(Network):
         for i, stride in enumerate(self.strides, 1):
             h, saved_layer = deconv_norm_relu(self, f"deconv{i}", h, stride, training)
             saved.append(saved_layer)
-        w, b = self.p["conv.w"], self.p["conv.b"]
+        w, b, h = self.p["conv.w"], self.p["conv.b"], self.ops.operand(h)
         if self.rgb:
             maps = self.ops.conv(h, w, 1, w.shape[0] // 2, bias=b, activation="tanh", out=out)
         else:
@@ -200,6 +201,7 @@ class Generator(Network):
             da = self.ops.bias_activation_grad(dmaps, maps, "tanh", db)
         else:
             da = self.ops.softmax_grad(dmaps, maps, db)
+        da = self.ops.operand(da)
         self.ops.conv_weight_grad(h, da, w.shape, 1, w.shape[0] // 2, out=self.d["conv.w"])
         dh = self.ops.conv_input_grad(da, w, h.shape, 1, w.shape[0] // 2)
         for i in range(len(self.strides), 0, -1):

@@ -5,6 +5,8 @@ numpy_ops.py says what each operation computes; here stand grids, outputs and sc
 from the arena, so a training step always launches the same kernels on the same addresses. (Only resize, which no training
 step needs, brings tables from the host.) So a step can be recorded, and launched again as a whole.
 """
+from typing import NamedTuple
+
 import numpy as np
 
 from kernels import launch, numpy_ops
@@ -21,6 +23,12 @@ SLOPES = {None: 1, "relu": 0, "leaky_relu": numpy_ops.LEAKY_SLOPE}  # what an ac
 LONGEST_SUM = 16384    # terms that one float32 accumulator adds up one by one
 
 
+class Operand(NamedTuple):
+    """An array (..., C), rounded for tensor cores, in place of the array itself in any convolution."""
+    values: object  # of operand_type, the channels filled up with zeros
+    shape: tuple    # without them
+
+
 class CudaOps:
     def __init__(self, device, conv_step=None):
         """device: a launch.Gpu or emulator.Emulator; conv_step: the file in conv/ whose kernels convolve, if not the best one."""
@@ -29,15 +37,15 @@ class CudaOps:
         self.tile = launch.read(self.conv_file).constants
         self.at_a_time = device.multiprocessors * (BLOCKS if self.tile["TILE_N"] < 128 else LARGE_BLOCKS)
         self.few_channels = FEW_CHANNELS
-        self.operand = np.dtype(launch.operand_type(device.precision))
+        self.takes_operands, self.operand_type = "NARROW_TILE_M" in self.tile, launch.operand_type(device)
         self.arena = numpy_ops.Arena(device.allocate)
 
     def unrounded(self):
         return CudaOps(self.device, "3_register_tiles")
 
     # ---------------------------------------------------------------------------------------- arrays
-    def empty(self, *shape):
-        a = self.arena.empty(shape, self.dtype)
+    def empty(self, *shape, dtype=None):
+        a = self.arena.empty(shape, dtype or self.dtype)
         self.device.spoil(a)
         return a
 
@@ -101,20 +109,20 @@ class CudaOps:
         dw, (kh, kw, cin, cout) = self.empty(*w_shape) if out is None else out, w_shape
         if self._few(cout, kw):
             (sy, sx), (py, px), (b, ho, wo, _), width = pair(stride), pair(pad), dy.shape, x.shape[2]
-            dproducts = self.empty(b, ho, width, kw * cout)
+            dy = self._values(dy)
+            dproducts = self.empty(b, ho, width, self._whole_vectors(kw * cout), dtype=self.operand_type)
             self._each("few_channels.cu", "sum_shifted_grad", dproducts.size, dy, dproducts,
-                       dproducts.size, width, wo, cout, kw, sx, px)
+                       dproducts.size, width, wo, cout, dy.shape[-1], dproducts.shape[-1], kw, sx, px)
+            dproducts = Operand(dproducts, (b, ho, width, kw * cout)) if self.takes_operands else dproducts
             wide = self.conv_weight_grad(x, dproducts, (kh, 1, cin, kw * cout), (sy, 1), (py, 0))
             return self._swap_axes(wide.reshape(kh, cin, kw, cout), dw)
-        size, takes_operands = sizes(x.shape, dy.shape, w_shape, stride, pad), "NARROW_TILE_M" in self.tile
-        if takes_operands:
-            x, dy = self._operand(x), self._operand(dy)
+        size, x, dy = sizes(x.shape, dy.shape, w_shape, stride, pad), self._values(x), self._values(dy)
         narrow, tile_m, tile_n = self._tile(cout)
         tiles, pixels = (cdiv(kh * kw * x.shape[-1], tile_m), cdiv(cout, tile_n)), dy.size // dy.shape[-1]
         slice_ = cdiv(pixels, self._slices(tiles[0] * tiles[1], pixels // THREADS, cdiv(pixels, LONGEST_SUM)))
         slices = cdiv(pixels, slice_)
         partial = self.empty(slices, *w_shape) if slices > 1 else dw
-        extra = (cout, cin, slice_, narrow) if takes_operands else (slice_,)
+        extra = (cout, cin, slice_, narrow) if self.takes_operands else (slice_,)
         self._launch_conv("conv_weight_grad", (*tiles, slices), x, dy, partial, *extra, *filled(size, x.shape[-1], dy.shape[-1]))
         if slices > 1:
             self._sum_slices(partial, dw)
@@ -125,12 +133,12 @@ class CudaOps:
         columns, activation = y.shape[-1], (activation, activation_number(activation))
         narrow, tile_m, tile_n = self._tile(columns)
         tiles = cdiv(rows, tile_m), cdiv(columns, tile_n)
-        if "NARROW_TILE_M" not in self.tile:
+        if not self.takes_operands:
             self._launch_conv(kernel, (*tiles, phases), x, w, bias, activation[1], y, *size)
             return y
-        x, w = self._operand(x), self._operand(w, fill_rows=True)
+        x, w = self._values(x), self._prepare(w, fill_rows=True)
         # Few tiles with a long sum: several blocks share the sum of a tile.
-        stages = cdiv(taps * x.shape[-1], 64 // self.operand.itemsize)
+        stages = cdiv(taps * x.shape[-1], 64 // self.operand_type.itemsize)
         slice_ = cdiv(stages, self._slices(tiles[0] * tiles[1] * phases, stages // 16))
         slices = cdiv(stages, slice_)
         fused = slices == 1 and activation[0] in SLOPES
@@ -168,12 +176,24 @@ class CudaOps:
         self._each("few_channels.cu", "swap_axes", x.size, x, y, x.size, a, b, c)
         return y
 
-    def _operand(self, x, fill_rows=False):
-        """x (..., rows, C) for step 5: rounded, with C, and rows if asked for, filled up with zeros to whole vectors."""
-        vector, rows, channels = 16 // self.operand.itemsize, x.shape[-2] if fill_rows else x.size // x.shape[-1], x.shape[-1]
-        whole = lambda n: cdiv(n, vector) * vector
-        y = self.arena.empty((x.size // (rows * channels), whole(rows) if fill_rows else rows, whole(channels)), self.operand)
-        self.device.spoil(y)
+    # Step 5 takes operands: numbers rounded for tensor cores, their channels filled up to whole vectors of 16 bytes.
+    def operand(self, x):
+        if not self.takes_operands or isinstance(x, Operand):
+            return x
+        return Operand(self._prepare(x), x.shape)
+
+    def _values(self, x):
+        return self.operand(x).values if self.takes_operands else x
+
+    def _whole_vectors(self, channels):
+        vector = 16 // self.operand_type.itemsize if self.takes_operands else 1
+        return cdiv(channels, vector) * vector
+
+    def _prepare(self, x, fill_rows=False):
+        """x (..., rows, C) as an operand; the rows, too, filled up to a multiple of vectors if asked for: Cin of weights."""
+        vector, channels, rows = 16 // self.operand_type.itemsize, x.shape[-1], x.shape[-2] if fill_rows else x.size // x.shape[-1]
+        y = self.empty(x.size // (rows * channels), self._whole_vectors(rows) if fill_rows else rows, self._whole_vectors(channels),
+                       dtype=self.operand_type)
         self._each("operands.cu", "prepare", y.size // vector, x, y, y.size // vector, rows, channels, *y.shape[1:])
         return y
 

@@ -7,7 +7,8 @@
 //   sum_shifted_grad    dproducts[x, kx, c] = dy[ox, c] where ox sx + kx - px = x, else 0                  conv_weight_grad
 //   sum_strided         dx[ix, c] = act(sum over kx of products[ox, kx, c], ox sx + kx - px = ix, + bias)  conv_input_grad
 //
-// Rows of maps, (rows, Wo, C) and products (rows, W, kw, C). A thread owns one number of the result. Bound by memory.
+// Rows of maps, (rows, Wo, C), and products (rows, W, kw, C). The third moves operands, rounded already: dy has `stride` channels
+// and dproducts `columns`, filled up behind the true ones. A thread owns one number of the result. Bound by memory.
 #include "common.cuh"
 
 constexpr int THREADS = 256;
@@ -30,11 +31,12 @@ void sum_shifted(const real* __restrict__ products, const real* __restrict__ bia
 }
 
 extern "C" __global__ __launch_bounds__(THREADS)
-void sum_shifted_grad(const real* __restrict__ dy, real* __restrict__ dproducts, int size, int W, int Wo, int C, int kw, int sx, int px) {
-    int i = blockIdx.x * blockDim.x + threadIdx.x;
+void sum_shifted_grad(const operand* __restrict__ dy, operand* __restrict__ dproducts, int size, int W, int Wo, int C, int stride,
+                      int columns, int kw, int sx, int px) {
+    int i = blockIdx.x * blockDim.x + threadIdx.x, pixel = i / columns, kx = i % columns / C, left = pixel % W - kx + px;  // = ox sx
     if (i >= size) return;
-    int row = i / C / kw / W, left = i / C / kw % W - i / C % kw + px;  // = ox sx
-    dproducts[i] = left >= 0 && left % sx == 0 && left / sx < Wo ? dy[(row * Wo + left / sx) * C + i % C] : 0;
+    bool meets = kx < kw && left >= 0 && left % sx == 0 && left / sx < Wo;
+    dproducts[i] = meets ? dy[(pixel / W * Wo + left / sx) * stride + i % columns % C] : operand(0);
 }
 
 extern "C" __global__ __launch_bounds__(THREADS)

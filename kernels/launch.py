@@ -24,7 +24,7 @@ import numpy as np
 FOLDER = Path(__file__).parent
 TYPES = {"float": np.float32, "double": np.float64, "int": np.int32, "unsigned": np.uint32, "uint8": np.uint8,
          "bf16": np.uint16, "long long": np.int64}  # and two that are compile options:
-OPTIONAL_TYPES = ("real", "operand")  # float or double, for a gradient check; what tensor cores multiply, float (TF32) or bf16
+OPTIONAL_TYPES = ("real", "operand")  # float, or double for gradient checks; what convolutions multiply, real or bf16
 SHARED_LIMIT = 48 * 1024  # bytes of shared memory that a block gets on every card without asking;
 DYNAMIC_SHARED_LIMIT = 99 * 1024  # and when asked for at the launch, on every card from sm_80 on
 
@@ -123,7 +123,7 @@ def check(source, name, grid, block, arguments, device):
         raise LaunchError(f"{kernel.name}: a grid of {grid}")
     if min(block) < 1 or block[2] > 64 or np.prod(block) > kernel.threads:
         raise LaunchError(f"{kernel.name}: a block of {block}; its launch bound is {kernel.threads} threads")
-    types = TYPES | {"real": device.dtype, "operand": operand_type(device.precision)}
+    types = TYPES | {"real": device.dtype, "operand": operand_type(device)}
     return [check_argument(f"{kernel.name}: argument {p.name!r}", p, np.dtype(types[p.type]), a, device)
             for p, a in zip(parameters, arguments)]
 
@@ -148,14 +148,15 @@ def check_argument(what, parameter, dtype, a, device):
     return a
 
 
-def operand_type(precision):
-    """What stands for one number that tensor cores multiply; NumPy knows no bf16, so its bits are kept as an integer."""
-    return np.uint16 if precision == "bf16" else np.float32
+def operand_type(device):
+    """What stands for one number that convolutions multiply; NumPy knows no bf16, so its bits are kept as an integer."""
+    return np.dtype(np.uint16) if device.precision == "bf16" else device.dtype
 
 
 def type_options(dtype, precision):
     """The compile options for the types that are left open: the same words for NVRTC and for the emulator's compiler."""
-    return (f"-Dreal={'double' if dtype == np.float64 else 'float'}", f"-Doperand={'bf16' if precision == 'bf16' else 'float'}")
+    real = "double" if dtype == np.float64 else "float"
+    return f"-Dreal={real}", f"-Doperand={'bf16' if precision == 'bf16' else real}"
 
 
 def not_recording(device, what):
