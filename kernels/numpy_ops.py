@@ -9,6 +9,8 @@ copies and element-wise passes use all cores too; lanes write to disjoint places
 result does not depend on timing. And convolutions unfold the input along x only (see `_unfold_x`).
 """
 import os
+from collections import namedtuple
+from functools import lru_cache
 from queue import SimpleQueue
 from threading import Thread
 
@@ -21,7 +23,6 @@ BLOCK_BYTES = 1 << 21  # working set of one block of maps in a lane: about one c
 ONE_LANE_BYTES = 1 << 18  # below this, waking the other lanes (some 0.1 ms) costs more than it gains
 ACTIVATIONS = (None, "relu", "leaky_relu", "tanh")
 FEW_TAPS = 9           # kernels up to 3x3 or 1x7: see _conv_of_few_taps
-FEW_CHANNELS = 16      # up to here a matrix product with Cout columns is too narrow for BLAS: see _correlate_rows
 
 
 class Arena:
@@ -125,87 +126,79 @@ def feature_matching_reading(reading):
 
 
 # ------------------------------------------------------------------------------- inside a convolution
-def _unfold_x(x, kw, stride, left, out_w):
-    """Unfold along x only: (B, H, W, C) -> (sy, ceil(H / sy), B, out_w, kw * C), with `left` zeros before each row.
-
-    Row h stands at [h % sy, h // sy]. So the window rows that one kernel row needs for all output rows are a plain slice,
-    and no pixel is copied kh times as im2col does (Cho and Brand 2017, "MEC"). In NHWC each window row is one contiguous
-    run of kw * C numbers. A negative `left` crops.
-    """
-    (sy, sx), (b, h, w, c) = stride, x.shape
-    padded = np.zeros((b, -(-h // sy) * sy, (out_w - 1) * sx + kw, c), x.dtype)
-    start, stop = max(0, -left), min(w, padded.shape[2] - left)
-    if start < stop:
-        padded[:, :h, start + left:stop + left] = x[:, :, start:stop]
-    image, row, pixel, item = padded.strides
-    shape = (sy, padded.shape[1] // sy, b, out_w, kw * c)
-    return np.ascontiguousarray(as_strided(padded, shape, (row, sy * row, image, sx * pixel, item)))
-
-
-def _row_taps(kh, sy, pad, h, out_h):
-    """For each kernel row ky: (parity, rows, outputs), the slices of unfolded rows and output rows that meet in it.
-
-    Output row oy meets row oy sy + ky - pad. Rows outside the map are zero, so they are left out.
-    """
-    for ky in range(kh):
-        shift, parity = divmod(ky - pad, sy)
-        first, last = max(0, -shift), max(0, -shift, min(out_h, len(range(parity, h, sy)) - shift))
-        yield parity, slice(first + shift, last + shift), slice(first, last)
+# A convolution by fewer multiplications. Along one axis and with stride 1, conv and its two gradients are the derivatives of
+#     the sum over o, m, d with m = o + d of  y[o] x[m] w[d]
+# by y, x and w (d counts the taps from -pad). The condition m = o + d is a mean of cosines: for n so large that nothing wraps
+# around, 1/n sum over f < n of cos(2 pi f (o + d - m) / n) is 1 if it holds and 0 if not. And the cosine of a sum of three
+# angles is a sum of three products: cos(a + b + c) = 4/3 sum over j < 3 of cos(a + t) cos(b + t) cos(c + t), t = 2 pi j / 3.
+# So there are tables D, A, B of R ~ 1.5 n rows, called points here, for which
+#     sum over r of  D[r, o] A[r, m] B[r, d]  =  1 if m = o + d else 0
+# and the first sum is the sum over r of  (D y)[r] (A x)[r] (B w)[r].  (This is the discrete Fourier transform in real
+# numbers, with Karatsuba's three products for a complex one; as a bilinear algorithm: Winograd 1980.) In two dimensions the
+# tables act on rows, then on columns, and at each of Ry Rx points all channels make one matrix product:
+#     conv: D y = (A x) @ (B w)      conv_input_grad: A x = (D y) @ (B w)^T      conv_weight_grad: B w = (A x)^T @ (D y)
+# up to the tables' transposes, which lead back. Stride s splits the pixels s m + r and the taps s d + r + pad into phases r,
+# which count as channels. An 11x11 kernel of stride 2 from 32x32 to 16x16 pixels costs 28^2 s^2 products a pair of channels,
+# an eighth of the 161^2 of the definition.
+_Operand = namedtuple("_Operand", "array tables stride lead")  # (B, H, W, C), both axes' tables, zeros before row and column 0
 
 
-def _correlate_rows(rows, taps, w, out_h):
-    """Sum over kernel rows of rows @ w[ky]: rows from _unfold_x, taps from _row_taps, w (kh, K, N) -> (out_h, B, Wo, N)."""
-    (_, _, b, width, k), cout = rows.shape, w.shape[2]
-    total = np.zeros((out_h, b, width, cout), rows.dtype)
-    if w.size == 0:  # no tap reaches these outputs
-        return total
-    if cout > FEW_CHANNELS:
-        product = np.empty((out_h * b * width, cout), rows.dtype)
-        for (parity, window, outputs), w_row in zip(taps, w):
-            part = product[:(outputs.stop - outputs.start) * b * width]
-            np.matmul(rows[parity, window].reshape(-1, k), w_row, out=part)
-            total[outputs] += part.reshape(-1, b, width, cout)
-        return total
-    # Few columns make a slow matrix product: put the w[ky] of one parity side by side, then add up the results, shifted.
-    for parity, kys in _by_parity(taps):
-        wide = rows[parity].reshape(-1, k) @ w[kys].transpose(1, 0, 2).reshape(k, -1)
-        wide = wide.reshape(*rows.shape[1:4], len(kys), cout)
-        for i, ky in enumerate(kys):
-            _, window, outputs = taps[ky]
-            total[outputs] += wide[window, :, :, i]
-    return total
+@lru_cache(maxsize=None)
+def _tables(size, kernel, stride, pad, out, dtype):
+    """A (R, ceil(size / stride)), B (R, taps of a phase), D (R, out) along one axis."""
+    m, o = np.arange(-(-size // stride)), np.arange(out)
+    d = np.arange(-pad // stride, (kernel - 1 - pad) // stride + 1)
+    reached = (-out < d) & (d < len(m))  # by some o; the other taps get zeros, and so a gradient of exactly 0
+    n = max([len(m), out, *(len(m) - d[reached]), *(out + d[reached])])
+    f, j = np.array([(f, j) for f in range(n // 2 + 1) for j in range(1 if 2 * f % n == 0 else 3)]).T[:, :, None]
+    wave = lambda t: np.cos(2 * np.pi * (f * t % n / n + j / 3))
+    weight = np.where(2 * f % n == 0, 1, 8 / 3) / n  # a frequency that is not its own mirror image stands for two
+    return [np.ascontiguousarray(table, dtype) for table in (wave(-m), wave(d) * reached, wave(o) * weight)]
 
 
-def _correlate_rows_grad(rows, taps, dy, dw):
-    """dw (kh, K, N) += for each kernel row, rows^T @ dy: the weight gradient, dy (out_h, B, Wo, N)."""
-    k, cout = rows.shape[-1], dy.shape[-1]
-    if cout > FEW_CHANNELS:
-        for (parity, window, outputs), dw_row in zip(taps, dw):
-            dw_row += rows[parity, window].reshape(-1, k).T @ dy[outputs].reshape(-1, cout)
-        return
-    for parity, kys in _by_parity(taps):  # as above: dy once for each ky, shifted, side by side
-        wide = np.zeros((*rows.shape[1:4], len(kys), cout), dy.dtype)
-        for i, ky in enumerate(kys):
-            _, window, outputs = taps[ky]
-            wide[window, :, :, i] = dy[outputs]
-        product = rows[parity].reshape(-1, k).T @ wide.reshape(-1, len(kys) * cout)
-        dw[kys] += product.reshape(k, len(kys), cout).transpose(1, 0, 2)
+def _operands(x, w, y, stride, pad):
+    """x (B, H, W, Cin), w (kh, kw, ...) and y (B, Ho, Wo, Cout) of one convolution."""
+    a, b, d = zip(*(_tables(x.shape[1 + i], w.shape[i], stride[i], pad[i], y.shape[1 + i], x.dtype) for i in (0, 1)))
+    return (_Operand(x, a, stride, (0, 0)), _Operand(w.reshape(1, *w.shape[:2], -1), b, stride, (-pad[0] % stride[0], -pad[1] % stride[1])),
+            _Operand(y, d, (1, 1), (0, 0)))
 
 
-def _by_parity(taps):
-    """[(parity, the kernel rows ky that read rows of this parity)]."""
-    return [(parity, [ky for ky, tap in enumerate(taps) if tap[0] == parity]) for parity in sorted({tap[0] for tap in taps})]
+def _phases(size, stride, lead):
+    """Along one axis with `lead` zeros before it, for each phase: the slice of its pixels, and of the table's columns."""
+    for r in range(stride):
+        start = (r - lead) % stride
+        first = (start + lead) // stride
+        yield slice(start, None, stride), slice(first, first + len(range(start, size, stride)))
 
 
-def _phases(stride, pad, kernel, size):
-    """Along one axis, for each output phase r of conv_input_grad: its taps, the zeros before dy, the number of outputs.
+def _to_points(operand, rows):
+    """(B, H, W, C) -> (B, P, Rx, sy sx C): the points of P rows of the first table and all rows of the second."""
+    x, (table_y, table_x), (sy, sx), (top, left) = operand
+    (b, h, w, c), table_y, width = x.shape, table_y[rows], sx * table_x.shape[1]
+    lines = np.empty((b, sy, len(table_y), width * c), x.dtype)
+    lines[..., :left * c] = lines[..., (left + w) * c:] = 0
+    for r, (pixels, columns) in enumerate(_phases(h, sy, top)):
+        np.matmul(table_y[:, columns], x.reshape(b, h, -1)[:, pixels], out=lines[:, r, :, left * c:(left + w) * c])
+    points = np.empty((b, len(table_y), len(table_x), sy, sx * c), x.dtype)
+    np.matmul(table_x, lines.reshape(b, sy, len(table_y), -1, sx * c), out=points.transpose(0, 3, 1, 2, 4))
+    return points.reshape(*points.shape[:3], -1)
 
-    Pixel s m + r of dx meets the taps k = first, first + s, ... with first = (r + pad) mod s, the j-th of them at
-    dy[m + (r + pad) // s - j]: a correlation with the flipped taps.
-    """
-    return [(slice((r + pad) % stride, None, stride),
-             len(range((r + pad) % stride, kernel, stride)) - 1 - (r + pad) // stride,
-             len(range(r, size, stride))) for r in range(min(stride, size))]
+
+def _to_lines(points, operand, lines):
+    """The transpose of _to_points' second half: (B, P, Rx, sy sx C) -> lines (B, sy, P, W C), zeros included in W."""
+    (sy, _), (b, p, rx, k) = operand.stride, points.shape
+    np.matmul(operand.tables[1].T, points.reshape(b, p, rx, sy, -1).transpose(0, 3, 1, 2, 4),
+              out=lines.reshape(*lines.shape[:3], -1, k // sy))
+
+
+def _from_lines(lines, operand, columns):
+    """The transpose of its first half, with all rows of the table: some columns of the array from lines (B, sy, Ry, W C)."""
+    x, (table_y, _), (sy, _), (top, left) = operand
+    b, h, _, c = x.shape
+    start, stop = columns.start * c, columns.stop * c
+    for r, (pixels, of_table) in enumerate(_phases(h, sy, top)):
+        np.matmul(table_y[:, of_table].T, lines[:, r, :, left * c + start:left * c + stop],
+                  out=x.reshape(b, h, -1)[:, pixels, start:stop])
 
 
 class NumpyOps:
@@ -262,17 +255,33 @@ class NumpyOps:
         """y[b, oy, ox] = act(sum over ky, kx of x[b, oy sy + ky - py, ox sx + kx - px] @ w[ky, kx] + bias)."""
         shape, stride, pad = conv_shape(x.shape, w.shape, stride, pad), pair(stride), pair(pad)
         y = self.empty(*shape) if out is None else out  # (B, Ho, Wo, Cout)
-        (kh, kw, cin, cout), (_, ho, wo, _) = w.shape, shape
+        kh, kw, _, cout = w.shape
         if kh * kw <= FEW_TAPS:
             return self._conv_of_few_taps(x, w, stride, pad, bias, activation, y)
-        w = w.reshape(kh, kw * cin, cout)
-        taps = list(_row_taps(kh, stride[0], pad[0], x.shape[1], ho))
+        *operands, result = _operands(x, w, y, stride, pad)
 
-        def block(_, maps):
-            total = _correlate_rows(_unfold_x(x[maps], kw, stride, pad[1], wo), taps, w, ho)
-            y[maps] = self._activate(total, bias, activation).transpose(1, 0, 2, 3)
-        self._blocks(block, len(x), ho * wo * kw * cin * self.dtype.itemsize)
+        def product(x, w, y):
+            np.matmul(x.transpose(1, 2, 0, 3), w.reshape(*w.shape[1:3], -1, cout), out=y.transpose(1, 2, 0, 3))
+        self._by_points(operands, product, result, bias, activation)
         return y
+
+    def _by_points(self, operands, product, result, bias=None, activation=None):
+        """Two operands to points, product(points, points, points of the result), and back: see above."""
+        out, (table_y, table_x), (sy, sx), _ = result
+        b, h, w, c = out.shape
+        lines = np.empty((b, sy, len(table_y), table_x.shape[1] * sx * c), self.dtype)
+
+        def points_block(_, rows):
+            points = np.empty((b, rows.stop - rows.start, len(table_x), sy * sx * c), self.dtype)
+            product(*(_to_points(operand, rows) for operand in operands), points)
+            _to_lines(points, result, lines[:, :, rows])
+        numbers = sum(a.shape[0] * a.shape[3] * s[0] * s[1] for a, _, s, _ in (*operands, result))  # a point
+        self._blocks(points_block, len(table_y), len(table_x) * numbers * self.dtype.itemsize)
+
+        def block(_, columns):
+            _from_lines(lines, result, columns)
+            self._activate(out[:, :, columns], bias, activation)
+        self._blocks(block, w, b * h * c * self.dtype.itemsize)
 
     def _conv_of_few_taps(self, x, w, stride, pad, bias, activation, y):
         """conv by im2col, in strips of rows that fit the cache: to copy a few taps costs less than to add up kernel rows."""
@@ -294,43 +303,29 @@ class NumpyOps:
         return y
 
     def conv_input_grad(self, dy, w, x_shape, stride=1, pad=0, bias=None, activation=None):
-        """dx: what conv's input receives. As a forward operation this is the transposed convolution.
-
-        Each output phase (ry, rx) is an ordinary correlation of dy with every s-th tap: nothing is multiplied by inserted
-        zeros. The phases of one rx share the unfolded rows.
-        """
+        """dx: what conv's input receives. As a forward operation this is the transposed convolution."""
         check_dy("conv_input_grad", dy, x_shape, w.shape, stride, pad)
-        (sy, sx), (py, px), (kh, kw, cin, _) = pair(stride), pair(pad), w.shape
-        dx = self.empty(*x_shape)  # (B, H, W, Cin)
-        y_phases, x_phases = _phases(sy, py, kh, x_shape[1]), _phases(sx, px, kw, x_shape[2])
-        flipped = [[np.ascontiguousarray(w[y_taps, x_taps][::-1, ::-1].transpose(0, 1, 3, 2)) for x_taps, _, _ in x_phases]
-                   for y_taps, _, _ in y_phases]  # [ry][rx] (n, m, Cout, Cin)
-        taps = [list(_row_taps(len(w_row[0]), 1, top, dy.shape[1], out_h)) for w_row, (_, top, out_h) in zip(flipped, y_phases)]
+        dx, (kh, kw, cin, cout) = self.empty(*x_shape), w.shape
+        w_t = np.empty((kh, kw, cout, cin), self.dtype)  # BLAS multiplies small transposed matrices at half the speed
+        self._blocks(lambda _, ky: np.copyto(w_t[ky], w[ky].transpose(0, 1, 3, 2)), kh, w[0].nbytes)
+        result, *operands = _operands(dx, w_t, dy, pair(stride), pair(pad))
 
-        def block(_, maps):
-            for rx, (_, left, out_w) in enumerate(x_phases):
-                rows = _unfold_x(dy[maps], flipped[0][rx].shape[1], (1, 1), left, out_w)
-                for ry, (_, _, out_h) in enumerate(y_phases):
-                    w_phase = flipped[ry][rx].reshape(len(taps[ry]), rows.shape[-1], cin)
-                    total = _correlate_rows(rows, taps[ry], w_phase, out_h)
-                    dx[maps, ry::sy, rx::sx] = self._activate(total, bias, activation).transpose(1, 0, 2, 3)
-        self._blocks(block, len(dy), dy[0].size * -(-kw // sx) * self.dtype.itemsize)
+        def product(w, dy, dx):
+            points = dy.shape[1:3]
+            np.matmul(dy.transpose(1, 2, 0, 3)[:, :, None], w.reshape(*points, -1, cout, cin),  # phase by phase
+                      out=dx.reshape(len(dx), *points, -1, cin).transpose(1, 2, 3, 0, 4))
+        self._by_points(operands, product, result, bias, activation)
         return dx
 
     def conv_weight_grad(self, x, dy, w_shape, stride=1, pad=0, out=None):
         """dw[ky, kx] = sum over b, oy, ox of x[b, oy sy + ky - py, ox sx + kx - px]^T @ dy[b, oy, ox]."""
-        stride, pad, (kh, kw, cin, cout), (b, ho, wo, _) = pair(stride), pair(pad), w_shape, dy.shape
         check_dy("conv_weight_grad", dy, x.shape, w_shape, stride, pad)
         dw = self.empty(*w_shape) if out is None else out
-        parts = np.zeros((min(self.lanes, b), kh, kw * cin, cout), self.dtype)  # one sum a lane
-        taps = list(_row_taps(kh, stride[0], pad[0], x.shape[1], ho))
+        x, result, dy = _operands(x, dw, dy, pair(stride), pair(pad))
 
-        def block(lane, maps):
-            rows = _unfold_x(x[maps], kw, stride, pad[1], wo)
-            dy_rows = np.ascontiguousarray(dy[maps].transpose(1, 0, 2, 3))  # (Ho, b, Wo, Cout)
-            _correlate_rows_grad(rows, taps, dy_rows, parts[lane])
-        self._blocks(block, b, ho * wo * kw * cin * self.dtype.itemsize)
-        np.sum(parts, axis=0, out=dw.reshape(kh, kw * cin, cout))
+        def product(x, dy, dw):
+            np.matmul(x.transpose(1, 2, 3, 0), dy.transpose(1, 2, 0, 3), out=dw.reshape(*x.shape[1:], -1))
+        self._by_points((x, dy), product, result)
         return dw
 
     # ---------------------------------------------------------------------------- bias and activation
