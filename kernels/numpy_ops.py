@@ -163,6 +163,11 @@ def _operands(x, w, y, stride, pad):
             _Operand(y, d, (1, 1), (0, 0)))
 
 
+def _columns(x):
+    """For _blocks: the number of columns of maps (B, H, W, C), and the bytes of one."""
+    return x.shape[2], x.nbytes // x.shape[2]
+
+
 def _phases(size, stride, lead):
     """Along one axis with `lead` zeros before it, for each phase: the slice of its pixels, and of the table's columns."""
     for r in range(stride):
@@ -171,34 +176,34 @@ def _phases(size, stride, lead):
         yield slice(start, None, stride), slice(first, first + len(range(start, size, stride)))
 
 
-def _to_points(operand, rows):
-    """(B, H, W, C) -> (B, P, Rx, sy sx C): the points of P rows of the first table and all rows of the second."""
-    x, (table_y, table_x), (sy, sx), (top, left) = operand
-    (b, h, w, c), table_y, width = x.shape, table_y[rows], sx * table_x.shape[1]
-    lines = np.empty((b, sy, len(table_y), width * c), x.dtype)
-    lines[..., :left * c] = lines[..., (left + w) * c:] = 0
-    for r, (pixels, columns) in enumerate(_phases(h, sy, top)):
-        np.matmul(table_y[:, columns], x.reshape(b, h, -1)[:, pixels], out=lines[:, r, :, left * c:(left + w) * c])
-    points = np.empty((b, len(table_y), len(table_x), sy, sx * c), x.dtype)
-    np.matmul(table_x, lines.reshape(b, sy, len(table_y), -1, sx * c), out=points.transpose(0, 3, 1, 2, 4))
-    return points.reshape(*points.shape[:3], -1)
+def _to_lines(operand, lines, columns):
+    """The first table on some columns: (B, H, W, C) -> lines (B, sy, Ry, W C), in whose W zeros stand before and after."""
+    x, (table_y, _), (sy, _), (top, left) = operand
+    b, h, _, c = x.shape
+    start, stop = columns.start * c, columns.stop * c
+    for r, (pixels, of_table) in enumerate(_phases(h, sy, top)):
+        np.matmul(table_y[:, of_table], x.reshape(b, h, -1)[:, pixels, start:stop],
+                  out=lines[:, r, :, left * c + start:left * c + stop])
 
 
-def _to_lines(points, operand, lines):
-    """The transpose of _to_points' second half: (B, P, Rx, sy sx C) -> lines (B, sy, P, W C), zeros included in W."""
-    (sy, _), (b, p, rx, k) = operand.stride, points.shape
-    np.matmul(operand.tables[1].T, points.reshape(b, p, rx, sy, -1).transpose(0, 3, 1, 2, 4),
-              out=lines.reshape(*lines.shape[:3], -1, k // sy))
-
-
-def _from_lines(lines, operand, columns):
-    """The transpose of its first half, with all rows of the table: some columns of the array from lines (B, sy, Ry, W C)."""
+def _from_lines(operand, lines, columns):
+    """Its transpose: some columns of (B, H, W, C) from lines (B, sy, Ry, W C)."""
     x, (table_y, _), (sy, _), (top, left) = operand
     b, h, _, c = x.shape
     start, stop = columns.start * c, columns.stop * c
     for r, (pixels, of_table) in enumerate(_phases(h, sy, top)):
         np.matmul(table_y[:, of_table].T, lines[:, r, :, left * c + start:left * c + stop],
                   out=x.reshape(b, h, -1)[:, pixels, start:stop])
+
+
+def _to_points(operand, lines, points):
+    """The second table on some lines: (B, sy, P, W C) -> points (B, P, Rx, sy, sx C)."""
+    np.matmul(operand.tables[1], lines.reshape(*lines.shape[:3], -1, points.shape[-1]), out=points.transpose(0, 3, 1, 2, 4))
+
+
+def _from_points(operand, lines, points):
+    """Its transpose: some lines (B, sy, P, W C) from points (B, P, Rx, sy, sx C)."""
+    np.matmul(operand.tables[1].T, points.transpose(0, 3, 1, 2, 4), out=lines.reshape(*lines.shape[:3], -1, points.shape[-1]))
 
 
 class NumpyOps:
@@ -210,7 +215,7 @@ class NumpyOps:
         while len(_threads) < self.lanes - 1:  # lane 0 is the calling thread
             _threads.append(Thread(target=_work, daemon=True))
             _threads[-1].start()
-        self.arena = Arena(lambda size: np.empty(size, np.uint8))
+        self.arena, self.scratch = (Arena(lambda size: np.empty(size, np.uint8)) for _ in range(2))
         threadpool_limits(1)  # one BLAS thread a lane; stays in force for the process
 
     def __str__(self):
@@ -258,30 +263,39 @@ class NumpyOps:
         kh, kw, _, cout = w.shape
         if kh * kw <= FEW_TAPS:
             return self._conv_of_few_taps(x, w, stride, pad, bias, activation, y)
-        *operands, result = _operands(x, w, y, stride, pad)
 
         def product(x, w, y):
             np.matmul(x.transpose(1, 2, 0, 3), w.reshape(*w.shape[1:3], -1, cout), out=y.transpose(1, 2, 0, 3))
-        self._by_points(operands, product, result, bias, activation)
+        self._by_points(product, *_operands(x, w, y, stride, pad), bias, activation)
         return y
 
-    def _by_points(self, operands, product, result, bias=None, activation=None):
-        """Two operands to points, product(points, points, points of the result), and back: see above."""
-        out, (table_y, table_x), (sy, sx), _ = result
-        b, h, w, c = out.shape
-        lines = np.empty((b, sy, len(table_y), table_x.shape[1] * sx * c), self.dtype)
+    def _by_points(self, product, first, second, result, bias=None, activation=None):
+        """first and second to points, product(points, points, points of the result), and back: see above."""
+        operands, rows, columns = (first, second, result), *map(len, result.tables)
+        with self.scratch:
+            lines = []
+            for x, (_, table_x), (sy, sx), (_, left) in operands:
+                b, _, w, c = x.shape
+                lines.append(self.scratch.empty((b, sy, rows, sx * table_x.shape[1] * c), self.dtype))
+                lines[-1][..., :left * c] = lines[-1][..., (left + w) * c:] = 0
+            for operand, its_lines in zip((first, second), lines):
+                self._blocks(lambda _, columns: _to_lines(operand, its_lines, columns), *_columns(operand.array))
 
-        def points_block(_, rows):
-            points = np.empty((b, rows.stop - rows.start, len(table_x), sy * sx * c), self.dtype)
-            product(*(_to_points(operand, rows) for operand in operands), points)
-            _to_lines(points, result, lines[:, :, rows])
-        numbers = sum(a.shape[0] * a.shape[3] * s[0] * s[1] for a, _, s, _ in (*operands, result))  # a point
-        self._blocks(points_block, len(table_y), len(table_x) * numbers * self.dtype.itemsize)
+            def points_block(_, some):
+                parts = [its_lines[:, :, some] for its_lines in lines]
+                points = [np.empty((len(p), p.shape[2], columns, p.shape[1], o.array.shape[3] * o.stride[1]), self.dtype)
+                          for p, o in zip(parts, operands)]
+                _to_points(first, parts[0], points[0])
+                _to_points(second, parts[1], points[1])
+                product(*(p.reshape(*p.shape[:3], -1) for p in points))
+                _from_points(result, parts[2], points[2])
+            numbers = sum(len(o.array) * o.array.shape[3] * o.stride[0] * o.stride[1] for o in operands)  # at a point
+            self._blocks(points_block, rows, columns * numbers * self.dtype.itemsize)
 
-        def block(_, columns):
-            _from_lines(lines, result, columns)
-            self._activate(out[:, :, columns], bias, activation)
-        self._blocks(block, w, b * h * c * self.dtype.itemsize)
+            def block(_, some):
+                _from_lines(result, lines[2], some)
+                self._activate(result.array[:, :, some], bias, activation)
+            self._blocks(block, *_columns(result.array))
 
     def _conv_of_few_taps(self, x, w, stride, pad, bias, activation, y):
         """conv by im2col, in strips of rows that fit the cache: to copy a few taps costs less than to add up kernel rows."""
@@ -308,24 +322,24 @@ class NumpyOps:
         dx, (kh, kw, cin, cout) = self.empty(*x_shape), w.shape
         w_t = np.empty((kh, kw, cout, cin), self.dtype)  # BLAS multiplies small transposed matrices at half the speed
         self._blocks(lambda _, ky: np.copyto(w_t[ky], w[ky].transpose(0, 1, 3, 2)), kh, w[0].nbytes)
-        result, *operands = _operands(dx, w_t, dy, pair(stride), pair(pad))
 
         def product(w, dy, dx):
             points = dy.shape[1:3]
             np.matmul(dy.transpose(1, 2, 0, 3)[:, :, None], w.reshape(*points, -1, cout, cin),  # phase by phase
                       out=dx.reshape(len(dx), *points, -1, cin).transpose(1, 2, 3, 0, 4))
-        self._by_points(operands, product, result, bias, activation)
+        of_dx, of_w, of_dy = _operands(dx, w_t, dy, pair(stride), pair(pad))
+        self._by_points(product, of_w, of_dy, of_dx, bias, activation)
         return dx
 
     def conv_weight_grad(self, x, dy, w_shape, stride=1, pad=0, out=None):
         """dw[ky, kx] = sum over b, oy, ox of x[b, oy sy + ky - py, ox sx + kx - px]^T @ dy[b, oy, ox]."""
         check_dy("conv_weight_grad", dy, x.shape, w_shape, stride, pad)
         dw = self.empty(*w_shape) if out is None else out
-        x, result, dy = _operands(x, dw, dy, pair(stride), pair(pad))
 
         def product(x, dy, dw):
             np.matmul(x.transpose(1, 2, 3, 0), dy.transpose(1, 2, 0, 3), out=dw.reshape(*x.shape[1:], -1))
-        self._by_points((x, dy), product, result)
+        of_x, of_dw, of_dy = _operands(x, dw, dy, pair(stride), pair(pad))
+        self._by_points(product, of_x, of_dy, of_dw)
         return dw
 
     # ---------------------------------------------------------------------------- bias and activation
