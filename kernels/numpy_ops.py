@@ -6,9 +6,12 @@ gradient needs is an argument: nothing is remembered from the forward call.
 
 Two things make it fast. Work is split over the batch into one *lane* a core, each lane with a single-threaded BLAS, so
 copies and element-wise passes use all cores too; lanes write to disjoint places or are summed in lane order, so the
-result does not depend on timing. And convolutions unfold the input along x only (see `_unfold_x`).
+result does not depend on timing. And convolutions with large kernels need fewer multiplications than their definition has
+(see "inside a convolution").
 """
 import os
+from collections import namedtuple
+from functools import cache
 from queue import SimpleQueue
 from threading import Thread
 
@@ -20,8 +23,7 @@ LEAKY_SLOPE = 0.2      # of LeakyReLU, DCGAN's value
 BLOCK_BYTES = 1 << 21  # working set of one block of maps in a lane: about one core's share of the cache
 ONE_LANE_BYTES = 1 << 18  # below this, waking the other lanes (some 0.1 ms) costs more than it gains
 ACTIVATIONS = (None, "relu", "leaky_relu", "tanh")
-FEW_TAPS = 9           # kernels up to 3x3 or 1x7: see _conv_of_few_taps
-FEW_CHANNELS = 16      # up to here a matrix product with Cout columns is too narrow for BLAS: see _correlate_rows
+FEW_TAPS = 9           # kernels up to 3x3 or 1x7: to unfold the input (im2col) costs less than to go to points and back
 
 
 class Arena:
@@ -125,87 +127,75 @@ def feature_matching_reading(reading):
 
 
 # ------------------------------------------------------------------------------- inside a convolution
-def _unfold_x(x, kw, stride, left, out_w):
-    """Unfold along x only: (B, H, W, C) -> (sy, ceil(H / sy), B, out_w, kw * C), with `left` zeros before each row.
-
-    Row h stands at [h % sy, h // sy]. So the window rows that one kernel row needs for all output rows are a plain slice,
-    and no pixel is copied kh times as im2col does (Cho and Brand 2017, "MEC"). In NHWC each window row is one contiguous
-    run of kw * C numbers. A negative `left` crops.
-    """
-    (sy, sx), (b, h, w, c) = stride, x.shape
-    padded = np.zeros((b, -(-h // sy) * sy, (out_w - 1) * sx + kw, c), x.dtype)
-    start, stop = max(0, -left), min(w, padded.shape[2] - left)
-    if start < stop:
-        padded[:, :h, start + left:stop + left] = x[:, :, start:stop]
-    image, row, pixel, item = padded.strides
-    shape = (sy, padded.shape[1] // sy, b, out_w, kw * c)
-    return np.ascontiguousarray(as_strided(padded, shape, (row, sy * row, image, sx * pixel, item)))
+def _unfold(x, kernel, stride, pad, out):
+    """im2col in strips of rows that fit the cache: yields rows of the output and their windows (b * rows * Wo, kh kw Cin)."""
+    (b, h, w, c), (kh, kw), (sy, sx), (py, px), (ho, wo) = x.shape, kernel, stride, pad, out
+    if py or px:
+        padded = np.zeros((b, h + 2 * py, w + 2 * px, c), x.dtype)
+        padded[:, py:py + h, px:px + w] = x
+        x = padded
+    image, row, pixel, item = x.strides
+    windows = as_strided(x, (b, ho, wo, kh, kw * c), (image, sy * row, sx * pixel, row, item))
+    strip = max(1, BLOCK_BYTES // (wo * kh * kw * c * x.itemsize))
+    for rows in (slice(top, min(top + strip, ho)) for top in range(0, ho, strip)):
+        yield rows, windows[:, rows].reshape(-1, kh * kw * c)
 
 
-def _row_taps(kh, sy, pad, h, out_h):
-    """For each kernel row ky: (parity, rows, outputs), the slices of unfolded rows and output rows that meet in it.
-
-    Output row oy meets row oy sy + ky - pad. Rows outside the map are zero, so they are left out.
-    """
-    for ky in range(kh):
-        shift, parity = divmod(ky - pad, sy)
-        first, last = max(0, -shift), max(0, -shift, min(out_h, len(range(parity, h, sy)) - shift))
-        yield parity, slice(first + shift, last + shift), slice(first, last)
-
-
-def _correlate_rows(rows, taps, w, out_h):
-    """Sum over kernel rows of rows @ w[ky]: rows from _unfold_x, taps from _row_taps, w (kh, K, N) -> (out_h, B, Wo, N)."""
-    (_, _, b, width, k), cout = rows.shape, w.shape[2]
-    total = np.zeros((out_h, b, width, cout), rows.dtype)
-    if w.size == 0:  # no tap reaches these outputs
-        return total
-    if cout > FEW_CHANNELS:
-        product = np.empty((out_h * b * width, cout), rows.dtype)
-        for (parity, window, outputs), w_row in zip(taps, w):
-            part = product[:(outputs.stop - outputs.start) * b * width]
-            np.matmul(rows[parity, window].reshape(-1, k), w_row, out=part)
-            total[outputs] += part.reshape(-1, b, width, cout)
-        return total
-    # Few columns make a slow matrix product: put the w[ky] of one parity side by side, then add up the results, shifted.
-    for parity, kys in _by_parity(taps):
-        wide = rows[parity].reshape(-1, k) @ w[kys].transpose(1, 0, 2).reshape(k, -1)
-        wide = wide.reshape(*rows.shape[1:4], len(kys), cout)
-        for i, ky in enumerate(kys):
-            _, window, outputs = taps[ky]
-            total[outputs] += wide[window, :, :, i]
-    return total
+# Large kernels: fewer multiplications than the definition has. Along one axis and with stride 1, conv and its two gradients
+# are the derivatives, by y, x and w, of
+#     sum over o, m, d with m = o + d  of  y[o] x[m] w[d]                        (d counts the taps from -pad)
+# The condition m = o + d is a mean of cosines: 1/n sum over f < n of cos(2 pi f (o + d - m) / n) is 1 where it holds, else 0,
+# if n is so large that nothing wraps around. And a cosine of three angles is a sum of three products:
+#     cos(a + b + c) = 4/3 sum over j < 3  of  cos(a + t) cos(b + t) cos(c + t),   t = 2 pi j / 3
+# So there are tables D, A, B of about 1.5 n rows r = (f, j), called points here, with
+#     sum over r  of  D[r, o] A[r, m] B[r, d]  =  1 if m = o + d else 0
+# and the first sum is the sum over r of (D y)[r] (A x)[r] (B w)[r]: multiplications only of numbers at the same point. In two
+# dimensions one table acts along y ("lines"), another along x, and at each point all channels make one matrix product:
+#     conv: D y = (A x) @ (B w)      conv_input_grad: A x = (D y) @ (B w)^T      conv_weight_grad: B w = (A x)^T @ (D y)
+# where the tables' transposes lead from the left sides back to y, x and w. With stride s, pixels s m + q meet taps
+# s d + q + pad: s phases q, which count as channels. An 11x11 kernel from 32x32 pixels to 16x16 with stride 2 then costs
+# 28^2 x 4 products per pair of channels in place of 161^2, an eighth. (It is the discrete Fourier transform in real numbers,
+# with three products for a complex one, a "bilinear algorithm"; Winograd 1980. BLAS makes transforms this short fast.)
+_Operand = namedtuple("_Operand", "array tables stride lead")  # (B, H, W, C), both axes' tables, zeros before row and column 0
 
 
-def _correlate_rows_grad(rows, taps, dy, dw):
-    """dw (kh, K, N) += for each kernel row, rows^T @ dy: the weight gradient, dy (out_h, B, Wo, N)."""
-    k, cout = rows.shape[-1], dy.shape[-1]
-    if cout > FEW_CHANNELS:
-        for (parity, window, outputs), dw_row in zip(taps, dw):
-            dw_row += rows[parity, window].reshape(-1, k).T @ dy[outputs].reshape(-1, cout)
-        return
-    for parity, kys in _by_parity(taps):  # as above: dy once for each ky, shifted, side by side
-        wide = np.zeros((*rows.shape[1:4], len(kys), cout), dy.dtype)
-        for i, ky in enumerate(kys):
-            _, window, outputs = taps[ky]
-            wide[window, :, :, i] = dy[outputs]
-        product = rows[parity].reshape(-1, k).T @ wide.reshape(-1, len(kys) * cout)
-        dw[kys] += product.reshape(k, len(kys), cout).transpose(1, 0, 2)
+@cache
+def _tables(size, kernel, stride, pad, out, dtype):
+    """Along one axis: A (R, pixels of a phase), B (R, taps of a phase), D (R, out)."""
+    m, o = np.arange(-(-size // stride)), np.arange(out)
+    d = np.arange(-pad // stride, (kernel - 1 - pad) // stride + 1)
+    reached = (-out < d) & (d < len(m))  # by some o; the other taps get zeros, and so a gradient of exactly 0
+    n = max([len(m), out, *(len(m) - d[reached]), *(out + d[reached])])
+    f, j = np.array([(f, j) for f in range(n // 2 + 1) for j in range(1 if 2 * f % n == 0 else 3)]).T[:, :, None]
+    wave = lambda t: np.cos(2 * np.pi * (f * t % n / n + j / 3))
+    weight = np.where(2 * f % n == 0, 1, 8 / 3) / n  # a frequency that is not its own mirror image stands for two
+    return [np.ascontiguousarray(table, dtype) for table in (wave(-m), wave(d) * reached, wave(o) * weight)]
 
 
-def _by_parity(taps):
-    """[(parity, the kernel rows ky that read rows of this parity)]."""
-    return [(parity, [ky for ky, tap in enumerate(taps) if tap[0] == parity]) for parity in sorted({tap[0] for tap in taps})]
+def _operands(x, w, y, stride, pad):
+    """x (B, H, W, Cin), w (kh, kw, ...) and y (B, Ho, Wo, Cout) of one convolution."""
+    a, b, d = zip(*(_tables(x.shape[1 + i], w.shape[i], stride[i], pad[i], y.shape[1 + i], x.dtype) for i in (0, 1)))
+    w_lead = tuple(-p % s for p, s in zip(pad, stride))
+    return (_Operand(x, a, stride, (0, 0)), _Operand(w.reshape(1, *w.shape[:2], -1), b, stride, w_lead),
+            _Operand(y, d, (1, 1), (0, 0)))
 
 
-def _phases(stride, pad, kernel, size):
-    """Along one axis, for each output phase r of conv_input_grad: its taps, the zeros before dy, the number of outputs.
+def _phases(size, stride, lead):
+    """Along one axis with `lead` zeros before it, for each phase: the slice of its pixels, and of the table's columns."""
+    for q in range(stride):
+        start = (q - lead) % stride
+        first = (start + lead) // stride
+        yield slice(start, None, stride), slice(first, first + len(range(start, size, stride)))
 
-    Pixel s m + r of dx meets the taps k = first, first + s, ... with first = (r + pad) mod s, the j-th of them at
-    dy[m + (r + pad) // s - j]: a correlation with the flipped taps.
-    """
-    return [(slice((r + pad) % stride, None, stride),
-             len(range((r + pad) % stride, kernel, stride)) - 1 - (r + pad) // stride,
-             len(range(r, size, stride))) for r in range(min(stride, size))]
+
+def _to_points(operand, lines, points):
+    """The second table on some lines: (B, sy, P, W C) -> points (B, P, Rx, sy, sx C)."""
+    np.matmul(operand.tables[1], lines.reshape(*lines.shape[:3], -1, points.shape[-1]), out=points.transpose(0, 3, 1, 2, 4))
+
+
+def _from_points(operand, lines, points):
+    """Its transpose: some lines (B, sy, P, W C) from points (B, P, Rx, sy, sx C)."""
+    np.matmul(operand.tables[1].T, points.transpose(0, 3, 1, 2, 4), out=lines.reshape(*lines.shape[:3], -1, points.shape[-1]))
 
 
 class NumpyOps:
@@ -217,7 +207,7 @@ class NumpyOps:
         while len(_threads) < self.lanes - 1:  # lane 0 is the calling thread
             _threads.append(Thread(target=_work, daemon=True))
             _threads[-1].start()
-        self.arena = Arena(lambda size: np.empty(size, np.uint8))
+        self.arena, self.scratch = (Arena(lambda size: np.empty(size, np.uint8)) for _ in range(2))
         threadpool_limits(1)  # one BLAS thread a lane; stays in force for the process
 
     def unrounded(self):
@@ -279,78 +269,112 @@ class NumpyOps:
 
     def conv(self, x, w, stride=1, pad=0, bias=None, activation=None, out=None):
         """y[b, oy, ox] = act(sum over ky, kx of x[b, oy sy + ky - py, ox sx + kx - px] @ w[ky, kx] + bias)."""
-        shape, stride, pad = conv_shape(x.shape, w.shape, stride, pad), pair(stride), pair(pad)
+        shape, stride, pad, (kh, kw, _, cout) = conv_shape(x.shape, w.shape, stride, pad), pair(stride), pair(pad), w.shape
         y = self.empty(*shape) if out is None else out  # (B, Ho, Wo, Cout)
-        (kh, kw, cin, cout), (_, ho, wo, _) = w.shape, shape
         if kh * kw <= FEW_TAPS:
-            return self._conv_of_few_taps(x, w, stride, pad, bias, activation, y)
-        w = w.reshape(kh, kw * cin, cout)
-        taps = list(_row_taps(kh, stride[0], pad[0], x.shape[1], ho))
-
-        def block(_, maps):
-            total = _correlate_rows(_unfold_x(x[maps], kw, stride, pad[1], wo), taps, w, ho)
-            y[maps] = self._activate(total, bias, activation).transpose(1, 0, 2, 3)
-        self._blocks(block, len(x), ho * wo * kw * cin * self.dtype.itemsize)
-        return y
-
-    def _conv_of_few_taps(self, x, w, stride, pad, bias, activation, y):
-        """conv by im2col, in strips of rows that fit the cache: to copy a few taps costs less than to add up kernel rows."""
-        (kh, kw, cin, cout), (_, h, width, _), (_, ho, wo, _), (sy, sx), (py, px) = w.shape, x.shape, y.shape, stride, pad
-        w, taps = w.reshape(-1, cout), kh * kw * cin
-        strip = max(1, BLOCK_BYTES // (wo * taps * self.dtype.itemsize))  # rows of the output
-
-        def block(_, maps):
-            padded = x[maps]
-            if py or px:
-                padded = np.zeros((len(padded), h + 2 * py, width + 2 * px, cin), x.dtype)
-                padded[:, py:py + h, px:px + width] = x[maps]
-            image, row, pixel, item = padded.strides
-            windows = as_strided(padded, (len(padded), ho, wo, kh, kw * cin), (image, sy * row, sx * pixel, row, item))
-            for rows in (slice(top, top + strip) for top in range(0, ho, strip)):
-                part = y[maps, rows].reshape(-1, cout)  # a view: a block is several whole maps or strips of one
-                self._activate(np.matmul(windows[:, rows].reshape(-1, taps), w, out=part), bias, activation)
-        self._blocks(block, len(x), ho * wo * taps * self.dtype.itemsize)
+            def block(_, maps):
+                for rows, windows in _unfold(x[maps], (kh, kw), stride, pad, shape[1:3]):
+                    part = y[maps, rows].reshape(-1, cout)  # a view: a block is several whole maps or strips of one
+                    self._activate(np.matmul(windows, w.reshape(-1, cout), out=part), bias, activation)
+            self._blocks(block, len(x), y[0].size // cout * w[..., 0].nbytes)
+        else:
+            def product(x, w, y):
+                np.matmul(x.transpose(1, 2, 0, 3), w.reshape(*w.shape[1:3], -1, cout), out=y.transpose(1, 2, 0, 3))
+            self._by_points(product, *_operands(x, w, y, stride, pad), bias, activation)
         return y
 
     def conv_input_grad(self, dy, w, x_shape, stride=1, pad=0, bias=None, activation=None):
-        """dx: what conv's input receives. As a forward operation this is the transposed convolution.
-
-        Each output phase (ry, rx) is an ordinary correlation of dy with every s-th tap: nothing is multiplied by inserted
-        zeros. The phases of one rx share the unfolded rows.
-        """
+        """dx: what conv's input receives. As a forward operation this is the transposed convolution."""
         check_dy("conv_input_grad", dy, x_shape, w.shape, stride, pad)
-        (sy, sx), (py, px), (kh, kw, cin, _) = pair(stride), pair(pad), w.shape
-        dx = self.empty(*x_shape)  # (B, H, W, Cin)
-        y_phases, x_phases = _phases(sy, py, kh, x_shape[1]), _phases(sx, px, kw, x_shape[2])
-        flipped = [[np.ascontiguousarray(w[y_taps, x_taps][::-1, ::-1].transpose(0, 1, 3, 2)) for x_taps, _, _ in x_phases]
-                   for y_taps, _, _ in y_phases]  # [ry][rx] (n, m, Cout, Cin)
-        taps = [list(_row_taps(len(w_row[0]), 1, top, dy.shape[1], out_h)) for w_row, (_, top, out_h) in zip(flipped, y_phases)]
-
-        def block(_, maps):
-            for rx, (_, left, out_w) in enumerate(x_phases):
-                rows = _unfold_x(dy[maps], flipped[0][rx].shape[1], (1, 1), left, out_w)
-                for ry, (_, _, out_h) in enumerate(y_phases):
-                    w_phase = flipped[ry][rx].reshape(len(taps[ry]), rows.shape[-1], cin)
-                    total = _correlate_rows(rows, taps[ry], w_phase, out_h)
-                    dx[maps, ry::sy, rx::sx] = self._activate(total, bias, activation).transpose(1, 0, 2, 3)
-        self._blocks(block, len(dy), dy[0].size * -(-kw // sx) * self.dtype.itemsize)
+        dx, stride, pad, (kh, kw, cin, cout) = self.empty(*x_shape), pair(stride), pair(pad), w.shape  # dx (B, H, W, Cin)
+        if kh * kw <= FEW_TAPS:
+            (_, ho, wo, _), (_, h, width, _), (sy, sx), (py, px) = dy.shape, x_shape, stride, pad
+            def block(_, maps):
+                windows = (dy[maps].reshape(-1, cout) @ w.reshape(-1, cout).T).reshape(-1, ho, wo, kh, kw, cin)
+                padded = np.zeros((len(windows), h + 2 * py, width + 2 * px, cin), self.dtype)
+                for ky, kx in np.ndindex(kh, kw):
+                    padded[:, ky:ky + sy * ho:sy, kx:kx + sx * wo:sx] += windows[..., ky, kx, :]
+                dx[maps] = padded[:, py:py + h, px:px + width]
+                self._activate(dx[maps], bias, activation)
+            self._blocks(block, len(dy), dy[0].size // cout * w[..., 0].nbytes)
+        else:
+            w_t = np.empty((kh, kw, cout, cin), self.dtype)  # BLAS multiplies by a small transposed matrix at half the speed
+            self._blocks(lambda _, ky: np.copyto(w_t[ky], w[ky].transpose(0, 1, 3, 2)), kh, w[0].nbytes)
+            def product(w_t, dy, dx):
+                points = dy.shape[1:3]
+                np.matmul(dy.transpose(1, 2, 0, 3)[:, :, None], w_t.reshape(*points, -1, cout, cin),  # phase by phase
+                          out=dx.reshape(len(dx), *points, -1, cin).transpose(1, 2, 3, 0, 4))
+            of_dx, of_w, of_dy = _operands(dx, w_t, dy, stride, pad)
+            self._by_points(product, of_w, of_dy, of_dx, bias, activation)
         return dx
 
     def conv_weight_grad(self, x, dy, w_shape, stride=1, pad=0, out=None):
         """dw[ky, kx] = sum over b, oy, ox of x[b, oy sy + ky - py, ox sx + kx - px]^T @ dy[b, oy, ox]."""
-        stride, pad, (kh, kw, cin, cout), (b, ho, wo, _) = pair(stride), pair(pad), w_shape, dy.shape
         check_dy("conv_weight_grad", dy, x.shape, w_shape, stride, pad)
-        dw = self.empty(*w_shape) if out is None else out
-        parts = np.zeros((min(self.lanes, b), kh, kw * cin, cout), self.dtype)  # one sum a lane
-        taps = list(_row_taps(kh, stride[0], pad[0], x.shape[1], ho))
-
-        def block(lane, maps):
-            rows = _unfold_x(x[maps], kw, stride, pad[1], wo)
-            dy_rows = np.ascontiguousarray(dy[maps].transpose(1, 0, 2, 3))  # (Ho, b, Wo, Cout)
-            _correlate_rows_grad(rows, taps, dy_rows, parts[lane])
-        self._blocks(block, b, ho * wo * kw * cin * self.dtype.itemsize)
-        np.sum(parts, axis=0, out=dw.reshape(kh, kw * cin, cout))
+        dw, stride, pad, (kh, kw, cin, cout) = self.empty(*w_shape) if out is None else out, pair(stride), pair(pad), w_shape
+        if kh * kw <= FEW_TAPS:
+            parts = np.zeros((min(self.lanes, len(x)), kh * kw * cin, cout), self.dtype)  # one sum a lane
+            def block(lane, maps):
+                for rows, windows in _unfold(x[maps], (kh, kw), stride, pad, dy.shape[1:3]):
+                    parts[lane] += windows.T @ dy[maps, rows].reshape(-1, cout)
+            self._blocks(block, len(x), dy[0].size // cout * parts[0, :, 0].nbytes)
+            np.sum(parts, axis=0, out=dw.reshape(-1, cout))
+        else:
+            def product(x, dy, dw):
+                np.matmul(x.transpose(1, 2, 3, 0), dy.transpose(1, 2, 0, 3), out=dw.reshape(*x.shape[1:], -1))
+            of_x, of_dw, of_dy = _operands(x, dw, dy, stride, pad)
+            self._by_points(product, of_x, of_dy, of_dw)
         return dw
+
+    def _by_points(self, product, first, second, result, bias=None, activation=None):
+        """first and second to points, product(points, points, points of the result) there, and back: see above.
+
+        Points are (B, P, Rx, sy sx C), for P rows of points at a time: so many that they fit the cache.
+        """
+        operands, (ry, rx) = (first, second, result), map(len, result.tables)
+        with self.scratch:
+            lines = [self._to_lines(first), self._to_lines(second), self._empty_lines(result)]
+
+            def block(_, rows):
+                some = [of_all[:, :, rows] for of_all in lines]
+                points = [np.empty((len(o.array), rows.stop - rows.start, rx, o.stride[0], o.stride[1] * o.array.shape[3]),
+                                   self.dtype) for o in operands]
+                _to_points(first, some[0], points[0])
+                _to_points(second, some[1], points[1])
+                product(*(p.reshape(*p.shape[:3], -1) for p in points))
+                _from_points(result, some[2], points[2])
+            numbers = sum(len(o.array) * o.stride[0] * o.stride[1] * o.array.shape[3] for o in operands)  # at one point
+            self._blocks(block, ry, rx * numbers * self.dtype.itemsize)
+            self._from_lines(result, lines[2], bias, activation)
+
+    def _empty_lines(self, operand):
+        x, (table_y, table_x), (sy, sx), _ = operand
+        return self.scratch.empty((len(x), sy, len(table_y), table_x.shape[1] * sx * x.shape[3]), self.dtype)
+
+    def _to_lines(self, operand):
+        """The first table: (B, H, W, C) -> lines (B, sy, Ry, W C), in whose W zeros stand before and after."""
+        (x, (table_y, _), (sy, _), (top, left)), lines = operand, self._empty_lines(operand)
+        b, h, w, c = x.shape
+        flat, inside = x.reshape(b, h, w * c), lines[..., left * c:(left + w) * c]
+        lines[..., :left * c] = lines[..., (left + w) * c:] = 0
+        def block(_, columns):
+            numbers = slice(columns.start * c, columns.stop * c)
+            for q, (pixels, of_table) in enumerate(_phases(h, sy, top)):
+                np.matmul(table_y[:, of_table], flat[:, pixels, numbers], out=inside[:, q, :, numbers])
+        self._blocks(block, w, x.nbytes // w)
+        return lines
+
+    def _from_lines(self, operand, lines, bias, activation):
+        """Its transpose: (B, H, W, C) from lines (B, sy, Ry, W C)."""
+        x, (table_y, _), (sy, _), (top, left) = operand
+        b, h, w, c = x.shape
+        flat, inside = x.reshape(b, h, w * c), lines[..., left * c:(left + w) * c]
+        def block(_, columns):
+            numbers = slice(columns.start * c, columns.stop * c)
+            for q, (pixels, of_table) in enumerate(_phases(h, sy, top)):
+                np.matmul(table_y[:, of_table].T, inside[:, q, :, numbers], out=flat[:, pixels, numbers])
+            self._activate(x[:, :, columns], bias, activation)
+        self._blocks(block, w, x.nbytes // w)
 
     # ---------------------------------------------------------------------------- bias and activation
     @staticmethod

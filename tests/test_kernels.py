@@ -155,6 +155,38 @@ def test_input_gradient_is_the_adjoint(device, step, shape):
     assert (w * ops.conv_weight_grad(x, dy, w.shape, stride, pad)).sum() == pytest.approx(expected, rel=1e-10)
 
 
+@pytest.mark.parametrize("size, kernel, stride, pad", [(32, 11, 2, 5), (32, 11, 1, 5), (4, 11, 2, 5), (4, 11, 1, 5), (7, 5, 3, 2),
+                                                       (9, 4, 1, 0), (8, 7, 2, 6), (1, 1, 1, 0), (2, 9, 1, 4), (5, 2, 4, 1)])
+def test_tables_of_points(size, kernel, stride, pad):
+    """Their products of three add up to 1 where output, pixel and tap meet, and to 0 elsewhere; taps out of reach are 0."""
+    out = (size + 2 * pad - kernel) // stride + 1
+    a, b, d = numpy_ops._tables(size, kernel, stride, pad, out, np.dtype(np.float64))
+    first = -pad // stride
+    meets = [[[o + tap + first == m for tap in range(b.shape[1])] for m in range(a.shape[1])] for o in range(out)]
+    np.testing.assert_allclose(np.einsum("ro,rm,rd->omd", d, a, b), meets, atol=1e-13)
+    np.testing.assert_array_equal((b != 0).any(0), np.any(meets, (0, 1)))
+
+
+def test_taps_that_reach_no_pixel_have_no_gradient():
+    """Rounding would be a direction to Adam, which divides by the gradient's size."""
+    ops, rng = kernels.load("numpy"), np.random.default_rng(0)
+    dw = ops.conv_weight_grad(*rng.standard_normal((2, 3, 4, 4, 2)).astype(np.float32), (11, 11, 2, 2), 1, 5)
+    assert not dw[[0, 1, 9, 10]].any() and not dw[:, [0, 1, 9, 10]].any() and (dw[2:9, 2:9] != 0).all()
+
+
+@pytest.mark.parametrize("cin, cout, side, stride", [(64, 128, 8, 2), (16, 32, 32, 2), (16, 4, 32, 1)])
+def test_float32_keeps_its_digits_in_layers_of_the_presets(cin, cout, side, stride):
+    rng, results = np.random.default_rng(0), []
+    x, w = rng.standard_normal((4, side, side, cin)), rng.standard_normal((11, 11, cin, cout))
+    dy = rng.standard_normal((4, side // stride, side // stride, cout))
+    for dtype in np.float32, np.float64:
+        ops, (a, b, c) = kernels.load("numpy", dtype), (array.astype(dtype) for array in (x, w, dy))
+        results.append([ops.conv(a, b, stride, 5), ops.conv_input_grad(c, b, x.shape, stride, 5),
+                        ops.conv_weight_grad(a, c, w.shape, stride, 5)])
+    for found, expected in zip(*results):
+        np.testing.assert_allclose(found, expected, rtol=0, atol=2e-6 * abs(expected).max())
+
+
 def test_blocks_and_lanes_do_not_change_the_result(monkeypatch):
     """Large enough for several blocks in several lanes, against one block in one lane."""
     rng = np.random.default_rng(2)
