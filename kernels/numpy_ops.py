@@ -156,7 +156,7 @@ def _unfold(x, kernel, stride, pad, out):
 # s d + q + pad: s phases q, which count as channels. An 11x11 kernel from 32x32 pixels to 16x16 with stride 2 then costs
 # 28^2 x 4 products per pair of channels in place of 161^2, an eighth. (It is the discrete Fourier transform in real numbers,
 # with three products for a complex one, a "bilinear algorithm"; Winograd 1980. BLAS makes transforms this short fast.)
-_Operand = namedtuple("_Operand", "array tables stride lead")  # (B, H, W, C), both axes' tables, zeros before row and column 0
+_Factor = namedtuple("_Factor", "array tables stride lead")  # (B, H, W, C), both axes' tables, zeros before row and column 0
 
 
 @cache
@@ -172,12 +172,12 @@ def _tables(size, kernel, stride, pad, out, dtype):
     return [np.ascontiguousarray(table, dtype) for table in (wave(-m), wave(d) * reached, wave(o) * weight)]
 
 
-def _operands(x, w, y, stride, pad):
+def _factors(x, w, y, stride, pad):
     """x (B, H, W, Cin), w (kh, kw, ...) and y (B, Ho, Wo, Cout) of one convolution."""
     a, b, d = zip(*(_tables(x.shape[1 + i], w.shape[i], stride[i], pad[i], y.shape[1 + i], x.dtype) for i in (0, 1)))
     w_lead = tuple(-p % s for p, s in zip(pad, stride))
-    return (_Operand(x, a, stride, (0, 0)), _Operand(w.reshape(1, *w.shape[:2], -1), b, stride, w_lead),
-            _Operand(y, d, (1, 1), (0, 0)))
+    return (_Factor(x, a, stride, (0, 0)), _Factor(w.reshape(1, *w.shape[:2], -1), b, stride, w_lead),
+            _Factor(y, d, (1, 1), (0, 0)))
 
 
 def _phases(size, stride, lead):
@@ -188,14 +188,14 @@ def _phases(size, stride, lead):
         yield slice(start, None, stride), slice(first, first + len(range(start, size, stride)))
 
 
-def _to_points(operand, lines, points):
+def _to_points(factor, lines, points):
     """The second table on some lines: (B, sy, P, W C) -> points (B, P, Rx, sy, sx C)."""
-    np.matmul(operand.tables[1], lines.reshape(*lines.shape[:3], -1, points.shape[-1]), out=points.transpose(0, 3, 1, 2, 4))
+    np.matmul(factor.tables[1], lines.reshape(*lines.shape[:3], -1, points.shape[-1]), out=points.transpose(0, 3, 1, 2, 4))
 
 
-def _from_points(operand, lines, points):
+def _from_points(factor, lines, points):
     """Its transpose: some lines (B, sy, P, W C) from points (B, P, Rx, sy, sx C)."""
-    np.matmul(operand.tables[1].T, points.transpose(0, 3, 1, 2, 4), out=lines.reshape(*lines.shape[:3], -1, points.shape[-1]))
+    np.matmul(factor.tables[1].T, points.transpose(0, 3, 1, 2, 4), out=lines.reshape(*lines.shape[:3], -1, points.shape[-1]))
 
 
 class NumpyOps:
@@ -280,7 +280,7 @@ class NumpyOps:
         else:
             def product(x, w, y):
                 np.matmul(x.transpose(1, 2, 0, 3), w.reshape(*w.shape[1:3], -1, cout), out=y.transpose(1, 2, 0, 3))
-            self._by_points(product, *_operands(x, w, y, stride, pad), bias, activation)
+            self._by_points(product, *_factors(x, w, y, stride, pad), bias, activation)
         return y
 
     def conv_input_grad(self, dy, w, x_shape, stride=1, pad=0, bias=None, activation=None):
@@ -304,7 +304,7 @@ class NumpyOps:
                 points = dy.shape[1:3]
                 np.matmul(dy.transpose(1, 2, 0, 3)[:, :, None], w_t.reshape(*points, -1, cout, cin),  # phase by phase
                           out=dx.reshape(len(dx), *points, -1, cin).transpose(1, 2, 3, 0, 4))
-            of_dx, of_w, of_dy = _operands(dx, w_t, dy, stride, pad)
+            of_dx, of_w, of_dy = _factors(dx, w_t, dy, stride, pad)
             self._by_points(product, of_w, of_dy, of_dx, bias, activation)
         return dx
 
@@ -322,7 +322,7 @@ class NumpyOps:
         else:
             def product(x, dy, dw):
                 np.matmul(x.transpose(1, 2, 3, 0), dy.transpose(1, 2, 0, 3), out=dw.reshape(*x.shape[1:], -1))
-            of_x, of_dw, of_dy = _operands(x, dw, dy, stride, pad)
+            of_x, of_dw, of_dy = _factors(x, dw, dy, stride, pad)
             self._by_points(product, of_x, of_dy, of_dw)
         return dw
 
@@ -331,29 +331,29 @@ class NumpyOps:
 
         Points are (B, P, Rx, sy sx C), for P rows of points at a time: so many that they fit the cache.
         """
-        operands, (ry, rx) = (first, second, result), map(len, result.tables)
+        factors, (ry, rx) = (first, second, result), map(len, result.tables)
         with self.scratch:
             lines = [self._to_lines(first), self._to_lines(second), self._empty_lines(result)]
 
             def block(_, rows):
                 some = [of_all[:, :, rows] for of_all in lines]
                 points = [np.empty((len(o.array), rows.stop - rows.start, rx, o.stride[0], o.stride[1] * o.array.shape[3]),
-                                   self.dtype) for o in operands]
+                                   self.dtype) for o in factors]
                 _to_points(first, some[0], points[0])
                 _to_points(second, some[1], points[1])
                 product(*(p.reshape(*p.shape[:3], -1) for p in points))
                 _from_points(result, some[2], points[2])
-            numbers = sum(len(o.array) * o.stride[0] * o.stride[1] * o.array.shape[3] for o in operands)  # at one point
+            numbers = sum(len(o.array) * o.stride[0] * o.stride[1] * o.array.shape[3] for o in factors)  # at one point
             self._blocks(block, ry, rx * numbers * self.dtype.itemsize)
             self._from_lines(result, lines[2], bias, activation)
 
-    def _empty_lines(self, operand):
-        x, (table_y, table_x), (sy, sx), _ = operand
+    def _empty_lines(self, factor):
+        x, (table_y, table_x), (sy, sx), _ = factor
         return self.scratch.empty((len(x), sy, len(table_y), table_x.shape[1] * sx * x.shape[3]), self.dtype)
 
-    def _to_lines(self, operand):
+    def _to_lines(self, factor):
         """The first table: (B, H, W, C) -> lines (B, sy, Ry, W C), in whose W zeros stand before and after."""
-        (x, (table_y, _), (sy, _), (top, left)), lines = operand, self._empty_lines(operand)
+        (x, (table_y, _), (sy, _), (top, left)), lines = factor, self._empty_lines(factor)
         b, h, w, c = x.shape
         flat, inside = x.reshape(b, h, w * c), lines[..., left * c:(left + w) * c]
         lines[..., :left * c] = lines[..., (left + w) * c:] = 0
@@ -364,9 +364,9 @@ class NumpyOps:
         self._blocks(block, w, x.nbytes // w)
         return lines
 
-    def _from_lines(self, operand, lines, bias, activation):
+    def _from_lines(self, factor, lines, bias, activation):
         """Its transpose: (B, H, W, C) from lines (B, sy, Ry, W C)."""
-        x, (table_y, _), (sy, _), (top, left) = operand
+        x, (table_y, _), (sy, _), (top, left) = factor
         b, h, w, c = x.shape
         flat, inside = x.reshape(b, h, w * c), lines[..., left * c:(left + w) * c]
         def block(_, columns):
