@@ -183,7 +183,8 @@ class Recorder:
         def count(*args, **kwargs):
             if self.counting:
                 given = inspect.signature(operation).bind(*args, **kwargs).arguments
-                shape = lambda a: Array(tuple(a.shape), a.dtype.kind) if getattr(a, "shape", ()) else a
+                kind = lambda a: getattr(a, "dtype", np.dtype(np.float32)).kind  # an Operand stands for an array of floats
+                shape = lambda a: Array(tuple(a.shape), kind(a)) if getattr(a, "shape", ()) else a
                 self.calls[Call(name, tuple((p, shape(a)) for p, a in given.items() if p != "out" and a is not None))] += 1
             return operation(*args, **kwargs)
         return count if name in OPERATIONS else operation
