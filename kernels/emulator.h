@@ -143,6 +143,8 @@ struct Thread {
     unsigned mask, ballot;
     uint64_t value, result;     // what it gives to a shuffle, and what it gets
     State state;
+    int turn;                   // of the two places in which it leaves what it brings to meet()
+    uint64_t brought[2][4];
     int copies, groups, group_end[MAX_COPIES];  // copies not finished; groups of them, and where each one ends
     Copy copy[MAX_COPIES];
 };
@@ -316,7 +318,7 @@ static int emulate(Launch* launch, void (*kernel)(Argument*)) {
         for (int i = 0; i < block->count; ++i) {
             Thread& t = block->threads[i];
             t.state = UNSTARTED;
-            t.line = t.copies = t.groups = 0;
+            t.line = t.turn = t.copies = t.groups = 0;
         }
         block->ready = block->count;
         block->at_barrier = block->done = 0;
@@ -383,12 +385,14 @@ static void* shared(size_t bytes, int declaration) {  // the same place for all 
 }
 
 // The 32 lanes of a warp meet, and each looks at what the others brought: compute(get), get(lane) being that lane's `mine`.
+// Two places take turns: none can come to the next but one meeting while another still looks at what it left here.
 template <class T, class F> static void meet(const T& mine, int line, F compute) {
-    uint64_t address = (uint64_t)(uintptr_t)&mine;
-    warp_operation(~0u, address, linear() % 32, line);
+    static_assert(sizeof(T) <= sizeof thread->brought[0], "there is room");
+    int turn = thread->turn ^= 1;
+    memcpy(thread->brought[turn], &mine, sizeof mine);
+    warp_operation(~0u, 0, linear() % 32, line);
     const Thread* lanes = thread - linear() % 32;
-    compute([=](int lane) -> const T& { return *(const T*)(uintptr_t)lanes[lane].value; });
-    warp_operation(~0u, address, linear() % 32, line);  // none goes on while another one looks
+    compute([=](int lane) -> const T& { return *(const T*)lanes[lane].brought[turn]; });
 }
 
 // A copy that is finished only when its thread waits for it. Until then NaN stands there, so a missing wait shows, and so does
