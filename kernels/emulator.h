@@ -450,7 +450,9 @@ template <class T> struct Global {  // T* as a kernel's parameter
     }
 };
 
-template <class T> static Global<T> dynamic_shared() { return {(T*)block->shared, block->shared, block->launch->dynamic_shared, -1}; }
+template <class T> static Global<T> dynamic_shared() {
+    return {(T*)block->shared, block->shared, block->launch->dynamic_shared, -1};
+}
 
 }  // namespace emulator
 

@@ -33,8 +33,9 @@ void sum_shifted(const real* __restrict__ products, const real* __restrict__ bia
 extern "C" __global__ __launch_bounds__(THREADS)
 void sum_shifted_grad(const operand* __restrict__ dy, operand* __restrict__ dproducts, int size, int W, int Wo, int C, int stride,
                       int columns, int kw, int sx, int px) {
-    int i = blockIdx.x * blockDim.x + threadIdx.x, pixel = i / columns, kx = i % columns / C, left = pixel % W - kx + px;  // = ox sx
+    int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= size) return;
+    int pixel = i / columns, kx = i % columns / C, left = pixel % W - kx + px;  // = ox sx
     bool meets = kx < kw && left >= 0 && left % sx == 0 && left / sx < Wo;
     dproducts[i] = meets ? dy[(pixel / W * Wo + left / sx) * stride + i % columns % C] : operand(0);
 }

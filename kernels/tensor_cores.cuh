@@ -111,7 +111,7 @@ template <int PENDING> __device__ __forceinline__ void wait_for_copies() {
 // The strides leave gaps so that the 32 words a warp reads at once lie in 32 banks: 4 words more than 16, or 8 more than 64.
 constexpr int TILE_K = 2 * MMA_K;
 constexpr int tile_stride(bool by_line, int lines) { return by_line ? TILE_K + VECTOR : lines + 8; }
-constexpr int tile_size(bool by_line, int lines) { return by_line ? lines * tile_stride(true, lines) : TILE_K * tile_stride(false, lines); }
+constexpr int tile_size(bool by_line, int lines) { return (by_line ? lines : TILE_K) * tile_stride(by_line, lines); }
 
 constexpr int WORD = 4 / sizeof(operand);  // numbers in a word
 constexpr bool TRANSPOSED = !TF32;         // how a tile [k][line] is read: two bf16 numbers of a word lie in two rows

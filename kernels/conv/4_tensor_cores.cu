@@ -110,7 +110,8 @@ void conv_weight_grad(const real* __restrict__ x, const real* __restrict__ dy, r
         multiply_tiles<false, false, TILE_M, TILE_N>(As, Bs, own.m, own.n, sum);
     }
     int rows = kh * kw * Cin;
-    each_output(sum, m0 + own.m, n0 + own.n, [=](int m) { return m < rows ? blockIdx.z * rows + m : -1; }, [=](int row, int n, float value) {
+    auto place = [=](int m) { return m < rows ? blockIdx.z * rows + m : -1; };
+    each_output(sum, m0 + own.m, n0 + own.n, place, [=](int row, int n, float value) {
         if (n < Cout) partial[row * Cout + n] = value;
     });
 }

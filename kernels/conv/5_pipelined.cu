@@ -25,7 +25,6 @@ constexpr int TILE_N = 128;         // columns of a block's tile
 constexpr int NARROW_TILE_M = 256;  // and of a narrow one
 constexpr int NARROW_TILE_N = 64;
 constexpr int BY_PHASE = 1;         // conv_input_grad: blockIdx.z is the output phase, for each slice of the sum
-constexpr int PREPARED = 1;         // takes operands
 constexpr int SHARED_BYTES = 76800; // asked for at the launch
 constexpr int STAGES = 3;
 constexpr int VECTORS = TILE_K / VECTOR;  // along a line of a tile
@@ -52,9 +51,10 @@ __device__ __forceinline__ void pipeline(Shared shared, int steps, Load load, fl
 
 // Writes the outputs to out[place(row) * columns + column], with bias and, for negative ones, the activation's slope.
 template <int M, int N, class Bias, class Output, class Place>
-__device__ __forceinline__ void store_tile(const float (&sum)[4][8][4], Bias bias_or_null, float slope, Output out, int columns, Place place) {
-    int warp = threadIdx.x / WARP;
-    each_output(sum, blockIdx.x * M + warp / (N / 64) * 64, blockIdx.y * N + warp % (N / 64) * 64, place, [=](int row, int n, float value) {
+__device__ __forceinline__ void store_tile(const float (&sum)[4][8][4], Bias bias_or_null, float slope, Output out, int columns,
+                                           Place place) {
+    int warp = threadIdx.x / WARP, m0 = blockIdx.x * M + warp / (N / 64) * 64, n0 = blockIdx.y * N + warp % (N / 64) * 64;
+    each_output(sum, m0, n0, place, [=](int row, int n, float value) {
         if (n >= columns) return;
         if (bias_or_null) value += bias_or_null[n];
         out[row * columns + n] = value > 0 ? value : slope * value;
@@ -95,12 +95,13 @@ struct __align__(16) Window {
 
 // Copies the vectors of own lines that stand `tap` away from `windows` in a map, `step` numbers further on.
 template <int LINES, class Shared, class Pointer>
-__device__ __forceinline__ void copy_windows(Shared tile, Pointer map, int H, int W, const Window (&windows)[LINES * VECTORS / THREADS],
-                                             Tap tap, int step) {
+__device__ __forceinline__ void copy_windows(Shared tile, Pointer map, int H, int W,
+                                             const Window (&windows)[LINES * VECTORS / THREADS], Tap tap, int step) {
     #pragma unroll
     for (int i = 0; i < LINES * VECTORS / THREADS; ++i) {
         unsigned y = windows[i].y + tap.y, x = windows[i].x + tap.x;  // negative ones become large
-        copy_async(tile + (own_line(i) * tile_stride(true, LINES) + own_vector()), map + (windows[i].offset + step), y < H && x < W);
+        auto to = tile + (own_line(i) * tile_stride(true, LINES) + own_vector());
+        copy_async(to, map + (windows[i].offset + step), y < H && x < W);
     }
 }
 
@@ -110,9 +111,8 @@ __device__ __forceinline__ void copy_rows(Shared tile, Pointer matrix, int first
     constexpr int ACROSS = LINES / VECTOR;  // threads that copy one row
     int n = threadIdx.x % ACROSS * VECTOR;
     #pragma unroll
-    for (int k = threadIdx.x / ACROSS; k < TILE_K; k += THREADS / ACROSS) {
+    for (int k = threadIdx.x / ACROSS; k < TILE_K; k += THREADS / ACROSS)
         copy_async(tile + (k * tile_stride(false, LINES) + n), matrix + ((first + k) * C + n0 + n), first + k < rows && n0 + n < C);
-    }
 }
 
 template <int M, int N, class Input, class Bias, class Output, class Shared>
@@ -169,7 +169,8 @@ __device__ __forceinline__ void input_grad_tile(Shared shared, Input dy, Input w
         #pragma unroll
         for (int i = 0; i < N * VECTORS / THREADS; ++i) {
             int n = blockIdx.y * N + own_line(i);
-            copy_async(Bs + (own_line(i) * tile_stride(true, N) + own_vector()), w + ((tap * Cin + n) * Cout + at.c), summed && n < Cin);
+            auto to = Bs + (own_line(i) * tile_stride(true, N) + own_vector());
+            copy_async(to, w + ((tap * Cin + n) * Cout + at.c), summed && n < Cin);
         }
         at.advance(v.taps, h.taps, Cout);
     }, sum);
