@@ -16,7 +16,7 @@ WARP, THREADS = 32, 256  # threads of a warp; of a block, in all kernels but the
 FOUR = 4               # numbers that a thread loads at once: vectors.cuh
 SLABS, SLAB = 512, 64  # column sums: up to so many slabs of rows, each of at least so many rows
 BLOCKS = 8             # of 64 x 64 outputs that run on a multiprocessor at a time,
-LARGE_BLOCKS = 2       # and of 128 x 128
+LARGE_BLOCKS = 2       # and of 128 x 128, where there is shared memory for two
 FEW_CHANNELS = 24      # up to so many output channels, few_channels.cu fills the columns of a tile better
 CONV_STEPS = {"fp32": "3_register_tiles", "tf32": "5_pipelined", "bf16": "5_pipelined"}  # the fastest of conv/ for a precision
 SLOPES = {None: 1, "relu": 0, "leaky_relu": numpy_ops.LEAKY_SLOPE}  # what an activation multiplies negative numbers by
@@ -35,7 +35,10 @@ class CudaOps:
         self.device, self.dtype, self.name = device, device.dtype, type(device).__name__.lower()
         self.conv_file = f"conv/{conv_step or CONV_STEPS[device.precision]}.cu"
         self.tile = launch.read(self.conv_file).constants
-        self.at_a_time = device.multiprocessors * (BLOCKS if self.tile["TILE_N"] < 128 else LARGE_BLOCKS)
+        self.at_a_time = BLOCKS * device.multiprocessors
+        if "SHARED_BYTES" in self.tile:  # beside the 1 KB that CUDA takes, and some for what is not asked for at the launch
+            fitting = device.shared_memory // (self.tile["SHARED_BYTES"] + 2560)
+            self.at_a_time = min(LARGE_BLOCKS, fitting) * device.multiprocessors
         self.few_channels = FEW_CHANNELS
         self.takes_operands, self.operand_type = "NARROW_TILE_M" in self.tile, launch.operand_type(device)
         self.arena = numpy_ops.Arena(device.allocate)
@@ -111,8 +114,8 @@ class CudaOps:
             (sy, sx), (py, px), (b, ho, wo, _), width = pair(stride), pair(pad), dy.shape, x.shape[2]
             dy = self._values(dy)
             dproducts = self.empty(b, ho, width, self._whole_vectors(kw * cout), dtype=self.operand_type)
-            self._each("few_channels.cu", "sum_shifted_grad", dproducts.size, dy, dproducts,
-                       dproducts.size, width, wo, cout, dy.shape[-1], dproducts.shape[-1], kw, sx, px)
+            self.device.launch("few_channels.cu", "sum_shifted_grad", cdiv(b * ho * width, THREADS // WARP), (WARP, THREADS // WARP),
+                               dy, dproducts, b * ho * width, width, wo, cout, dy.shape[-1], dproducts.shape[-1], kw, sx, px)
             dproducts = Operand(dproducts, (b, ho, width, kw * cout)) if self.takes_operands else dproducts
             wide = self.conv_weight_grad(x, dproducts, (kh, 1, cin, kw * cout), (sy, 1), (py, 0))
             return self._swap_axes(wide.reshape(kh, cin, kw, cout), dw)
@@ -162,7 +165,8 @@ class CudaOps:
 
     def _tile(self, columns):
         """(whether it is the narrow one, rows, columns) of the tile for so many columns."""
-        narrow = columns <= self.tile.get("NARROW_TILE_N", 0)
+        padded = lambda tile: cdiv(columns, tile) * tile
+        narrow = "NARROW_TILE_N" in self.tile and padded(self.tile["NARROW_TILE_N"]) < padded(self.tile["TILE_N"])
         return int(narrow), *(self.tile[("NARROW_" if narrow else "") + name] for name in ("TILE_M", "TILE_N"))
 
     def _few(self, columns, kw):

@@ -163,7 +163,7 @@ _worker = threading.local()  # .scratch: memory for a block's state, shared memo
 
 class Emulator:
     name = "emulated device"
-    multiprocessors = 132  # of an H100 or H200: work is divided as there
+    multiprocessors, shared_memory = 132, 228 * 1024  # of an H100 or H200: work is divided as there
 
     def __init__(self, dtype=np.float32, precision="fp32", seed=0, workers=None):
         self.dtype, self.precision, self.random, self.recording = np.dtype(dtype), precision, random.Random(seed), None

@@ -8,7 +8,8 @@
 //   sum_strided         dx[ix, c] = act(sum over kx of products[ox, kx, c], ox sx + kx - px = ix, + bias)  conv_input_grad
 //
 // Rows of maps, (rows, Wo, C), and products (rows, W, kw, C). The third moves operands, rounded already: dy has `stride` channels
-// and dproducts `columns`, filled up behind the true ones. A thread owns one number of the result. Bound by memory.
+// and dproducts `columns`, filled up behind the true ones; a row of threads writes a pixel. In the others a thread owns one number
+// of the result. Bound by memory.
 #include "common.cuh"
 
 constexpr int THREADS = 256;
@@ -31,13 +32,15 @@ void sum_shifted(const real* __restrict__ products, const real* __restrict__ bia
 }
 
 extern "C" __global__ __launch_bounds__(THREADS)
-void sum_shifted_grad(const operand* __restrict__ dy, operand* __restrict__ dproducts, int size, int W, int Wo, int C, int stride,
+void sum_shifted_grad(const operand* __restrict__ dy, operand* __restrict__ dproducts, int pixels, int W, int Wo, int C, int stride,
                       int columns, int kw, int sx, int px) {
-    int i = blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= size) return;
-    int pixel = i / columns, kx = i % columns / C, left = pixel % W - kx + px;  // = ox sx
-    bool meets = kx < kw && left >= 0 && left % sx == 0 && left / sx < Wo;
-    dproducts[i] = meets ? dy[(pixel / W * Wo + left / sx) * stride + i % columns % C] : operand(0);
+    int pixel = blockIdx.x * blockDim.y + threadIdx.y, x = pixel % W, row = pixel / W;
+    if (pixel >= pixels) return;
+    for (int i = threadIdx.x; i < columns; i += blockDim.x) {
+        int kx = i / C, left = x - kx + px, ox = left / sx;  // left = ox sx, if they meet
+        bool meets = kx < kw && left >= 0 && ox * sx == left && ox < Wo;
+        dproducts[pixel * columns + i] = meets ? dy[(row * Wo + ox) * stride + i - kx * C] : operand(0);
+    }
 }
 
 extern "C" __global__ __launch_bounds__(THREADS)

@@ -254,7 +254,7 @@ class Gpu:
             raise DeviceError(f"a GPU, but not CUDA's compiler NVRTC: {first_line(error)}") from None
         self.cupy, self.dtype, self.functions, self.recording = cupy, np.dtype(dtype), {}, None
         self.card, self.capability = properties["name"].decode(), (properties["major"], properties["minor"])
-        self.multiprocessors = properties["multiProcessorCount"]
+        self.multiprocessors, self.shared_memory = properties["multiProcessorCount"], properties["sharedMemPerMultiprocessor"]
         has_tensor_cores = self.capability >= (8, 0)  # for TF32 and bf16
         if precision in ("tf32", "bf16") and not has_tensor_cores:
             raise DeviceError(f"{self.card} cannot multiply in {precision}: that needs compute capability 8.0 or more")
@@ -317,8 +317,9 @@ class Gpu:
         a stream of its own. A card or driver that cannot do it costs time but not the training: then it is run itself.
         """
         not_recording(self, "a recording")
-        stream, self.recording = self.cupy.cuda.Stream(non_blocking=True), []
+        self.recording = []
         try:
+            stream = self.cupy.cuda.Stream(non_blocking=True)
             with stream:
                 stream.begin_capture()
                 try:

@@ -62,13 +62,15 @@ inline void mma(float (&sum)[4], const Words& words, int line = __builtin_LINE()
             }
     });
 }
-template <class Pointer> static void load_transposed(unsigned (&words)[4], Pointer row, int line = __builtin_LINE()) {
+template <bool TRANSPOSED, class Pointer> static void load_matrices(unsigned (&words)[4], Pointer row, int line = __builtin_LINE()) {
     const int4* place = (const int4*)row;  // checked: 16 bytes, aligned
     emulator::meet(place, line, [&](auto get) {
+        int g = threadIdx.x % WARP / 4, t = threadIdx.x % 4;
         for (int i = 0; i < 4; ++i)
-            for (int half = 0; half < 2; ++half)
-                memcpy((char*)&words[i] + 2 * half,
-                       (const char*)get(8 * i + 2 * (threadIdx.x % 4) + half) + threadIdx.x % WARP / 4 * 2, 2);
+            for (int half = 0; half < 2; ++half) {
+                int row = TRANSPOSED ? 2 * t + half : g, column = TRANSPOSED ? g : 2 * t + half;
+                memcpy((char*)&words[i] + 2 * half, (const char*)get(8 * i + row) + 2 * column, 2);
+            }
     });
 }
 template <class To, class From> static void copy_async(To to, From from, bool inside, int line = __builtin_LINE()) {
@@ -90,10 +92,15 @@ __device__ __forceinline__ void mma(float (&sum)[4], const Words& w) {
             : "r"(w.a[0]), "r"(w.a[1]), "r"(w.a[2]), "r"(w.a[3]), "r"(w.b[0]), "r"(w.b[1]));
 }
 __device__ __forceinline__ unsigned shared_address(const void* p) { return __cvta_generic_to_shared(p); }
-// Four matrices of 8 x 8 numbers of 2 bytes, transposed; lanes 8 i to 8 i + 7 give the addresses of the rows of the i-th.
-__device__ __forceinline__ void load_transposed(unsigned (&words)[4], const operand* row) {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
-                 : "=r"(words[0]), "=r"(words[1]), "=r"(words[2]), "=r"(words[3]) : "r"(shared_address(row)) : "memory");
+// Four matrices of 8 rows of 16 bytes, one word of each for a lane; lanes 8 i to 8 i + 7 give the addresses of the i-th one's rows.
+// Transposed, they are matrices of 8 x 8 numbers of 2 bytes.
+template <bool TRANSPOSED> __device__ __forceinline__ void load_matrices(unsigned (&words)[4], const operand* row) {
+    if constexpr (TRANSPOSED)
+        asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+                     : "=r"(words[0]), "=r"(words[1]), "=r"(words[2]), "=r"(words[3]) : "r"(shared_address(row)) : "memory");
+    else
+        asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+                     : "=r"(words[0]), "=r"(words[1]), "=r"(words[2]), "=r"(words[3]) : "r"(shared_address(row)) : "memory");
 }
 // 16 bytes from global to shared memory, past the registers, while the thread goes on; zeros if not `inside`.
 __device__ __forceinline__ void copy_async(operand* to, const operand* from, bool inside) {
@@ -113,33 +120,31 @@ constexpr int TILE_K = 2 * MMA_K;
 constexpr int tile_stride(bool by_line, int lines) { return by_line ? TILE_K + VECTOR : lines + 8; }
 constexpr int tile_size(bool by_line, int lines) { return (by_line ? lines : TILE_K) * tile_stride(by_line, lines); }
 
-constexpr int WORD = 4 / sizeof(operand);  // numbers in a word
-constexpr bool TRANSPOSED = !TF32;         // how a tile [k][line] is read: two bf16 numbers of a word lie in two rows
-
 // Of 16 lines a lane holds four words: t and t + 4 of lines g and g + 8. The instruction wants A's ordered by word, B's by line.
 enum Factor { A, B };
 
-// Where this lane's first number of the 16 lines from `line` on stands. From there on all steps are constants.
+// Where this lane's part of the 16 lines from `line` on begins. From there on all steps are constants.
 template <Factor FACTOR, bool BY_LINE, int LINES> __device__ __forceinline__ int lane_offset(int line) {
     constexpr int STRIDE = tile_stride(BY_LINE, LINES);
-    int lane = threadIdx.x % WARP, g = lane / 4, t = lane % 4;
-    if (BY_LINE) return (line + g) * STRIDE + t * WORD;
-    if (!TRANSPOSED) return t * STRIDE + line + g;
+    int lane = threadIdx.x % WARP, row = lane % 8;
     int second_line = FACTOR == A ? lane / 8 % 2 : lane / 16, second_word = FACTOR == A ? lane / 16 : lane / 8 % 2;
-    return (second_word * 8 + lane % 8) * STRIDE + line + second_line * 8;
+    if (BY_LINE) return (line + second_line * 8 + row) * STRIDE + second_word * VECTOR;
+    return TF32 ? lane % 4 * STRIDE + line + lane / 4 : (second_word * 8 + row) * STRIDE + line + second_line * 8;
 }
 
 // The four words of the 16 lines from `line` on. At is a tile's pointer, moved by lane_offset.
 template <Factor FACTOR, bool BY_LINE, int LINES, class At>
 __device__ __forceinline__ void load_16_lines(At at, int line, int k, unsigned (&words)[4]) {
     constexpr int STRIDE = tile_stride(BY_LINE, LINES);
-    if constexpr (!BY_LINE && TRANSPOSED) {
-        load_transposed(words, at + (k * STRIDE + line));
+    if constexpr (BY_LINE) {
+        load_matrices<false>(words, at + (line * STRIDE + k));
+    } else if constexpr (!TF32) {  // the two numbers of a word lie in two rows
+        load_matrices<true>(words, at + (k * STRIDE + line));
     } else {
         #pragma unroll
         for (int i = 0; i < 4; ++i) {
-            int l = line + (FACTOR == A ? i % 2 : i / 2) * 8, along = k + (FACTOR == A ? i / 2 : i % 2) * 4 * WORD;
-            words[i] = *(const unsigned*)(at + (BY_LINE ? l * STRIDE + along : along * STRIDE + l));
+            int second_line = FACTOR == A ? i % 2 : i / 2, second_word = FACTOR == A ? i / 2 : i % 2;
+            words[i] = *(const unsigned*)(at + ((k + second_word * 4) * STRIDE + line + second_line * 8));
         }
     }
 }
@@ -163,7 +168,7 @@ __device__ __forceinline__ void multiply_tiles(Tile As, Tile Bs, int m, int n, f
     }
 }
 
-// store(place(row), column, value) for every output that this lane holds in rows whose place is not negative.
+// store(place(row), column, value, value of the next column) for all outputs of this lane in rows whose place is not negative.
 template <int MI, int NI, class Place, class Store>
 __device__ __forceinline__ void each_output(const float (&sum)[MI][NI][4], int m, int n, Place place, Store store) {
     int g = threadIdx.x % WARP / 4, t = threadIdx.x % 4;
@@ -172,6 +177,6 @@ __device__ __forceinline__ void each_output(const float (&sum)[MI][NI][4], int m
         int row = place(m + g + 8 * i);
         if (row < 0) continue;
         #pragma unroll
-        for (int j = 0; j < 2 * NI; ++j) store(row, n + 2 * t + j / 2 * 8 + j % 2, sum[i / 2][j / 2][i % 2 * 2 + j % 2]);
+        for (int j = 0; j < NI; ++j) store(row, n + 2 * t + 8 * j, sum[i / 2][j][i % 2 * 2], sum[i / 2][j][i % 2 * 2 + 1]);
     }
 }

@@ -44,8 +44,9 @@ void conv(const real* __restrict__ x, const real* __restrict__ w, const real* __
         multiply_tiles<true, false, TILE_M, TILE_N>(As, Bs, own.m, own.n, sum);
         __syncthreads();
     }
-    each_output(sum, m0 + own.m, n0 + own.n, [=](int m) { return m < B * Ho * Wo ? m : -1; }, [=](int pixel, int n, float value) {
-        if (n < Cout) y[pixel * Cout + n] = activate(value + (bias_or_null ? bias_or_null[n] : 0), activation);
+    each_output(sum, m0 + own.m, n0 + own.n, [=](int m) { return m < B * Ho * Wo ? m : -1; }, [=](int pixel, int n, float first, float second) {
+        for (int i = 0; i < 2 && n + i < Cout; ++i)
+            y[pixel * Cout + n + i] = activate((i ? second : first) + (bias_or_null ? bias_or_null[n + i] : 0), activation);
     });
 }
 
@@ -78,8 +79,9 @@ void conv_input_grad(const real* __restrict__ dy, const real* __restrict__ w, co
         __syncthreads();
     }
     auto place = [=](int m) { return m < M ? phase_place(m, v, h, sy, sx, H, W) : -1; };
-    each_output(sum, m0 + own.m, n0 + own.n, place, [=](int pixel, int n, float value) {
-        if (n < Cin) dx[pixel * Cin + n] = activate(value + (bias_or_null ? bias_or_null[n] : 0), activation);
+    each_output(sum, m0 + own.m, n0 + own.n, place, [=](int pixel, int n, float first, float second) {
+        for (int i = 0; i < 2 && n + i < Cin; ++i)
+            dx[pixel * Cin + n + i] = activate((i ? second : first) + (bias_or_null ? bias_or_null[n + i] : 0), activation);
     });
 }
 
@@ -111,7 +113,7 @@ void conv_weight_grad(const real* __restrict__ x, const real* __restrict__ dy, r
     }
     int rows = kh * kw * Cin;
     auto place = [=](int m) { return m < rows ? blockIdx.z * rows + m : -1; };
-    each_output(sum, m0 + own.m, n0 + own.n, place, [=](int row, int n, float value) {
-        if (n < Cout) partial[row * Cout + n] = value;
+    each_output(sum, m0 + own.m, n0 + own.n, place, [=](int row, int n, float first, float second) {
+        for (int i = 0; i < 2 && n + i < Cout; ++i) partial[row * Cout + n + i] = i ? second : first;
     });
 }

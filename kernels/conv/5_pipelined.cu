@@ -45,6 +45,7 @@ __device__ __forceinline__ void pipeline(Shared shared, int steps, Load load, fl
         auto next = shared + (s + STAGES - 1) % STAGES * STAGE, now = shared + s % STAGES * STAGE;
         if (s + STAGES - 1 < steps) load(next, next + A);
         commit_copies();
+        __syncwarp();  // mma wants all lanes at once, and load() has loops
         multiply_tiles<A_BY_LINE, B_BY_LINE, M, N>(now, now + A, warp / (N / 64) * 64, warp % (N / 64) * 64, sum);
     }
 }
@@ -54,10 +55,17 @@ template <int M, int N, class Bias, class Output, class Place>
 __device__ __forceinline__ void store_tile(const float (&sum)[4][8][4], Bias bias_or_null, float slope, Output out, int columns,
                                            Place place) {
     int warp = threadIdx.x / WARP, m0 = blockIdx.x * M + warp / (N / 64) * 64, n0 = blockIdx.y * N + warp % (N / 64) * 64;
-    each_output(sum, m0, n0, place, [=](int row, int n, float value) {
-        if (n >= columns) return;
-        if (bias_or_null) value += bias_or_null[n];
-        out[row * columns + n] = value > 0 ? value : slope * value;
+    each_output(sum, m0, n0, place, [=](int row, int n, float first, float second) {
+        auto value = [=](int n, float v) {
+            if (bias_or_null) v += bias_or_null[n];
+            return v > 0 ? v : slope * v;
+        };
+        if (columns % 2 == 0 && n < columns) {  // 8 bytes at once
+            *(float2*)(out + (row * columns + n)) = {value(n, first), value(n + 1, second)};
+        } else {
+            if (n < columns) out[row * columns + n] = value(n, first);
+            if (n + 1 < columns) out[row * columns + n + 1] = value(n + 1, second);
+        }
     });
 }
 
@@ -90,7 +98,7 @@ __device__ __forceinline__ int steps_of_sum(int kh, int kw, int C) { return (kh 
 struct __align__(16) Window {
     int offset, y, x;
     __device__ Window() {}
-    __device__ Window(Pixel p, int H, int W, int C) : offset(((p.b * H + p.y) * W + p.x) * C), y(p.y), x(p.x) {}
+    __device__ Window(Pixel p, int H, int W, int C) : offset((unsigned(p.b * H + p.y) * W + p.x) * C), y(p.y), x(p.x) {}  // may wrap
 };
 
 // Copies the vectors of own lines that stand `tap` away from `windows` in a map, `step` numbers further on.
@@ -111,8 +119,10 @@ __device__ __forceinline__ void copy_rows(Shared tile, Pointer matrix, int first
     constexpr int ACROSS = LINES / VECTOR;  // threads that copy one row
     int n = threadIdx.x % ACROSS * VECTOR;
     #pragma unroll
-    for (int k = threadIdx.x / ACROSS; k < TILE_K; k += THREADS / ACROSS)
+    for (int i = 0; i < TILE_K * ACROSS / THREADS; ++i) {
+        int k = threadIdx.x / ACROSS + i * (THREADS / ACROSS);
         copy_async(tile + (k * tile_stride(false, LINES) + n), matrix + ((first + k) * C + n0 + n), first + k < rows && n0 + n < C);
+    }
 }
 
 template <int M, int N, class Input, class Bias, class Output, class Shared>
@@ -214,11 +224,15 @@ __device__ __forceinline__ void weight_grad_tile(Shared shared, Windows& windows
     __syncthreads();
     pipeline<false, false, M, N>(shared, steps, [&](Shared As, Shared Bs) {
         if (step + 1 >= STAGES - 1) find_window(step + 1);
+        constexpr int ROWS = THREADS / ACROSS;  // of a stage that are copied at a time
+        int k = threadIdx.x / ACROSS;
+        Window found[TILE_K / ROWS];  // all read before the first copy: the compiler moves no load across one
         #pragma unroll
-        for (int k = threadIdx.x / ACROSS; k < TILE_K; k += THREADS / ACROSS) {
-            Window window = windows[step % STAGES][k];
-            unsigned yy = window.y + tap.y, xx = window.x + tap.x;
-            copy_async(As + (k * tile_stride(false, M) + line), x + (window.offset + along), yy < H && xx < W);
+        for (int i = 0; i < TILE_K / ROWS; ++i) found[i] = windows[step % STAGES][k + i * ROWS];
+        #pragma unroll
+        for (int i = 0; i < TILE_K / ROWS; ++i) {
+            unsigned yy = found[i].y + tap.y, xx = found[i].x + tap.x;
+            copy_async(As + ((k + i * ROWS) * tile_stride(false, M) + line), x + (found[i].offset + along), yy < H && xx < W);
         }
         copy_rows<N>(Bs, dy, first + step * TILE_K, last, blockIdx.y * N, Cout);
         ++step;
