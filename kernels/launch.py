@@ -65,7 +65,7 @@ class Source:
 
 
 # The one form of a kernel's head that this launcher reads.
-KERNEL = re.compile(r'extern "C" __global__\s+__launch_bounds__\((\w+)\)\s+void (\w+)\s*\(([^)]*)\)')
+KERNEL = re.compile(r'extern "C" __global__\s+__launch_bounds__\((\w+)(?:, \d+)?\)\s+void (\w+)\s*\(([^)]*)\)')
 PARAMETER = re.compile(r"(const )?([\w ]+?)(?: ?(\*) ?(?:__restrict__ )?| )(\w+)")
 
 

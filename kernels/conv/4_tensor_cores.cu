@@ -13,7 +13,7 @@
 #include "implicit_gemm.cuh"
 #include "tensor_cores.cuh"
 
-constexpr int THREADS = 128;
+constexpr int THREADS = 128;  // in a block, and four blocks on a multiprocessor at a time: 128 registers a thread
 constexpr int TILE_M = 64;   // rows,
 constexpr int TILE_N = 64;   // columns of a block's tile; the step along the sum is TILE_K, 64 bytes
 constexpr int BY_PHASE = 1;  // conv_input_grad: blockIdx.z is the output phase
@@ -21,7 +21,7 @@ constexpr int BY_PHASE = 1;  // conv_input_grad: blockIdx.z is the output phase
 struct Own { int m, n; };    // the corner of the 32 x 32 outputs of a warp
 __device__ __forceinline__ Own own_outputs() { return {int(threadIdx.x) / WARP / 2 * 32, int(threadIdx.x) / WARP % 2 * 32}; }
 
-extern "C" __global__ __launch_bounds__(THREADS)
+extern "C" __global__ __launch_bounds__(THREADS, 4)
 void conv(const real* __restrict__ x, const real* __restrict__ w, const real* __restrict__ bias_or_null, int activation,
           real* __restrict__ y, int B, int H, int W, int Cin, int Ho, int Wo, int Cout,
           int kh, int kw, int sy, int sx, int py, int px) {
@@ -50,7 +50,7 @@ void conv(const real* __restrict__ x, const real* __restrict__ w, const real* __
     });
 }
 
-extern "C" __global__ __launch_bounds__(THREADS)
+extern "C" __global__ __launch_bounds__(THREADS, 4)
 void conv_input_grad(const real* __restrict__ dy, const real* __restrict__ w, const real* __restrict__ bias_or_null,
                      int activation, real* __restrict__ dx, int B, int H, int W, int Cin, int Ho, int Wo, int Cout,
                      int kh, int kw, int sy, int sx, int py, int px) {
@@ -85,7 +85,7 @@ void conv_input_grad(const real* __restrict__ dy, const real* __restrict__ w, co
     });
 }
 
-extern "C" __global__ __launch_bounds__(THREADS)
+extern "C" __global__ __launch_bounds__(THREADS, 4)
 void conv_weight_grad(const real* __restrict__ x, const real* __restrict__ dy, real* __restrict__ partial, int slice,
                       int B, int H, int W, int Cin, int Ho, int Wo, int Cout,
                       int kh, int kw, int sy, int sx, int py, int px) {
