@@ -53,8 +53,8 @@ SETTINGS = {
 }
 CHOICES = {"feature_matching": ["mean", "paired"], "feature_layers": ["all", "last"], "init": ["glorot", "normal"]}
 PRESETS = {
-    "small": dict(side=32, steps=3700, generator_filters=[128, 64, 32, 16], discriminator_filters=[16, 32, 64],
-                  learning_rate=1e-3, discriminator_learning_rate=2e-4, half_life=1200),
+    "small": dict(side=32, steps=7400, generator_filters=[128, 64, 32, 16], discriminator_filters=[16, 32, 64],
+                  learning_rate=1e-3, discriminator_learning_rate=2e-4, half_life=2400),
     "full": {},
     "paper": dict(bottleneck=True),
 }
@@ -238,7 +238,7 @@ class Discriminator(Network):
         features = [maps]
         for i in range(1, self.layers + 1):
             features.append(conv_leaky(self, f"conv{i}", features[-1]))
-        h = features[-1].reshape(len(maps), 1, 1, -1)
+        h = features[-1].reshape(maps.shape[0], 1, 1, -1)
         return self.ops.conv(h, self.p["dense.w"], bias=self.p["dense.b"]), features
 
     def backward(self, dlogits, features):
@@ -255,14 +255,14 @@ class Discriminator(Network):
 
         features: of real and generated maps, stacked in this order. The real ones are constants.
         """
-        b, dh = len(features[0]) // 2, None
+        b, dh = len(features[1]) // 2, None
         for i in range(self.layers, 0, -1):
             real, fake, w = features[i][:b], features[i][b:], self.p[f"conv{i}.w"]
             if layers == "all" or i == self.layers:  # adds to dh from the layers above
                 _, dh = self.ops.feature_matching(real, fake, reading, losses[i - 1:i], dh, "leaky_relu")
             else:
                 dh = self.ops.bias_activation_grad(dh, fake, "leaky_relu")
-            dh = self.ops.conv_input_grad(dh, w, features[i - 1][b:].shape, 2, w.shape[0] // 2)
+            dh = self.ops.conv_input_grad(dh, w, (b, *features[i - 1].shape[1:]), 2, w.shape[0] // 2)
         return dh
 
 
@@ -321,6 +321,7 @@ class Trainer:
             maps = ops.empty(2 * b, s.side, s.side, self.table.shape[1])  # real maps, then generated ones
             ops.gather(self.labels, index, self.table, out=maps[:b])
             _, saved = g.forward(z, out=maps[b:])
+            maps = ops.operand(maps)
             # L_D = 1/2 (BCE(D(x), 1) + BCE(D(G(z)), 0)): the mean over both halves of the batch.
             logits, features = d.forward(maps)
             _, dlogits = ops.bce_with_logits(logits, self.targets, self.losses[:1])

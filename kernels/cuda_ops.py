@@ -5,7 +5,7 @@ numpy_ops.py says what each operation computes; here stand grids, outputs and sc
 from the arena, so a training step always launches the same kernels on the same addresses. (Only resize, which no training
 step needs, brings tables from the host.) So a step can be recorded, and launched again as a whole.
 """
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -23,7 +23,8 @@ SLOPES = {None: 1, "relu": 0, "leaky_relu": numpy_ops.LEAKY_SLOPE}  # what an ac
 LONGEST_SUM = 16384    # terms that one float32 accumulator adds up one by one
 
 
-class Operand(NamedTuple):
+@dataclass(frozen=True)
+class Operand:
     """An array (..., C), rounded for tensor cores, in place of the array itself in any convolution."""
     values: object  # of operand_type, the channels filled up with zeros
     shape: tuple    # without them
@@ -114,8 +115,9 @@ class CudaOps:
             (sy, sx), (py, px), (b, ho, wo, _), width = pair(stride), pair(pad), dy.shape, x.shape[2]
             dy = self._values(dy)
             dproducts = self.empty(b, ho, width, self._whole_vectors(kw * cout), dtype=self.operand_type)
-            self.device.launch("few_channels.cu", "sum_shifted_grad", cdiv(b * ho * width, THREADS // WARP), (WARP, THREADS // WARP),
-                               dy, dproducts, b * ho * width, width, wo, cout, dy.shape[-1], dproducts.shape[-1], kw, sx, px)
+            pixels, block = b * ho * width, (WARP, THREADS // WARP)
+            self.device.launch("few_channels.cu", "sum_shifted_grad", cdiv(pixels, block[1]), block, dy, dproducts, pixels,
+                               width, wo, cout, dy.shape[-1], dproducts.shape[-1], kw, sx, px)
             dproducts = Operand(dproducts, (b, ho, width, kw * cout)) if self.takes_operands else dproducts
             wide = self.conv_weight_grad(x, dproducts, (kh, 1, cin, kw * cout), (sy, 1), (py, 0))
             return self._swap_axes(wide.reshape(kh, cin, kw, cout), dw)
