@@ -340,7 +340,8 @@ def save_checkpoint(path, trainer):
     if not all(np.isfinite(a).all() for a in arrays.values()):
         raise FloatingPointError(f"step {trainer.step}: a parameter is no longer a finite number")
     dataset = trainer.dataset
-    header = dict(format=1, step=trainer.step, settings=vars(trainer.s), palette=dataset.palette.tolist(),
+    header = dict(format=1, step=trainer.step, settings=vars(trainer.s), arithmetic=trainer.ops.arithmetic,
+                  palette=dataset.palette.tolist(),
                   names=dataset.names, maps=zlib.crc32(dataset.maps))
     aside = path.with_name(path.name + ".tmp")
     try:
@@ -469,6 +470,9 @@ def prepare(args):
         restore(trainer.g, "g", arrays, run / "checkpoint.npz")
         restore(trainer.d, "d", arrays, run / "checkpoint.npz")
         trainer.step = header["step"]
+        if header.get("arithmetic") != ops.arithmetic:
+            print(f"{run} was computed by {header.get('arithmetic')}, and goes on by {ops.arithmetic}: near the same course, "
+                  "not to the same bits. See --device and --precision.")
     return trainer, origin, run
 
 
@@ -533,7 +537,9 @@ def train(args):
             signal.signal(name, handler)
     plot_curves(run)
     if stop:
-        print(f"Stopped at step {trainer.step}; go on with: python semgan.py --resume --out {run}")
+        chosen = {"device": args.device, "precision": args.precision}
+        how = "".join(f" --{name} {value}" for name, value in chosen.items() if value not in (None, "auto"))
+        print(f"Stopped at step {trainer.step}; go on with: python semgan.py --resume --out {run}{how}")
         sys.exit(128 + stop[0])
     report(trainer, run)
     if args.evaluate_every:
@@ -885,6 +891,7 @@ def main(argv=None):
         print(f"semgan: not enough memory ({error}); try a smaller side, batch size or count", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
+        print("semgan: interrupted", file=sys.stderr)
         sys.exit(130)
 
 

@@ -37,8 +37,9 @@ def load(device="auto", dtype=np.float32, precision=None):
             raise DeviceError(f"device {device!r}: {error}") from None
         reason = str(error)
     if not hardware and precision in PRECISIONS[1:]:
-        raise DeviceError(f"precision {precision}: on device cuda or emulator only ({reason})")
+        raise DeviceError(f"precision {precision}: on device cuda or emulator only" + f" ({reason})" * (device == "auto"))
     ops = CudaOps(hardware) if hardware else NumpyOps(dtype)
+    ops.arithmetic = f"the {ops.name} in {hardware.precision}" if hardware else "NumPy"
     ops.why = f"{f'CUDA kernels in {hardware.precision}' if hardware else 'NumPy'} on {hardware or ops} ({reason})"
     return ops
 

@@ -15,9 +15,8 @@ from kernels.numpy_ops import activation_number, check_dy, conv_shape, pair, res
 WARP, THREADS = 32, 256  # threads of a warp; of a block, in all kernels but the convolutions
 FOUR = 4               # numbers that a thread loads at once: vectors.cuh
 SLABS, SLAB = 512, 64  # column sums: up to so many slabs of rows, each of at least so many rows
-BLOCKS = 8             # of 64 x 64 outputs that run on a multiprocessor at a time,
-LARGE_BLOCKS = 2       # and of 128 x 128, where there is shared memory for two
-FEW_CHANNELS = 24      # up to so many output channels, few_channels.cu fills the columns of a tile better
+OTHER_SHARED = 2560    # bytes of shared memory that a block takes beside what it asks for at the launch: CUDA's, static ones
+SHORTEST_SLICE = 256   # pixels of a slice of conv_weight_grad's sum
 CONV_STEPS = {"fp32": "3_register_tiles", "tf32": "5_pipelined", "bf16": "5_pipelined"}  # the fastest of conv/ for a precision
 SLOPES = {None: 1, "relu": 0, "leaky_relu": numpy_ops.LEAKY_SLOPE}  # what an activation multiplies negative numbers by
 LONGEST_SUM = 16384    # terms that one float32 accumulator adds up one by one
@@ -31,21 +30,20 @@ class Operand:
 
 
 class CudaOps:
+    few_channels = 24  # up to so many output channels, few_channels.cu fills the columns of a tile better
+
     def __init__(self, device, conv_step=None):
         """device: a launch.Gpu or emulator.Emulator; conv_step: the file in conv/ whose kernels convolve, if not the best one."""
         self.device, self.dtype, self.name = device, device.dtype, type(device).__name__.lower()
         self.conv_file = f"conv/{conv_step or CONV_STEPS[device.precision]}.cu"
         self.tile = launch.read(self.conv_file).constants
-        self.at_a_time = BLOCKS * device.multiprocessors
-        if "SHARED_BYTES" in self.tile:  # beside the 1 KB that CUDA takes, and some for what is not asked for at the launch
-            fitting = device.shared_memory // (self.tile["SHARED_BYTES"] + 2560)
-            self.at_a_time = min(LARGE_BLOCKS, fitting) * device.multiprocessors
-        self.few_channels = FEW_CHANNELS
+        fitting = device.shared_memory // (self.tile.get("SHARED_BYTES", 0) + OTHER_SHARED)
+        self.at_a_time = min(self.tile["BLOCKS"], fitting) * device.multiprocessors
         self.takes_operands, self.operand_type = "NARROW_TILE_M" in self.tile, launch.operand_type(device)
         self.arena = numpy_ops.Arena(device.allocate)
 
     def unrounded(self):
-        return CudaOps(self.device, "3_register_tiles")
+        return CudaOps(self.device, CONV_STEPS["fp32"])
 
     # ---------------------------------------------------------------------------------------- arrays
     def empty(self, *shape, dtype=None):
@@ -124,7 +122,7 @@ class CudaOps:
         size, x, dy = sizes(x.shape, dy.shape, w_shape, stride, pad), self._values(x), self._values(dy)
         narrow, tile_m, tile_n = self._tile(cout)
         tiles, pixels = (cdiv(kh * kw * x.shape[-1], tile_m), cdiv(cout, tile_n)), dy.size // dy.shape[-1]
-        slice_ = cdiv(pixels, self._slices(tiles[0] * tiles[1], pixels // THREADS, cdiv(pixels, LONGEST_SUM)))
+        slice_ = cdiv(pixels, self._slices(tiles[0] * tiles[1], pixels // SHORTEST_SLICE, cdiv(pixels, LONGEST_SUM)))
         slices = cdiv(pixels, slice_)
         partial = self.empty(slices, *w_shape) if slices > 1 else dw
         extra = (cout, cin, slice_, narrow) if self.takes_operands else (slice_,)
@@ -135,24 +133,24 @@ class CudaOps:
 
     def _correlate(self, kernel, x, w, bias, activation, y, phases, rows, taps, size):
         """conv or conv_input_grad into y: `rows` pixels and at most `taps` taps in each of the phases."""
-        columns, activation = y.shape[-1], (activation, activation_number(activation))
+        columns, number = y.shape[-1], activation_number(activation)
         narrow, tile_m, tile_n = self._tile(columns)
         tiles = cdiv(rows, tile_m), cdiv(columns, tile_n)
         if not self.takes_operands:
-            self._launch_conv(kernel, (*tiles, phases), x, w, bias, activation[1], y, *size)
+            self._launch_conv(kernel, (*tiles, phases), x, w, bias, number, y, *size)
             return y
         x, w = self._values(x), self._prepare(w, fill_rows=True)
         # Few tiles with a long sum: several blocks share the sum of a tile.
         stages = cdiv(taps * x.shape[-1], 64 // self.operand_type.itemsize)
         slice_ = cdiv(stages, self._slices(tiles[0] * tiles[1] * phases, stages // 16))
         slices = cdiv(stages, slice_)
-        fused = slices == 1 and activation[0] in SLOPES
+        fused = slices == 1 and activation in SLOPES
         out = y if fused else self.empty(slices, *y.shape)
-        epilogue = (bias, SLOPES[activation[0]]) if fused else (None, 1)
+        epilogue = (bias, SLOPES[activation]) if fused else (None, 1)
         self._launch_conv(kernel, (*tiles, slices * phases), x, w, *epilogue, out, columns, slice_, narrow,
                           *filled(size, *w.shape[1:]))
         if not fused:
-            self._each("operands.cu", "sum_slices_activate", y.size, out, bias, activation[1], y, slices, y.size, columns)
+            self._each("operands.cu", "sum_slices_activate", y.size, out, bias, number, y, slices, y.size, columns)
         return y
 
     def _slices(self, tiles, most, least=1):
@@ -173,7 +171,8 @@ class CudaOps:
 
     def _few(self, columns, kw):
         """Whether the taps of a row should stand side by side, see few_channels.cu."""
-        return kw > 1 and columns <= self.few_channels and self.tile["TILE_N"] >= 64
+        fitting = self.takes_operands or self.operand_type == self.dtype  # sum_shifted_grad moves operands
+        return kw > 1 and columns <= self.few_channels and self.tile["TILE_N"] >= 64 and fitting
 
     def _swap_axes(self, x, out=None):
         """(n, a, b, c) -> (n, b, a, c)"""

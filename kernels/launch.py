@@ -292,7 +292,11 @@ class Gpu:
 
     def load(self, source, kernel):
         names = source.architectures or [f"sm_{self.capability[0]}{self.capability[1]}"]  # a file that names none: the card's
-        options = compile_options(self.dtype, best_architecture(names, self.capability), self.precision)
+        architecture = best_architecture(names, self.capability)
+        if not architecture:
+            raise DeviceError(f"{source.file} is for {', '.join(names)}; {self.card} has compute capability "
+                              f"{self.capability[0]}.{self.capability[1]}")
+        options = compile_options(self.dtype, architecture, self.precision)
         path = cached((source.text, *options, str(self.nvrtc)), ".cubin",
                       lambda path: path.write_bytes(compile_cubin(source, options)[0]))
         return self.cupy.RawModule(path=str(path)).get_function(kernel)

@@ -62,7 +62,8 @@ inline void mma(float (&sum)[4], const Words& words, int line = __builtin_LINE()
             }
     });
 }
-template <bool TRANSPOSED, class Pointer> static void load_matrices(unsigned (&words)[4], Pointer row, int line = __builtin_LINE()) {
+template <bool TRANSPOSED, class Pointer>
+static void load_matrices(unsigned (&words)[4], Pointer row, int line = __builtin_LINE()) {
     const int4* place = (const int4*)row;  // checked: 16 bytes, aligned
     emulator::meet(place, line, [&](auto get) {
         int g = threadIdx.x % WARP / 4, t = threadIdx.x % 4;

@@ -112,7 +112,15 @@ def test_a_step_with_other_losses_is_not_timed(tmp_path, monkeypatch):
 def test_no_time_left(tmp_path, capsys):
     run(tmp_path, "kernels", "--only", "adam: params 768")
     status, data = run(tmp_path, "kernels", "--seconds", "0")
-    assert status == 0 and len(data["rows"]) == 1 and "left out after 0 s" in capsys.readouterr().out
+    assert "no row was measured" in status and len(data["rows"]) == 1 and "left out after 0 s" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"rows": {}}'])
+def test_a_damaged_file_of_results_is_one_line(tmp_path, text):
+    """Before anything is measured, and the file stays as it is."""
+    (tmp_path / "emulator.json").write_text(text)
+    assert "no place for results" in gpu.main(["kernels", *TINY, "--results", str(tmp_path)])
+    assert (tmp_path / "emulator.json").read_text() == text and len(list(tmp_path.iterdir())) == 1
 
 
 def test_without_pytorch(tmp_path, monkeypatch):

@@ -120,7 +120,7 @@ def test_tensor_cores_on_equally_rounded_numbers(device, step, precision, shape,
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * max(1, abs(expected).max()))
 
 
-@pytest.mark.parametrize("device, step, precision", [engine for engine in TENSOR_ENGINES if "4_" not in engine.id] + [
+@pytest.mark.parametrize("device, step, precision", TENSOR_ENGINES + [
     engine for device in DEVICES if device != "numpy" for engine in on_each(device, [("3_register_tiles", "fp32")])])
 @pytest.mark.parametrize("shape, channels", [*itertools.product(CONV_SHAPES, CHANNELS), LARGE, *WIDE], ids=str)
 def test_few_channels(device, step, precision, shape, channels):

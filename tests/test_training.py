@@ -176,6 +176,14 @@ def test_resume_is_bitwise_equal(tmp_path, model):
     assert logs[0] == logs[1] and len(logs[0]) == 21  # all but the column of seconds
 
 
+def test_resume_by_other_arithmetic_is_told(tmp_path, capsys):
+    run_main("--steps", 1, "--device", "emulator", "--precision", "tf32", "--out", tmp_path)
+    run_main("--resume", "--steps", 2, "--device", "emulator", "--precision", "tf32", "--out", tmp_path)
+    assert "not to the same bits" not in capsys.readouterr().out
+    run_main("--resume", "--steps", 3, "--out", tmp_path)
+    assert "was computed by the emulator in tf32, and goes on by NumPy: near the same course" in capsys.readouterr().out
+
+
 def test_resume_drops_rows_past_the_checkpoint(tmp_path):
     run_main("--steps", 10, "--out", tmp_path)
     with open(tmp_path / "log.csv", "a") as log:

@@ -21,6 +21,7 @@ constexpr int THREADS = 256;
 constexpr int TILE_M = 16;   // pixels of a block (in conv_weight_grad: rows ky, kx, ci) ...
 constexpr int TILE_N = 16;   // ... and its channels
 constexpr int BY_PHASE = 0;  // conv_input_grad takes all pixels in one go
+constexpr int BLOCKS = 8;    // that run on a multiprocessor at a time: the host divides the work by it
 
 extern "C" __global__ __launch_bounds__(THREADS)
 void conv(const real* __restrict__ x, const real* __restrict__ w, const real* __restrict__ bias_or_null, int activation,

@@ -21,6 +21,7 @@ constexpr int TILE_M = 16;   // rows,
 constexpr int TILE_N = 16;   // columns of a block's tile,
 constexpr int TILE_K = 16;   // and the step along the sum
 constexpr int BY_PHASE = 1;  // conv_input_grad: blockIdx.z is the output phase
+constexpr int BLOCKS = 8;    // that run on a multiprocessor at a time: the host divides the work by it
 
 // sum += (row m of As) (column n of Bs), m and n this thread's
 __device__ __forceinline__ void multiply(const real (&As)[TILE_K][TILE_M + 1], const real (&Bs)[TILE_K][TILE_N + 1], real& sum) {

@@ -20,6 +20,7 @@ constexpr int TILE_M = 64;   // rows,
 constexpr int TILE_N = 64;   // columns of a block's tile,
 constexpr int TILE_K = 16;   // and the step along the sum
 constexpr int BY_PHASE = 1;  // conv_input_grad: blockIdx.z is the output phase
+constexpr int BLOCKS = 8;    // that run on a multiprocessor at a time: the host divides the work by it
 constexpr int OWN = 8;       // rows and columns that a thread owns: ty + 8 i and tx + 8 j
 constexpr int LINES = THREADS / TILE_K;  // a tile is loaded TILE_K along, LINES across at a time
 

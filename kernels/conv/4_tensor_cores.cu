@@ -13,10 +13,11 @@
 #include "implicit_gemm.cuh"
 #include "tensor_cores.cuh"
 
-constexpr int THREADS = 128;  // in a block, and four blocks on a multiprocessor at a time: 128 registers a thread
+constexpr int THREADS = 128;  // the launch bounds ask for BLOCKS such blocks: 128 registers a thread
 constexpr int TILE_M = 64;   // rows,
 constexpr int TILE_N = 64;   // columns of a block's tile; the step along the sum is TILE_K, 64 bytes
 constexpr int BY_PHASE = 1;  // conv_input_grad: blockIdx.z is the output phase
+constexpr int BLOCKS = 4;    // that run on a multiprocessor at a time: the host divides the work by it
 
 struct Own { int m, n; };    // the corner of the 32 x 32 outputs of a warp
 __device__ __forceinline__ Own own_outputs() { return {int(threadIdx.x) / WARP / 2 * 32, int(threadIdx.x) / WARP % 2 * 32}; }
@@ -44,7 +45,8 @@ void conv(const real* __restrict__ x, const real* __restrict__ w, const real* __
         multiply_tiles<true, false, TILE_M, TILE_N>(As, Bs, own.m, own.n, sum);
         __syncthreads();
     }
-    each_output(sum, m0 + own.m, n0 + own.n, [=](int m) { return m < B * Ho * Wo ? m : -1; }, [=](int pixel, int n, float first, float second) {
+    auto place = [=](int m) { return m < B * Ho * Wo ? m : -1; };
+    each_output(sum, m0 + own.m, n0 + own.n, place, [=](int pixel, int n, float first, float second) {
         for (int i = 0; i < 2 && n + i < Cout; ++i)
             y[pixel * Cout + n + i] = activate((i ? second : first) + (bias_or_null ? bias_or_null[n + i] : 0), activation);
     });

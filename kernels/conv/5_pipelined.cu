@@ -8,9 +8,9 @@
 // Step 4 waits for memory, then multiplies, in turn. Here shared memory holds three stages: while one is multiplied, two are
 // being filled by asynchronous copies, which need no registers and one barrier a stage. A warp owns 64 x 64 outputs, so a
 // word from shared memory serves 64 multiply-adds, twice as many as in step 4; four warps make a tile of 128 x 128, or of
-// 256 x 64 for at most 64 columns. Every copy moves 16 bytes: operands.cu has rounded the numbers to `operand` before and has
-// filled up the channels (Cin and Cout here) to a multiple of VECTOR; `columns` and `channels` are the true numbers.
-// Negative outputs are multiplied by `slope`: 1, or 0 for ReLU; 128 tanh in a row would be a long program.
+// 256 x 64 where the columns fill that better. Every copy moves 16 bytes: operands.cu has rounded the numbers to `operand`
+// before and has filled up the channels (Cin and Cout here) to a multiple of VECTOR; `columns` and `channels` are the true
+// numbers. Negative outputs are multiplied by `slope`: 1, or 0 for ReLU; 128 tanh in a row would be a long program.
 //
 // The sum over taps and channels runs over TILE_K channels of all taps, then over the next TILE_K channels: so the pixels
 // that neighbouring taps share are read again while they still are in the L1 cache. Few outputs with a long sum would leave
@@ -25,6 +25,7 @@ constexpr int TILE_N = 128;         // columns of a block's tile
 constexpr int NARROW_TILE_M = 256;  // and of a narrow one
 constexpr int NARROW_TILE_N = 64;
 constexpr int BY_PHASE = 1;         // conv_input_grad: blockIdx.z is the output phase, for each slice of the sum
+constexpr int BLOCKS = 2;           // that run on a multiprocessor at a time, if its shared memory is large enough for two
 constexpr int SHARED_BYTES = 76800; // asked for at the launch
 constexpr int STAGES = 3;
 constexpr int VECTORS = TILE_K / VECTOR;  // along a line of a tile
@@ -98,7 +99,8 @@ __device__ __forceinline__ int steps_of_sum(int kh, int kw, int C) { return (kh 
 struct __align__(16) Window {
     int offset, y, x;
     __device__ Window() {}
-    __device__ Window(Pixel p, int H, int W, int C) : offset((unsigned(p.b * H + p.y) * W + p.x) * C), y(p.y), x(p.x) {}  // may wrap
+    __device__ Window(Pixel p, int H, int W, int C)  // NO_PIXEL's offset may wrap
+        : offset((unsigned(p.b * H + p.y) * W + p.x) * C), y(p.y), x(p.x) {}
 };
 
 // Copies the vectors of own lines that stand `tap` away from `windows` in a map, `step` numbers further on.

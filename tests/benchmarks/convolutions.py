@@ -40,11 +40,13 @@ def main():
     parser.add_argument("--device", choices=LAYERS, default="emulator")
     parser.add_argument("--launches", type=int, default=6)
     args = parser.parse_args()
-    device, layer = kernels.load(args.device).device, LAYERS[args.device]
+    # From step 4 on, tensor cores: in TF32.
+    devices = [kernels.load(args.device, precision=precision).device for precision in ("fp32", "tf32")]
+    device, layer = devices[0], LAYERS[args.device]
     print(f"{device}: x {layer[0]}, w {layer[1]}, stride 2; million multiply-adds a second\n"
           f"{'step':20s}{'conv':>14s}{'input gradient':>18s}{'weight gradient':>18s}")
     for path in sorted((launch.FOLDER / "conv").glob("*.cu")):
-        conv, input_grad, weight_grad = speeds(CudaOps(device, path.stem), *layer, args.launches)
+        conv, input_grad, weight_grad = speeds(CudaOps(devices[path.stem >= "4"], path.stem), *layer, args.launches)
         print(f"{path.stem:20s}{conv:14,.0f}{input_grad:18,.0f}{weight_grad:18,.0f}", flush=True)
 
 

@@ -9,7 +9,7 @@
 Presets: full (Colored Shapes: 64x64, ks 11, K 4), street (128x128, ks 7, K 22), facades (128x128, ks 7, K 12, latent 300).
 Each row is first compared with PyTorch in float64 on fresh random inputs, a training step with PyTorch's losses; what fails is
 recorded and not timed. Times are medians; all take turns, on several sets of inputs. Each row goes at once into
-results/<card>.json, which later runs complete. Without PyTorch nothing is compared. On a CPU,
+results/<card>.json, which later runs complete (one at a time). Without PyTorch nothing is compared. On a CPU,
 `--device emulator --preset tiny --precision fp32` walks through all of it.
 """
 import argparse
@@ -58,6 +58,7 @@ MATRIX = 8192           # rows and columns of the matrix products
 class Benchmark:
     def __init__(self, args):
         self.args, self.deadline, self.failed = args, time.monotonic() + args.seconds, 0
+        self.measured = 0
         self.ops = kernels.load(args.device, precision=args.precision if args.what in ("kernels", "step") else "fp32")
         self.gpu, self.clock, self.rng = self.ops.name == "gpu", Clock(self.ops), np.random.default_rng()
         self.results = Results(args.results, self.ops, torch, args.commit)
@@ -76,6 +77,7 @@ class Benchmark:
             row = dict(failed=f"{type(error).__name__}: {launch.first_line(error)}")
             self.clock.wait()  # raises if the device is lost, which is no fault of the rows to come
         self.failed += "failed" in row
+        self.measured += 1
         self.results.add(key, row)
 
     def settings(self):
@@ -292,7 +294,11 @@ def main(words):
         benchmark = Benchmark(args)
     except kernels.DeviceError as error:
         return f"gpu.py: {error}"
+    except (OSError, ValueError) as error:
+        return f"gpu.py: {args.results}: no place for results ({error})"
     getattr(benchmark, args.what)()
+    if not benchmark.measured:
+        return "no row was measured: see --only and --seconds"
     return f"{benchmark.failed} rows failed" if benchmark.failed else 0
 
 

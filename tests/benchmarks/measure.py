@@ -39,14 +39,20 @@ class Results:
         self.run = datetime.datetime.now().isoformat(timespec="milliseconds")
         self.facts = dict(command=" ".join(sys.argv[1:]), python=platform.python_version(), torch=torch and torch.__version__,
                           commit=commit or said("git", "-C", Path(__file__).parent, "describe", "--always", "--dirty"))
+        self.path.parent.mkdir(parents=True, exist_ok=True)  # what cannot be written or read shows before anything is measured
+        self.read()
         if self.gpu:
             self.facts |= dict(driver=said("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"),
                                cupy=ops.device.cupy.__version__, nvrtc="{}.{}".format(*ops.device.nvrtc),
                                cudnn=torch and torch.backends.cudnn.version())
 
     def read(self):
+        """What the file holds. Raises OSError, or ValueError if it is no file of results."""
         if self.path.exists():
-            return json.loads(self.path.read_text())
+            data = json.loads(self.path.read_text())
+            if not isinstance(data, dict) or not {"device", "card", "runs", "rows"} <= data.keys():
+                raise ValueError("not a file of results")
+            return data
         return {"device": "gpu" if self.gpu else "cpu", "card": self.card, "runs": {}, "rows": {}}
 
     def rows(self):
@@ -58,8 +64,7 @@ class Results:
         data["rows"][key] = row | {"run": self.run}
         used = {row["run"] for row in data["rows"].values()}
         data["runs"] = {run: facts for run, facts in (data["runs"] | {self.run: self.facts}).items() if run in used}
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        aside = self.path.with_suffix(".tmp")
+        aside = self.path.with_suffix(f".{os.getpid()}")
         aside.write_text(json.dumps(data, indent=1, sort_keys=True) + "\n")
         os.replace(aside, self.path)
         print(key, json.loads(json.dumps(row), parse_float=lambda text: float(f"{float(text):.4g}")), flush=True)
