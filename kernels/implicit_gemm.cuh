@@ -4,6 +4,7 @@
 // (ky, kx, ci) meet at x[b, oy sy - py + ky, ox sx - px + kx, ci]; the gradients differ in what are rows, columns and sum.
 #pragma once
 
+struct Sizes { int B, H, W, Cin, Ho, Wo, Cout, kh, kw, sy, sx, py, px; };  // of a convolution, as every kernel takes them
 struct Pixel { int b, y, x; };
 struct Tap { int y, x, c; };
 constexpr Pixel NO_PIXEL = {0, -(1 << 20), 0};  // past the last row: outside every map, so its elements are 0

@@ -218,8 +218,8 @@ class NumpyOps:
         return f"{self.lanes} CPU core{'s' * (self.lanes > 1)}"
 
     # ---------------------------------------------------------------------------------------- arrays
-    def empty(self, *shape):
-        return self.arena.empty(shape, self.dtype)
+    def empty(self, *shape, dtype=None):
+        return self.arena.empty(shape, dtype or self.dtype)
 
     def asarray(self, array, dtype=None):
         """Host -> device, in the backend's dtype or the given one."""

@@ -129,20 +129,19 @@ __device__ __forceinline__ void copy_rows(Shared tile, Pointer matrix, int first
 
 template <int M, int N, class Input, class Bias, class Output, class Shared>
 __device__ __forceinline__ void conv_tile(Shared shared, Input x, Input w, Bias bias_or_null, float slope, Output y,
-                                          int columns, int slice, int B, int H, int W, int Cin, int Ho, int Wo, int Cout,
-                                          int kh, int kw, int sy, int sx, int py, int px) {
-    int rows = B * Ho * Wo, first = blockIdx.z * slice, steps = min(slice, steps_of_sum(kh, kw, Cin) - first);
+                                          int columns, int slice, Sizes s) {
+    int rows = s.B * s.Ho * s.Wo, first = blockIdx.z * slice, steps = min(slice, steps_of_sum(s.kh, s.kw, s.Cin) - first);
     Window windows[M * VECTORS / THREADS];
     #pragma unroll
     for (int i = 0; i < M * VECTORS / THREADS; ++i)
-        windows[i] = Window(output_pixel(blockIdx.x * M + own_line(i), B, Ho, Wo, sy, sx, py, px), H, W, Cin);
-    Place at(first, kh, kw, Cin);
+        windows[i] = Window(output_pixel(blockIdx.x * M + own_line(i), s.B, s.Ho, s.Wo, s.sy, s.sx, s.py, s.px), s.H, s.W, s.Cin);
+    Place at(first, s.kh, s.kw, s.Cin);
     float sum[4][8][4] = {};
     pipeline<true, false, M, N>(shared, steps, [&](Shared As, Shared Bs) {
-        copy_windows<M>(As, x, H, W, windows, at.y < kh ? Tap{at.y, at.x} : NO_TAP, (at.y * W + at.x) * Cin + at.c);
-        int tile_row = (at.y * kw + at.x) * Cin + at.c - own_vector();  // of w, as a matrix (kh kw Cin, Cout)
-        copy_rows<N>(Bs, w, tile_row, kh * kw * Cin, blockIdx.y * N, Cout);
-        at.advance(kh, kw, Cin);
+        copy_windows<M>(As, x, s.H, s.W, windows, at.y < s.kh ? Tap{at.y, at.x} : NO_TAP, (at.y * s.W + at.x) * s.Cin + at.c);
+        int tile_row = (at.y * s.kw + at.x) * s.Cin + at.c - own_vector();  // of w, as a matrix (kh kw Cin, Cout)
+        copy_rows<N>(Bs, w, tile_row, s.kh * s.kw * s.Cin, blockIdx.y * N, s.Cout);
+        at.advance(s.kh, s.kw, s.Cin);
     }, sum);
     store_tile<M, N>(sum, bias_or_null, slope, y, columns, [=](int m) { return m < rows ? blockIdx.z * rows + m : -1; });
 }
@@ -152,42 +151,40 @@ void conv(const operand* __restrict__ x, const operand* __restrict__ w, const re
           real* __restrict__ y, int columns, int slice, int narrow, int B, int H, int W, int Cin, int Ho, int Wo, int Cout,
           int kh, int kw, int sy, int sx, int py, int px) {
     extern __shared__ __align__(16) operand shared[];
+    Sizes sizes = {B, H, W, Cin, Ho, Wo, Cout, kh, kw, sy, sx, py, px};
     if (narrow)
-        conv_tile<NARROW_TILE_M, NARROW_TILE_N>(shared, x, w, bias_or_null, slope, y, columns, slice, B, H, W, Cin, Ho, Wo, Cout,
-                                                kh, kw, sy, sx, py, px);
+        conv_tile<NARROW_TILE_M, NARROW_TILE_N>(shared, x, w, bias_or_null, slope, y, columns, slice, sizes);
     else
-        conv_tile<TILE_M, TILE_N>(shared, x, w, bias_or_null, slope, y, columns, slice, B, H, W, Cin, Ho, Wo, Cout,
-                                  kh, kw, sy, sx, py, px);
+        conv_tile<TILE_M, TILE_N>(shared, x, w, bias_or_null, slope, y, columns, slice, sizes);
 }
 
 template <int M, int N, class Input, class Bias, class Output, class Shared>
 __device__ __forceinline__ void input_grad_tile(Shared shared, Input dy, Input w, Bias bias_or_null, float slope, Output dx,
-                                                int columns, int slice, int B, int H, int W, int Cin, int Ho, int Wo, int Cout,
-                                                int kh, int kw, int sy, int sx, int py, int px) {
-    int part = blockIdx.z / (sy * sx), phase = blockIdx.z % (sy * sx), first = part * slice;
-    Phase v = output_phase(phase / sx, sy, py, kh, H), h = output_phase(phase % sx, sx, px, kw, W);
-    int rows = B * v.size * h.size, steps = min(slice, steps_of_sum(v.taps, h.taps, Cout) - first);
+                                                int columns, int slice, Sizes s) {
+    int part = blockIdx.z / (s.sy * s.sx), phase = blockIdx.z % (s.sy * s.sx), first = part * slice;
+    Phase v = output_phase(phase / s.sx, s.sy, s.py, s.kh, s.H), h = output_phase(phase % s.sx, s.sx, s.px, s.kw, s.W);
+    int rows = s.B * v.size * h.size, steps = min(slice, steps_of_sum(v.taps, h.taps, s.Cout) - first);
     if (blockIdx.x * M >= rows) return;  // the whole block: phases differ by a row or a column of pixels
     Window windows[M * VECTORS / THREADS];
     #pragma unroll
     for (int i = 0; i < M * VECTORS / THREADS; ++i)
-        windows[i] = Window(phase_pixel(blockIdx.x * M + own_line(i), rows, v, h), Ho, Wo, Cout);
-    Place at(first, max(1, v.taps), max(1, h.taps), Cout);
+        windows[i] = Window(phase_pixel(blockIdx.x * M + own_line(i), rows, v, h), s.Ho, s.Wo, s.Cout);
+    Place at(first, max(1, v.taps), max(1, h.taps), s.Cout);
     float sum[4][8][4] = {};
     pipeline<true, true, M, N>(shared, steps, [&](Shared As, Shared Bs) {
         bool summed = at.y < v.taps;
-        copy_windows<M>(As, dy, Ho, Wo, windows, summed ? Tap{-at.y, -at.x} : NO_TAP, at.c - (at.y * Wo + at.x) * Cout);
-        int tap = (v.first + at.y * sy) * kw + h.first + at.x * sx;
+        copy_windows<M>(As, dy, s.Ho, s.Wo, windows, summed ? Tap{-at.y, -at.x} : NO_TAP, at.c - (at.y * s.Wo + at.x) * s.Cout);
+        int tap = (v.first + at.y * s.sy) * s.kw + h.first + at.x * s.sx;
         #pragma unroll
         for (int i = 0; i < N * VECTORS / THREADS; ++i) {
             int n = blockIdx.y * N + own_line(i);
             auto to = Bs + (own_line(i) * tile_stride(true, N) + own_vector());
-            copy_async(to, w + ((tap * Cin + n) * Cout + at.c), summed && n < Cin);
+            copy_async(to, w + ((tap * s.Cin + n) * s.Cout + at.c), summed && n < s.Cin);
         }
-        at.advance(v.taps, h.taps, Cout);
+        at.advance(v.taps, h.taps, s.Cout);
     }, sum);
     store_tile<M, N>(sum, bias_or_null, slope, dx, columns, [=](int m) {
-        return m < rows ? part * B * H * W + phase_place(m, v, h, sy, sx, H, W) : -1;
+        return m < rows ? part * s.B * s.H * s.W + phase_place(m, v, h, s.sy, s.sx, s.H, s.W) : -1;
     });
 }
 
@@ -196,30 +193,29 @@ void conv_input_grad(const operand* __restrict__ dy, const operand* __restrict__
                      real slope, real* __restrict__ dx, int columns, int slice, int narrow,
                      int B, int H, int W, int Cin, int Ho, int Wo, int Cout, int kh, int kw, int sy, int sx, int py, int px) {
     extern __shared__ __align__(16) operand shared[];
+    Sizes sizes = {B, H, W, Cin, Ho, Wo, Cout, kh, kw, sy, sx, py, px};
     if (narrow)
-        input_grad_tile<NARROW_TILE_M, NARROW_TILE_N>(shared, dy, w, bias_or_null, slope, dx, columns, slice,
-                                                      B, H, W, Cin, Ho, Wo, Cout, kh, kw, sy, sx, py, px);
+        input_grad_tile<NARROW_TILE_M, NARROW_TILE_N>(shared, dy, w, bias_or_null, slope, dx, columns, slice, sizes);
     else
-        input_grad_tile<TILE_M, TILE_N>(shared, dy, w, bias_or_null, slope, dx, columns, slice,
-                                        B, H, W, Cin, Ho, Wo, Cout, kh, kw, sy, sx, py, px);
+        input_grad_tile<TILE_M, TILE_N>(shared, dy, w, bias_or_null, slope, dx, columns, slice, sizes);
 }
 
 template <int M, int N, class Input, class Output, class Shared, class Windows>
 __device__ __forceinline__ void weight_grad_tile(Shared shared, Windows& windows, Input x, Input dy, Output partial,
-                                                 int columns, int channels, int slice, int B, int H, int W, int Cin, int Ho, int Wo,
-                                                 int Cout, int kh, int kw, int sy, int sx, int py, int px) {
+                                                 int columns, int channels, int slice, Sizes s) {
     constexpr int ACROSS = M / VECTOR;  // threads that copy one row of A, which is a pixel
-    int first = blockIdx.z * slice, last = min(B * Ho * Wo, first + slice), steps = (last - first + TILE_K - 1) / TILE_K;
+    int first = blockIdx.z * slice, last = min(s.B * s.Ho * s.Wo, first + slice), steps = (last - first + TILE_K - 1) / TILE_K;
     int line = threadIdx.x % ACROSS * VECTOR, step = 0;
-    Tap tap = window_tap(blockIdx.x * M + line, kh, kw, Cin);  // a thread's tap stays, its pixels change
-    int along = (tap.y * W + tap.x) * Cin + tap.c;
-    int k = first + threadIdx.x, ox = k % Wo, oy = k / Wo % Ho, b = k / Wo / Ho;  // the pixel that this thread writes down next
+    Tap tap = window_tap(blockIdx.x * M + line, s.kh, s.kw, s.Cin);  // a thread's tap stays, its pixels change
+    int along = (tap.y * s.W + tap.x) * s.Cin + tap.c;
+    int k = first + threadIdx.x, ox = k % s.Wo, oy = k / s.Wo % s.Ho, b = k / s.Wo / s.Ho;  // the next pixel to be found
     auto find_window = [&](int step) {  // of a stage, one barrier before they are needed
         if (threadIdx.x >= TILE_K) return;
-        Pixel pixel = {b, oy * sy - py, ox * sx - px};
-        windows[step % STAGES][threadIdx.x] = Window(first + step * TILE_K + threadIdx.x < last ? pixel : NO_PIXEL, H, W, Cin);
-        for (ox += TILE_K; ox >= Wo; ox -= Wo) ++oy;
-        for (; oy >= Ho; oy -= Ho) ++b;
+        Pixel pixel = {b, oy * s.sy - s.py, ox * s.sx - s.px};
+        if (first + step * TILE_K + threadIdx.x >= last) pixel = NO_PIXEL;
+        windows[step % STAGES][threadIdx.x] = Window(pixel, s.H, s.W, s.Cin);
+        for (ox += TILE_K; ox >= s.Wo; ox -= s.Wo) ++oy;
+        for (; oy >= s.Ho; oy -= s.Ho) ++b;
     };
     float sum[4][8][4] = {};
     for (int step = 0; step < STAGES - 1; ++step) find_window(step);
@@ -234,13 +230,14 @@ __device__ __forceinline__ void weight_grad_tile(Shared shared, Windows& windows
         #pragma unroll
         for (int i = 0; i < TILE_K / ROWS; ++i) {
             unsigned yy = found[i].y + tap.y, xx = found[i].x + tap.x;
-            copy_async(As + ((k + i * ROWS) * tile_stride(false, M) + line), x + (found[i].offset + along), yy < H && xx < W);
+            copy_async(As + ((k + i * ROWS) * tile_stride(false, M) + line), x + (found[i].offset + along), yy < s.H && xx < s.W);
         }
-        copy_rows<N>(Bs, dy, first + step * TILE_K, last, blockIdx.y * N, Cout);
+        copy_rows<N>(Bs, dy, first + step * TILE_K, last, blockIdx.y * N, s.Cout);
         ++step;
     }, sum);
     store_tile<M, N>(sum, (const real*)nullptr, 1, partial, columns, [=](int m) {
-        return m < kh * kw * Cin && m % Cin < channels ? (blockIdx.z * kh * kw + m / Cin) * channels + m % Cin : -1;
+        int taps = s.kh * s.kw, tap = m / s.Cin, c = m % s.Cin;
+        return tap < taps && c < channels ? (blockIdx.z * taps + tap) * channels + c : -1;
     });
 }
 
@@ -249,11 +246,10 @@ void conv_weight_grad(const operand* __restrict__ x, const operand* __restrict__
                       int columns, int channels, int slice, int narrow, int B, int H, int W, int Cin, int Ho, int Wo, int Cout,
                       int kh, int kw, int sy, int sx, int py, int px) {
     extern __shared__ __align__(16) operand shared[];
+    Sizes sizes = {B, H, W, Cin, Ho, Wo, Cout, kh, kw, sy, sx, py, px};
     __shared__ Window windows[STAGES][TILE_K];
     if (narrow)
-        weight_grad_tile<NARROW_TILE_M, NARROW_TILE_N>(shared, windows, x, dy, partial, columns, channels, slice,
-                                                       B, H, W, Cin, Ho, Wo, Cout, kh, kw, sy, sx, py, px);
+        weight_grad_tile<NARROW_TILE_M, NARROW_TILE_N>(shared, windows, x, dy, partial, columns, channels, slice, sizes);
     else
-        weight_grad_tile<TILE_M, TILE_N>(shared, windows, x, dy, partial, columns, channels, slice,
-                                         B, H, W, Cin, Ho, Wo, Cout, kh, kw, sy, sx, py, px);
+        weight_grad_tile<TILE_M, TILE_N>(shared, windows, x, dy, partial, columns, channels, slice, sizes);
 }
