@@ -117,7 +117,7 @@ class Benchmark:
     def loops(self, add):
         """The loops of mma_loop.cu, with 16 warps on each multiprocessor."""
         path, device = FOLDER / "mma_loop.cu", self.ops.device
-        sizes, blocks = launch.read(path).constants, 2 * device.cupy.cuda.runtime.getDeviceProperties(0)["multiProcessorCount"]
+        sizes, blocks = launch.read(path).constants, 2 * device.multiprocessors
         threads, tiles, out = sizes["THREADS"], sizes["TILES"] / 32, self.ops.empty(blocks * sizes["THREADS"])
         for name, macs in ("fma_loop", sizes["SUMS"]), ("mma_tf32", tiles * 16 * 8 * 8), ("mma_bf16", tiles * 16 * 8 * 16):
             add(name, "flop_per_s", 2 * macs * MMA_STEPS * blocks * threads,
