@@ -70,7 +70,7 @@ BLOCK = 100  # steps whose latents and map indices are drawn at once
 class Network:
     """The parameters of one network: named views into flat buffers, so that Adam is one call.
 
-    shapes: {name: shape}. self.p[name] is a parameter and self.d[name] its gradient; self.flat holds the buffers
+    shapes: {name: shape}. self.params[name] is a parameter and self.grads[name] its gradient; self.flat holds the buffers
     params, grads, m, v (n,) and the update counter step (1,); self.running the batch-norm statistics.
     """
     def __init__(self, ops, s, shapes, rng):
@@ -91,7 +91,7 @@ class Network:
                 self.running[name] = ops.asarray(np.zeros(p.shape)), ops.asarray(np.ones(p.shape))  # mean, variance
         self.flat = {name: ops.asarray(host if name == "params" else 0 * host) for name in ("params", "grads", "m", "v")}
         self.flat["step"] = ops.asarray(np.zeros(1))
-        self.p, self.d = views(self.flat["params"]), views(self.flat["grads"])
+        self.params, self.grads = views(self.flat["params"]), views(self.flat["grads"])
 
     def adam(self, lr):
         f, s = self.flat, self.s
@@ -110,13 +110,13 @@ class Network:
 def dense_relu(net, name, x):
     """relu(x W + b): a 1x1 convolution on a 1x1 map. (B, Cin) -> (B, Cout)."""
     x = x.reshape(len(x), 1, 1, -1)
-    return net.ops.conv(x, net.p[name + ".w"], bias=net.p[name + ".b"], activation="relu").reshape(len(x), -1)
+    return net.ops.conv(x, net.params[name + ".w"], bias=net.params[name + ".b"], activation="relu").reshape(len(x), -1)
 
 
 def dense_relu_grad(net, name, dy, x, y):
     """No dx: x is the latent vector."""
-    dy = net.ops.bias_activation_grad(dy.reshape(len(x), 1, 1, -1), y.reshape(len(x), 1, 1, -1), "relu", net.d[name + ".b"])
-    net.ops.conv_weight_grad(x.reshape(len(x), 1, 1, -1), dy, net.d[name + ".w"].shape, out=net.d[name + ".w"])
+    dy = net.ops.bias_activation_grad(dy.reshape(len(x), 1, 1, -1), y.reshape(len(x), 1, 1, -1), "relu", net.grads[name + ".b"])
+    net.ops.conv_weight_grad(x.reshape(len(x), 1, 1, -1), dy, net.grads[name + ".w"].shape, out=net.grads[name + ".w"])
 
 
 def deconv_norm_relu(net, name, x, stride, training):
@@ -125,7 +125,7 @@ def deconv_norm_relu(net, name, x, stride, training):
     A transposed convolution *is* the input gradient of a convolution: a convolution with stride 2 maps the large map to
     the small one, and its gradient maps small to large. So the weights are stored as that convolution's: (kh, kw, Cout, Cin).
     """
-    w, gamma, beta, x = net.p[name + ".w"], net.p[name + ".gamma"], net.p[name + ".beta"], net.ops.operand(x)
+    w, gamma, beta, x = net.params[name + ".w"], net.params[name + ".gamma"], net.params[name + ".beta"], net.ops.operand(x)
     b, h, width, _ = x.shape
     a = net.ops.conv_input_grad(x, w, (b, stride * h, stride * width, w.shape[2]), stride, w.shape[0] // 2)
     mean, var = net.running[name + ".gamma"]
@@ -137,25 +137,25 @@ def deconv_norm_relu(net, name, x, stride, training):
 
 
 def deconv_norm_relu_grad(net, name, dy, saved, stride):
-    (x, a, y, mean, var), w, pad = saved, net.p[name + ".w"], net.p[name + ".w"].shape[0] // 2
-    da = net.ops.batch_norm_grad(dy, a, y, net.p[name + ".gamma"], mean, var, net.s.bn_eps, "relu",
-                                 dgamma=net.d[name + ".gamma"], dbeta=net.d[name + ".beta"])
+    (x, a, y, mean, var), w, pad = saved, net.params[name + ".w"], net.params[name + ".w"].shape[0] // 2
+    da = net.ops.batch_norm_grad(dy, a, y, net.params[name + ".gamma"], mean, var, net.s.bn_eps, "relu",
+                                 dgamma=net.grads[name + ".gamma"], dbeta=net.grads[name + ".beta"])
     da = net.ops.operand(da)
-    net.ops.conv_weight_grad(da, x, w.shape, stride, pad, out=net.d[name + ".w"])  # roles exchanged: da is the large map
+    net.ops.conv_weight_grad(da, x, w.shape, stride, pad, out=net.grads[name + ".w"])  # roles exchanged: da is the large map
     return net.ops.conv(da, w, stride, pad)
 
 
 def conv_leaky(net, name, x):
     """leaky_relu(conv(x) + b) with stride 2. (B, H, W, Cin) -> (B, H / 2, W / 2, Cout)."""
-    w = net.p[name + ".w"]
-    return net.ops.conv(x, w, 2, w.shape[0] // 2, bias=net.p[name + ".b"], activation="leaky_relu")
+    w = net.params[name + ".w"]
+    return net.ops.conv(x, w, 2, w.shape[0] // 2, bias=net.params[name + ".b"], activation="leaky_relu")
 
 
 def conv_leaky_grad(net, name, dy, x, y, inputs=True):
     """Fills the parameters' gradients, returns dx if `inputs`."""
-    w = net.p[name + ".w"]
-    dy = net.ops.operand(net.ops.bias_activation_grad(dy, y, "leaky_relu", net.d[name + ".b"]))
-    net.ops.conv_weight_grad(x, dy, w.shape, 2, w.shape[0] // 2, out=net.d[name + ".w"])
+    w = net.params[name + ".w"]
+    dy = net.ops.operand(net.ops.bias_activation_grad(dy, y, "leaky_relu", net.grads[name + ".b"]))
+    net.ops.conv_weight_grad(x, dy, w.shape, 2, w.shape[0] // 2, out=net.grads[name + ".w"])
     return net.ops.conv_input_grad(dy, w, x.shape, 2, w.shape[0] // 2) if inputs else None
 
 
@@ -187,7 +187,7 @@ class Generator(Network):
         for i, stride in enumerate(self.strides, 1):
             h, saved_layer = deconv_norm_relu(self, f"deconv{i}", h, stride, training)
             saved.append(saved_layer)
-        w, b, h = self.p["conv.w"], self.p["conv.b"], self.ops.operand(h)
+        w, b, h = self.params["conv.w"], self.params["conv.b"], self.ops.operand(h)
         if self.rgb:
             maps = self.ops.conv(h, w, 1, w.shape[0] // 2, bias=b, activation="tanh", out=out)
         else:
@@ -195,14 +195,14 @@ class Generator(Network):
         return maps, saved + [(h, maps)]
 
     def backward(self, dmaps, saved):
-        """Fills self.d from the gradient of the maps."""
-        (h, maps), w, db = saved[-1], self.p["conv.w"], self.d["conv.b"]
+        """Fills self.grads from the gradient of the maps."""
+        (h, maps), w, db = saved[-1], self.params["conv.w"], self.grads["conv.b"]
         if self.rgb:
             da = self.ops.bias_activation_grad(dmaps, maps, "tanh", db)
         else:
             da = self.ops.softmax_grad(dmaps, maps, db)
         da = self.ops.operand(da)
-        self.ops.conv_weight_grad(h, da, w.shape, 1, w.shape[0] // 2, out=self.d["conv.w"])
+        self.ops.conv_weight_grad(h, da, w.shape, 1, w.shape[0] // 2, out=self.grads["conv.w"])
         dh = self.ops.conv_input_grad(da, w, h.shape, 1, w.shape[0] // 2)
         for i in range(len(self.strides), 0, -1):
             dh = deconv_norm_relu_grad(self, f"deconv{i}", dh, saved[i], self.strides[i - 1])
@@ -239,13 +239,13 @@ class Discriminator(Network):
         for i in range(1, self.layers + 1):
             features.append(conv_leaky(self, f"conv{i}", features[-1]))
         h = features[-1].reshape(maps.shape[0], 1, 1, -1)
-        return self.ops.conv(h, self.p["dense.w"], bias=self.p["dense.b"]), features
+        return self.ops.conv(h, self.params["dense.w"], bias=self.params["dense.b"]), features
 
     def backward(self, dlogits, features):
-        """Fills self.d from the gradient of the logits."""
-        h, w = features[-1].reshape(len(dlogits), 1, 1, -1), self.p["dense.w"]
-        dlogits = self.ops.bias_activation_grad(dlogits, dlogits, None, self.d["dense.b"])
-        self.ops.conv_weight_grad(h, dlogits, w.shape, out=self.d["dense.w"])
+        """Fills self.grads from the gradient of the logits."""
+        h, w = features[-1].reshape(len(dlogits), 1, 1, -1), self.params["dense.w"]
+        dlogits = self.ops.bias_activation_grad(dlogits, dlogits, None, self.grads["dense.b"])
+        self.ops.conv_weight_grad(h, dlogits, w.shape, out=self.grads["dense.w"])
         dh = self.ops.conv_input_grad(dlogits, w, h.shape).reshape(features[-1].shape)
         for i in range(self.layers, 0, -1):
             dh = conv_leaky_grad(self, f"conv{i}", dh, features[i - 1], features[i], inputs=i > 1)
@@ -257,7 +257,7 @@ class Discriminator(Network):
         """
         b, dh = len(features[1]) // 2, None
         for i in range(self.layers, 0, -1):
-            real, fake, w = features[i][:b], features[i][b:], self.p[f"conv{i}.w"]
+            real, fake, w = features[i][:b], features[i][b:], self.params[f"conv{i}.w"]
             if layers == "all" or i == self.layers:  # adds to dh from the layers above
                 _, dh = self.ops.feature_matching(real, fake, reading, losses[i - 1:i], dh, "leaky_relu")
             else:
@@ -273,7 +273,8 @@ class Trainer:
     def __init__(self, ops, s, dataset):
         self.ops, self.s, self.dataset, self.step = ops, s, dataset, 0
         rng = np.random.default_rng([s.seed, 0])
-        self.g, self.d = Generator(ops, s, dataset.classes, rng), Discriminator(ops, s, dataset.classes, rng)
+        self.generator, self.discriminator = Generator(ops, s, dataset.classes, rng), Discriminator(ops, s, dataset.classes, rng)
+        self.networks = {"g": self.generator, "d": self.discriminator}  # by their prefixes in a checkpoint
         # One-hot vectors, or for the RGB baseline the class's colour in [-1, 1].
         table = dataset.palette / 127.5 - 1 if s.model == "gan" else np.eye(dataset.classes)
         self.labels, self.table = ops.asarray(dataset.maps, np.uint8), ops.asarray(table)
@@ -283,7 +284,7 @@ class Trainer:
         self.z, self.index = ops.asarray(np.zeros((b, s.latent))), ops.asarray(np.zeros(b), np.int32)
         self.rates, self.rate = ops.asarray(np.zeros((BLOCK, 2))), ops.asarray(np.zeros(2))  # learning rates of G and D
         self.targets = ops.asarray(np.repeat([1, 0], b).reshape(2 * b, 1, 1, 1))  # real maps 1, generated maps 0
-        self.losses = ops.asarray(np.zeros(1 + self.d.layers))  # D's, then feature matching layer by layer
+        self.losses = ops.asarray(np.zeros(1 + self.discriminator.layers))  # D's, then feature matching layer by layer
         self.block = self.replay = None
 
     def inputs(self, step):
@@ -313,7 +314,7 @@ class Trainer:
 
         Always the same operations on the same arrays: all that changes is read from the device.
         """
-        ops, s, g, d, z, index = self.ops, self.s, self.g, self.d, self.z, self.index
+        ops, s, g, d, z, index = self.ops, self.s, self.generator, self.discriminator, self.z, self.index
         with ops.arena:
             for table, row in (self.zs, z), (self.indices, index), (self.rates, self.rate):
                 ops.take_row(table, g.flat["step"], row)  # G's updates so far, as Adam counts them: the number of this step
@@ -336,7 +337,8 @@ class Trainer:
 # ------------------------------------------------------------------------------------------ run folder
 def save_checkpoint(path, trainer):
     """All that training needs to go on, written aside and then renamed: at any moment `path` is a whole checkpoint."""
-    arrays = {f"{net}.{name}": trainer.ops.asnumpy(a) for net in "gd" for name, a in getattr(trainer, net).state().items()}
+    arrays = {f"{net}.{name}": trainer.ops.asnumpy(a) for net, network in trainer.networks.items()
+              for name, a in network.state().items()}
     if not all(np.isfinite(a).all() for a in arrays.values()):
         raise FloatingPointError(f"step {trainer.step}: a parameter is no longer a finite number")
     dataset = trainer.dataset
@@ -467,8 +469,8 @@ def prepare(args):
     if args.resume:
         if header["maps"] != zlib.crc32(dataset.maps) or not np.array_equal(header["palette"], dataset.palette):
             raise InputError(f"{s.dataset}: its maps or colours are no longer those that {run} was started with")
-        restore(trainer.g, "g", arrays, run / "checkpoint.npz")
-        restore(trainer.d, "d", arrays, run / "checkpoint.npz")
+        restore(trainer.generator, "g", arrays, run / "checkpoint.npz")
+        restore(trainer.discriminator, "d", arrays, run / "checkpoint.npz")
         trainer.step = header["step"]
         if header.get("arithmetic") != ops.arithmetic:
             print(f"{run} was computed by {header.get('arithmetic')}, and goes on by {ops.arithmetic}: near the same course, "
@@ -521,10 +523,10 @@ def train(args):
                 if step % args.save_every == 0 or last:
                     save_checkpoint(path, trainer)
                     saved = step
-                    strip(trainer.g.sample(fixed_z), palette).save(run / "samples" / f"step_{step:06d}.png")
+                    strip(trainer.generator.sample(fixed_z), palette).save(run / "samples" / f"step_{step:06d}.png")
                 if args.evaluate_every and (step % args.evaluate_every == 0 or step == s.steps):
                     count = len(trainer.dataset.maps)
-                    table = metrics.measure(trainer.g, trainer.dataset, count, s.seed, weights)
+                    table = metrics.measure(trainer.generator, trainer.dataset, count, s.seed, weights)
                     metrics.write_table(run / "metrics.csv", step, count, s.seed, table)
         if saved != trainer.step:  # the signal came after the last look at it
             save_checkpoint(path, trainer)
@@ -550,7 +552,7 @@ def train(args):
 def rehearse(trainer):
     """The seconds that a step takes. The first of two steps compiles and allocates; then all is put back as it was."""
     ops, step = trainer.ops, trainer.step
-    state = [(a, ops.asnumpy(a).copy()) for net in (trainer.g, trainer.d) for a in net.state().values()]
+    state = [(a, ops.asnumpy(a).copy()) for net in (trainer.generator, trainer.discriminator) for a in net.state().values()]
     for _ in range(2):
         began = time.perf_counter()
         trainer.train_step()
@@ -563,7 +565,7 @@ def rehearse(trainer):
 
 def open_log(path, trainer):
     """log.csv, ready for appending; rows past the trainer's step are dropped."""
-    header = ["step", "loss_d", *(f"features_{i}" for i in range(1, trainer.d.layers + 1)), "seconds"]
+    header = ["step", "loss_d", *(f"features_{i}" for i in range(1, trainer.discriminator.layers + 1)), "seconds"]
     rows = []
     if trainer.step and path.exists():
         try:
@@ -582,7 +584,7 @@ def open_log(path, trainer):
 def report(trainer, run):
     """How good 256 samples are, beside the real maps themselves."""
     s, dataset = trainer.s, trainer.dataset
-    maps = trainer.g.sample(np.random.default_rng([s.seed, 3]).standard_normal((256, s.latent)))
+    maps = trainer.generator.sample(np.random.default_rng([s.seed, 3]).standard_normal((256, s.latent)))
     maps = metrics.nearest_class(maps, dataset.palette)
     print(f"\n{'':46s}256 samples   real maps")
     real = dataset.maps[::-(-len(dataset.maps) // 2000)]  # enough for two digits

@@ -231,9 +231,9 @@ def test_paper_networks_have_the_papers_shapes():
     import kernels
     s = semgan.resolve("somewhere.zip", "paper", kernel_size=3)[0]
     g = semgan.Generator(kernels.load("numpy"), s, 22, np.random.default_rng(0))
-    assert g.p["dense.b"].shape == (32768,) and g.base == 16 and g.strides == [2, 2, 2, 1]
-    assert [g.p[f"deconv{i}.gamma"].shape for i in range(1, 5)] == [(256,), (128,), (64,), (22,)]
-    assert g.p["conv.w"].shape == (3, 3, 22, 22)
+    assert g.params["dense.b"].shape == (32768,) and g.base == 16 and g.strides == [2, 2, 2, 1]
+    assert [g.params[f"deconv{i}.gamma"].shape for i in range(1, 5)] == [(256,), (128,), (64,), (22,)]
+    assert g.params["conv.w"].shape == (3, 3, 22, 22)
     maps, saved = g.forward(np.zeros((1, 128), np.float32))
     assert maps.shape == (1, 128, 128, 22) and [y.shape[1] for _, _, y, _, _ in saved[1:-1]] == [32, 64, 128, 128]
     np.testing.assert_allclose(maps.sum(-1), 1, rtol=1e-5)

@@ -210,9 +210,9 @@ def networks(device, model, bottleneck, reading, layers):
     s = tiny(model, bottleneck=bottleneck, feature_matching=reading, feature_layers=layers)
     trainer = semgan.Trainer(kernels.load(device, np.float64), s, data.colored_shapes(s.side))
     ops = trainer.ops
-    for net in trainer.g, trainer.d:  # batch norm's gamma, beta and the biases off their special values 1 and 0
+    for net in trainer.generator, trainer.discriminator:  # batch norm's gamma, beta and the biases off their special values 1 and 0
         rng = np.random.default_rng(5)
-        for name, p in net.p.items():
+        for name, p in net.params.items():
             if not name.endswith(".w"):
                 ops.write(p, ops.asnumpy(p) + rng.uniform(0.1, 0.4, p.shape) * (-1 if name.endswith("gamma") else 1))
     return trainer
@@ -223,15 +223,15 @@ def step_losses(t, grads=False):
     z, index = t.inputs(0)
     maps = t.ops.empty(2 * len(z), t.s.side, t.s.side, t.table.shape[1])
     t.ops.gather(t.labels, index, t.table, out=maps[:len(z)])
-    _, saved = t.g.forward(z, out=maps[len(z):])
-    logits, features = t.d.forward(maps)
+    _, saved = t.generator.forward(z, out=maps[len(z):])
+    logits, features = t.discriminator.forward(maps)
     loss_d, dlogits = t.ops.bce_with_logits(logits, t.targets)
-    losses_g = t.ops.asarray(np.zeros(t.d.layers))
+    losses_g = t.ops.asarray(np.zeros(t.discriminator.layers))
     if grads:
-        t.d.backward(dlogits, features)
-    dmaps = t.d.feature_matching(features, t.s.feature_matching, t.s.feature_layers, losses_g)
+        t.discriminator.backward(dlogits, features)
+    dmaps = t.discriminator.feature_matching(features, t.s.feature_matching, t.s.feature_layers, losses_g)
     if grads:
-        t.g.backward(dmaps, saved)
+        t.generator.backward(dmaps, saved)
     features, activations = ([t.ops.asnumpy(a) for a in layers] for layers in
                              (features[1:], [saved[0][1], *(y for _, _, y, _, _ in saved[1:-1])]))
     sides = [a > 0 for a in features + activations]
@@ -242,12 +242,12 @@ def step_losses(t, grads=False):
 
 def network_check(t, net, loss, rng):
     """directional_check of all parameters of a network at once; loss() is called with the changed ones on the device."""
-    names, params = list(net.p), [t.ops.asnumpy(p).copy() for p in net.p.values()]
-    grads = [t.ops.asnumpy(net.d[name]).copy() for name in names]
+    names, params = list(net.params), [t.ops.asnumpy(p).copy() for p in net.params.values()]
+    grads = [t.ops.asnumpy(net.grads[name]).copy() for name in names]
 
     def loss_on_device():
         for name, p in zip(names, params):
-            t.ops.write(net.p[name], p)
+            t.ops.write(net.params[name], p)
         return loss()
     assert all(np.abs(g).max() > 0 for g in grads), "some parameter gets no gradient"
     directional_check(loss_on_device, params, grads, rng, h=1e-6)
@@ -264,7 +264,7 @@ def test_whole_network(device, which, variant):
         loss_d, loss_g, sides = step_losses(t)
         seen.append(sides)
         return loss_d if which == "d" else loss_g
-    network_check(t, getattr(t, which), loss, np.random.default_rng(3))
+    network_check(t, t.networks[which], loss, np.random.default_rng(3))
     assert all((a == b).all() for a, b in zip(*seen)), "a kink lies between the two points: choose another seed"
 
 
@@ -282,8 +282,8 @@ def test_broken_gradient_in_a_network_is_caught(device, operation):
             t.ops.write(result, t.ops.asnumpy(result) * 1.001)
         return result
     setattr(t.ops, operation, broken)
-    backward = t.g.backward
-    t.g.backward = lambda *args: (armed.append(1), backward(*args), armed.clear())
+    backward = t.generator.backward
+    t.generator.backward = lambda *args: (armed.append(1), backward(*args), armed.clear())
     step_losses(t, grads=True)
     with pytest.raises(AssertionError):
-        network_check(t, t.g, lambda: step_losses(t)[1], np.random.default_rng(3))
+        network_check(t, t.generator, lambda: step_losses(t)[1], np.random.default_rng(3))

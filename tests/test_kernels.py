@@ -515,8 +515,8 @@ def test_parameters_start_at_multiples_of_256_bytes():
     s = semgan.resolve("shapes", "small")[0]
     net = semgan.Network(ops, s, {"a.w": (3, 3, 2, 5), "a.b": (5,), "b.w": (1, 1, 7, 3)}, np.random.default_rng(0))
     start = net.flat["params"].ctypes.data
-    assert [(p.ctypes.data - start) % 256 for p in net.p.values()] == [0, 0, 0]
-    net.p["a.b"][:] = 7
+    assert [(p.ctypes.data - start) % 256 for p in net.params.values()] == [0, 0, 0]
+    net.params["a.b"][:] = 7
     assert (net.flat["params"] == 7).sum() == 5
 
 

@@ -35,7 +35,8 @@ def trainer(device="numpy", model="semgan", dtype=np.float32, precision="fp32", 
 
 
 def state(t):
-    return {f"{net}.{name}": t.ops.asnumpy(a).copy() for net in "gd" for name, a in getattr(t, net).state().items()}
+    return {f"{net}.{name}": t.ops.asnumpy(a).copy() for net, network in t.networks.items()
+            for name, a in network.state().items()}
 
 
 def losses(t):
@@ -112,14 +113,14 @@ def test_a_recorded_step_is_bitwise_equal(device, model, tmp_path, monkeypatch):
             semgan.save_checkpoint(tmp_path / "checkpoint.npz", recorded)
             header, arrays = semgan.load_checkpoint(tmp_path)
             recorded = make()
-            for net in "gd":
-                semgan.restore(getattr(recorded, net), net, arrays, tmp_path)
+            for net, network in recorded.networks.items():
+                semgan.restore(network, net, arrays, tmp_path)
             recorded.step = header["step"]
         for t in one_by_one, recorded:
             t.train_step()
         assert losses(one_by_one).tobytes() == losses(recorded).tobytes(), f"step {step}"
         if step % 2:
-            np.testing.assert_array_equal(recorded.g.sample(z), one_by_one.g.sample(z))
+            np.testing.assert_array_equal(recorded.generator.sample(z), one_by_one.generator.sample(z))
             semgan.rehearse(recorded)
     assert_same_bits(state(one_by_one), state(recorded))
     assert device == "numpy" or recorded.replay != recorded.operations, "nothing was recorded"
@@ -156,7 +157,7 @@ def test_lanes_change_rounding_only():
     for t in runs:
         t.train_step()
     np.testing.assert_allclose(runs[0].losses, runs[1].losses, rtol=1e-12)
-    np.testing.assert_allclose(runs[0].g.flat["grads"], runs[1].g.flat["grads"], rtol=1e-9, atol=1e-15)
+    np.testing.assert_allclose(runs[0].generator.flat["grads"], runs[1].generator.flat["grads"], rtol=1e-9, atol=1e-15)
 
 
 @pytest.mark.parametrize("model", ["semgan", "gan"])
@@ -217,11 +218,11 @@ def test_same_training_as_pytorch(device, changes):
         ours.train_step()
         np.testing.assert_allclose(losses(ours), theirs.train_step(*map(host, (z, index))), rtol=1e-7)
     for i, conv in enumerate(theirs.d.convs, 1):
-        np.testing.assert_allclose(host(ours.d.p[f"conv{i}.w"]), conv.weight.detach().permute(2, 3, 1, 0), rtol=1e-5, atol=1e-8)
-    np.testing.assert_allclose(host(ours.g.p["conv.w"]), theirs.g.conv.weight.detach().permute(2, 3, 1, 0), rtol=1e-5, atol=1e-8)
-    for i in range(len(ours.g.strides)):
+        np.testing.assert_allclose(host(ours.discriminator.params[f"conv{i}.w"]), conv.weight.detach().permute(2, 3, 1, 0), rtol=1e-5, atol=1e-8)
+    np.testing.assert_allclose(host(ours.generator.params["conv.w"]), theirs.g.conv.weight.detach().permute(2, 3, 1, 0), rtol=1e-5, atol=1e-8)
+    for i in range(len(ours.generator.strides)):
         norm = theirs.g.deconvs[3 * i + 1]
-        mean, var = map(host, ours.g.running[f"deconv{i + 1}.gamma"])
+        mean, var = map(host, ours.generator.running[f"deconv{i + 1}.gamma"])
         np.testing.assert_allclose(mean, norm.running_mean, rtol=1e-6, atol=1e-9)
         np.testing.assert_allclose(var, norm.running_var, rtol=1e-6)
 
@@ -238,7 +239,7 @@ def test_it_learns(model):
     real = metrics.class_areas(dataset.maps, 4).mean(0)
 
     def distance():  # of the mean share of each class, 0 to 1
-        maps = t.g.sample(z)
+        maps = t.generator.sample(z)
         if model == "gan":
             maps = ((maps[..., None, :].astype(int) - dataset.palette) ** 2).sum(-1).argmin(-1)
         return abs(metrics.class_areas(maps, 4).mean(0) - real).sum() / 2 / s.side ** 2
@@ -247,7 +248,7 @@ def test_it_learns(model):
         t.train_step()
     after = distance()
     assert before > 0.25 and after < 0.12, (before, after)
-    assert len(np.unique(t.g.sample(z), axis=0)) > 32, "the samples are all alike"
+    assert len(np.unique(t.generator.sample(z), axis=0)) > 32, "the samples are all alike"
 
 
 # ---------------------------------------------------------------------------------------- kills and NaN

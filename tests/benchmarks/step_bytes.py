@@ -68,7 +68,7 @@ def count(s, dataset):
     for name in CONVOLUTIONS:
         setattr(trainer.ops, name, counted(name, getattr(trainer.ops, name)))
     trainer.operations()
-    return device, work, sum(net.flat["params"].size for net in (trainer.g, trainer.d))
+    return device, work, sum(net.flat["params"].size for net in (trainer.generator, trainer.discriminator))
 
 
 def main():

@@ -60,14 +60,14 @@ class TorchTrainer:
 
     def _copy_weights(self, trainer):
         to = lambda a: torch.from_numpy(np.array(trainer.ops.asnumpy(a)))
-        p, (c, h, w) = trainer.g.p, self.g.first
+        p, (c, h, w) = trainer.generator.params, self.g.first
         # Ours is flattened as (h, w, c), PyTorch's as (c, h, w).
         self.g.dense.weight.copy_(to(p["dense.w"])[0, 0].view(-1, h, w, c).permute(3, 1, 2, 0).reshape(c * h * w, -1))
         self.g.dense.bias.copy_(to(p["dense.b"]).view(h, w, c).permute(2, 0, 1).flatten())
-        for i in range(len(trainer.g.strides)):
+        for i in range(len(trainer.generator.strides)):
             self.g.deconvs[3 * i].weight.copy_(to(p[f"deconv{i + 1}.w"]).permute(3, 2, 0, 1))
         self.g.conv.weight.copy_(to(p["conv.w"]).permute(3, 2, 0, 1))
-        p = trainer.d.p
+        p = trainer.discriminator.params
         for i, conv in enumerate(self.d.convs, 1):
             conv.weight.copy_(to(p[f"conv{i}.w"]).permute(3, 2, 0, 1))
         c, side = self.d.convs[-1].out_channels, self.s.side >> len(self.d.convs)

@@ -1,0 +1,107 @@
+"""Threads for NumPy. BLAS works with one thread in each of ours, and as before when we are done."""
+import os
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import cache
+from queue import SimpleQueue
+from threading import Thread
+
+import numpy as np
+from threadpoolctl import ThreadpoolController
+
+CHUNK_BYTES = 1 << 21       # of the maps that a worker computes at once: about its share of the cache
+ONE_WORKER_BYTES = 1 << 18  # below this, waking another worker (about 0.1 ms) costs more than it saves
+
+
+def available_cores():
+    """The number of CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+@cache
+def _blas():
+    return ThreadpoolController()  # looks for the loaded libraries, which takes milliseconds
+
+
+def blas_threads(count):
+    """A context in which BLAS uses `count` threads; after it, as many as before."""
+    return _blas().limit(limits=count, user_api="blas")
+
+
+def threads_start():
+    """Whether threads can be started here. In a browser they cannot."""
+    try:
+        Thread(target=int).start()
+    except RuntimeError:
+        return False
+    return True
+
+
+@contextmanager
+def thread_map(threads):
+    """A context that gives a function like `map` which computes on several threads, in order.
+
+    BLAS uses one thread in each. Where threads cannot be started it gives `map` itself.
+    """
+    if not threads_start():
+        yield map
+        return
+    with blas_threads(1), ThreadPoolExecutor(threads) as pool:
+        yield pool.map
+
+
+_tasks = SimpleQueue()  # of all workers; a ThreadPoolExecutor takes twice as long to hand a task over
+_threads = []
+
+
+def _work():
+    np.seterr(all="ignore")  # a setting of each thread; infinities and NaN are the caller's to find
+    while True:
+        run, worker, done = _tasks.get()
+        try:
+            done.put(run(worker))  # None
+        except Exception as error:
+            done.put(error)
+
+
+class Workers:
+    """Threads that share a loop over maps. Worker 0 is the calling thread."""
+
+    def __init__(self, count=None):
+        """count: how many, if not one for each core; fewer where threads cannot be started."""
+        self.count = count or min(8, available_cores())
+        while len(_threads) < self.count - 1:
+            thread = Thread(target=_work, daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:
+                self.count = len(_threads) + 1
+                break
+            _threads.append(thread)
+
+    def __str__(self):
+        return f"{self.count} CPU core{'s' * (self.count > 1)}"
+
+    def share(self, compute, n, item_bytes):
+        """compute(worker, chunk) for slices `chunk` of range(n), each of about CHUNK_BYTES.
+
+        Each worker takes a fixed part of the range in order, so results do not depend on timing.
+        """
+        size = max(1, CHUNK_BYTES // max(1, item_bytes))
+        workers = min(self.count, n) if n * item_bytes > ONE_WORKER_BYTES else 1
+
+        def run(worker):
+            stop = n * (worker + 1) // workers
+            for start in range(n * worker // workers, stop, size):
+                compute(worker, slice(start, min(start + size, stop)))
+
+        done = SimpleQueue()
+        with blas_threads(1):
+            for worker in range(1, workers):
+                _tasks.put((run, worker, done))
+            try:
+                run(0)
+            finally:
+                errors = [error for error in (done.get() for _ in range(1, workers)) if error]
+        if errors:
+            raise errors[0]
