@@ -49,8 +49,8 @@ enum Kind {
     DIVISION, COPIES
 };
 
-// What emulator.py passes in and reads back. It declares the same fields.
-// An array, or a scalar by its address.
+// What emulator.py passes in and reads back; it declares the same fields. An Argument is an array,
+// or a scalar by its address.
 struct Argument { char* data; uint64_t bytes; int64_t number; };
 struct Error {
     int32_t kind, argument, line, other_line;  // other_line 0: the other thread has returned

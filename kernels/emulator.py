@@ -61,23 +61,14 @@ class Triple(ctypes.Structure):
 
 
 class Argument(ctypes.Structure):
-    _fields_ = [
-        ("data", ctypes.c_void_p),
-        ("bytes", ctypes.c_uint64),
-        ("number", ctypes.c_int64),
-    ]
+    _fields_ = [("data", ctypes.c_void_p), ("bytes", ctypes.c_uint64), ("number", ctypes.c_int64)]
 
 
 class Error(ctypes.Structure):
     _fields_ = [
-        ("kind", ctypes.c_int32),
-        ("argument", ctypes.c_int32),
-        ("line", ctypes.c_int32),
-        ("other_line", ctypes.c_int32),
+        *((name, ctypes.c_int32) for name in ("kind", "argument", "line", "other_line")),
         ("index", ctypes.c_int64),
-        ("block", Triple),
-        ("thread", Triple),
-        ("other_thread", Triple),
+        *((name, Triple) for name in ("block", "thread", "other_thread")),
     ]
 
 
@@ -108,13 +99,10 @@ def compiler():
     for minutes; and for a baseline CPU, since several machines may share a cache.
     """
     chosen = os.environ.get("CXX")
-    zig = [sys.executable, "-m", "ziglang", "cc", "-mcpu=baseline"]
-    if chosen:
-        commands = [shlex.split(chosen)]
-    else:
-        commands = [["g++"], ["clang++"], ["c++"]]
-        commands += [zig] if importlib.util.find_spec("ziglang") else []
-    for command in commands:
+    commands = [["g++"], ["clang++"], ["c++"]]
+    if importlib.util.find_spec("ziglang"):
+        commands.append([sys.executable, "-m", "ziglang", "cc", "-mcpu=baseline"])
+    for command in [shlex.split(chosen)] if chosen else commands:
         if shutil.which(command[0]):
             done = run([*command, "--version"])
             if done.returncode == 0 and done.stdout.strip():

@@ -34,10 +34,11 @@ __device__ __forceinline__ Tap window_tap(int k, int kh, int kw, int C) {
     return {k / C / kw, k / C % kw, k % C};
 }
 
-// conv_input_grad by output phase. Pixels of dx with iy % sy = ry use only every sy-th tap: ky =
-// first, first + sy, ..., where first = (ry + py) % sy. Number j of these taps connects iy = m sy +
-// ry to oy = m + shift - j, where shift = (ry + py) / sy. The same holds along x. So each phase is
-// an ordinary correlation with `taps` taps, and no multiplication by inserted zeros is wasted.
+// conv_input_grad by output phase. Pixels of dx with iy % sy = ry use only every sy-th tap:
+// ky = first, first + sy, ..., where first = (ry + py) % sy. Number j of these taps connects
+// iy = m sy + ry to oy = m + shift - j, where shift = (ry + py) / sy. The same holds along x.
+// So each phase is an ordinary correlation with `taps` taps, without the multiplications by zero
+// that inserting zeros into dy would cost.
 struct Phase { int r, first, taps, shift, size; };
 __device__ __forceinline__ Phase output_phase(int r, int stride, int pad, int kernel, int size) {
     int first = (r + pad) % stride;

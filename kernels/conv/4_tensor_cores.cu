@@ -17,7 +17,7 @@
 #include "implicit_gemm.cuh"
 #include "tensor_cores.cuh"
 
-constexpr int THREADS = 128; // launch bounds for BLOCKS such blocks: 128 registers per thread
+constexpr int THREADS = 128; // BLOCKS of them need at most 128 registers per thread
 constexpr int TILE_M = 64;   // rows of a block's tile
 constexpr int TILE_N = 64;   // columns of a block's tile; a step along the sum is 64 bytes
 constexpr int BY_PHASE = 1;  // conv_input_grad: blockIdx.z is the output phase

@@ -8,13 +8,14 @@
 //   conv_weight_grad   dw, a slice of the pixels  ky, kx, ci           Cout     output pixels
 //
 // Step 4 waits for memory and multiplies in turn. Here shared memory holds three stages: while one
-// is multiplied, asynchronous copies fill the other two. They need no registers, and one barrier
-// per stage. A warp computes 64 x 64 outputs, so a word from shared memory serves 64 multiply-adds,
-// twice as many as in step 4. Four warps make a tile of 128 x 128, or of 256 x 64 where that fits
-// the columns better. Every copy moves 16 bytes: operands.cu has rounded the numbers to `operand`
-// and padded the channels (Cin and Cout here) to a multiple of VECTOR; `columns` and `channels` are
-// the numbers without padding. Negative outputs are multiplied by `slope`: 1, or 0 for ReLU, or the
-// slope of leaky ReLU; 128 calls of tanh in a row would make a long program.
+// is multiplied, asynchronous copies fill the other two. They need no registers and only one
+// barrier per stage. A warp computes 64 x 64 outputs, so a word from shared memory serves 64
+// multiply-adds, twice as many as in step 4. Four warps make a tile of 128 x 128, or of 256 x 64
+// where that fits the columns better. Every copy moves 16 bytes: operands.cu has rounded the
+// numbers to `operand` and padded the channels (Cin and Cout here) to a multiple of VECTOR;
+// `columns` and `channels` are the numbers without padding. Negative outputs are multiplied by
+// `slope`: 1, or 0 for ReLU, or the slope of leaky ReLU; 128 calls of tanh in a row would make a
+// long program.
 //
 // The sum over taps and channels covers TILE_K channels of all taps, then the next TILE_K channels.
 // So the pixels that neighbouring taps share are read again while they are still in the L1 cache.
@@ -119,8 +120,7 @@ __device__ __forceinline__ int steps_of_sum(int kh, int kw, int C) {
     return (kh * kw * C + TILE_K - 1) / TILE_K;
 }
 
-// A pixel of a map and the offset of its first channel. The offsets of its neighbours follow from
-// it.
+// A pixel of a map and the offset of its first channel, which gives the offsets of its neighbours.
 struct __align__(16) Window {
     int offset, y, x;
     __device__ Window() {}
@@ -128,7 +128,7 @@ struct __align__(16) Window {
         : offset((unsigned(p.b * H + p.y) * W + p.x) * C), y(p.y), x(p.x) {}
 };
 
-// Copies this thread's vectors from a map: the pixels `tap` away from `windows`, which is `step`
+// Copies this thread's vectors of a map: those at `tap` from the corners `windows`, which is `step`
 // numbers further on in memory.
 template <int LINES, class Shared, class Pointer>
 __device__ __forceinline__ void copy_windows(Shared tile, Pointer map, int H, int W,
@@ -283,7 +283,7 @@ __device__ __forceinline__ void weight_grad_tile(Shared shared, Windows& windows
     __syncthreads();
     pipeline<false, false, M, N>(shared, steps, [&](Shared As, Shared Bs) {
         if (step + 1 >= STAGES - 1) find_window(step + 1);
-        constexpr int ROWS = THREADS / ACROSS;  // of a stage, copied at a time
+        constexpr int ROWS = THREADS / ACROSS;  // rows of a stage that are copied at a time
         int k = threadIdx.x / ACROSS;
         // Read all windows before the first copy: the compiler moves no load across a copy.
         Window found[TILE_K / ROWS];
