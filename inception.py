@@ -21,7 +21,7 @@ import numpy as np
 from tqdm import tqdm
 
 from data import InputError
-from kernels.launch import cache_folder
+from formats.files import cache_folder
 
 URL = "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth"
 SIZE = 95_628_359  # bytes

@@ -25,6 +25,8 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
+from formats.files import cache_folder, written  # noqa: F401
+
 IMAGES = (".png", ".bmp", ".gif", ".tif", ".tiff")  # lossless formats: JPEG does not keep class ids
 MOST_CLASSES = 64  # more are taken for a mistake (255 often marks void pixels) unless asked for
 LARGEST_FILE = 256 << 20  # bytes of one image in an archive; more is a bomb
@@ -407,12 +409,6 @@ def color_code(rgb):
 
 
 # --------------------------------------------------------------------------------------------------- cache
-def cache_folder():
-    """$SEMGAN_CACHE, else the user's cache folder."""
-    user = os.environ.get("LOCALAPPDATA") or os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return Path(os.environ.get("SEMGAN_CACHE") or Path(user) / "semgan")
-
-
 def read_cache(file, key, shape):
     """LabelMaps that write_cache wrote for this key, or None. Nothing in the file is ever executed."""
     if not file.exists():
@@ -440,17 +436,3 @@ def write_cache(file, key, loaded):
             np.savez_compressed(aside, maps=loaded.maps, palette=loaded.palette, header=json.dumps(dict(key=key, fields=fields)))
     except OSError as error:
         note(f"{file}: the cache cannot be written ({error.strerror or error}); the maps will be prepared again next time")
-
-
-@contextmanager
-def written(path):
-    """A binary file that becomes `path` when it is complete and on the disk; until then, and on any error, `path` is as it was."""
-    aside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(aside, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)

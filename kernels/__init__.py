@@ -3,7 +3,8 @@ import numpy as np
 
 from kernels.cuda_ops import CudaOps
 from kernels.emulator import Emulator, compiler
-from kernels.launch import DeviceError, Gpu, KernelError, find_nvrtc, first_line  # noqa: F401
+from kernels.gpu import Gpu, find_nvrtc
+from kernels.launch import DeviceError, KernelError, first_line  # noqa: F401
 from kernels.numpy_engine import NumpyEngine
 from kernels.plain import PlainOps
 

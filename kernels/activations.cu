@@ -1,26 +1,29 @@
-// Bias and activation behind a layer, where no convolution or batch norm does it in passing; and its gradient.
+// Bias and activation after a layer, where no convolution or batch norm applies them; the gradient.
 // Architectures: sm_75 sm_80 sm_86 sm_89 sm_90 sm_100 sm_120
 //
-//   bias_activation        y = act(x + bias)              x, y (rows, C), bias (C,)
-//   bias_activation_grad   dx = dy act'(y), and the sums of dx per slab of rows (slabs, C): reductions.cu adds up dbias
+//   bias_activation        y = act(x + bias)        x, y (rows, C), bias (C,)
+//   bias_activation_grad   dx = dy act'(y), and the sums of dx over each slab of rows (slabs, C);
+//                          reductions.cu adds them up to dbias
 //
-// In bias_activation a thread owns one number: neighbouring threads, neighbouring numbers. In its gradient it owns four
-// columns (vectors.cuh), so that the sums need no pass of their own. Bound by memory: two, three numbers moved a number.
+// In bias_activation each thread computes one number; neighbouring threads, neighbouring numbers.
+// In the gradient each thread computes four columns (vectors.cuh), so the sums need no extra pass.
+// Both are limited by memory bandwidth: they move two or three numbers for each number computed.
 #include "common.cuh"
 #include "vectors.cuh"
 
 constexpr int THREADS = 256;
 
 extern "C" __global__ __launch_bounds__(THREADS)
-void bias_activation(const real* __restrict__ x, const real* __restrict__ bias_or_null, int activation,
-                     real* __restrict__ y, int n, int C) {
+void bias_activation(const real* __restrict__ x, const real* __restrict__ bias_or_null,
+                     int activation, real* __restrict__ y, int n, int C) {
     int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i < n) y[i] = activate(x[i] + (bias_or_null ? bias_or_null[i % C] : 0), activation);
 }
 
 extern "C" __global__ __launch_bounds__(THREADS)
-void bias_activation_grad(const real* __restrict__ dy, const real* __restrict__ y, int activation, real* __restrict__ dx,
-                          real* __restrict__ partial_or_null, int rows, int C, int slab) {
+void bias_activation_grad(const real* __restrict__ dy, const real* __restrict__ y, int activation,
+                          real* __restrict__ dx, real* __restrict__ partial_or_null, int rows,
+                          int C, int slab) {
     __shared__ Four sums[THREADS];
     Columns mine = columns(rows, slab);
     int c = mine.c;

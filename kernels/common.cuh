@@ -1,4 +1,4 @@
-// What several kernels share. `real` is float, or double for gradient checks: a compile option.
+// Shared by several kernels. `real` is a compile option: float, or double for gradient checks.
 #pragma once
 typedef unsigned char uint8;
 typedef unsigned short bf16;  // the upper half of a float
@@ -7,7 +7,7 @@ constexpr int WARP = 32;
 constexpr unsigned ALL_LANES = 0xFFFFFFFF;
 
 // ------------------------------------------------------------------------------- activations
-// The gradient is told from the output y: all three allow that.
+// The gradients are computed from the output y = act(x), which all three activations allow.
 enum Activation { NO_ACTIVATION, RELU, LEAKY_RELU, TANH };  // the same numbers in cuda_ops.py
 constexpr real LEAKY_SLOPE = real(0.2);
 
@@ -26,7 +26,8 @@ __device__ __forceinline__ real activate_grad(real dy, real y, int activation) {
 }
 
 // -------------------------------------------------------------------------------- reductions
-// In a fixed order, so that the same numbers give the same bits: floating-point addition is not associative.
+// Always in the same order, because floating-point addition is not associative: the same numbers
+// give the same bits.
 
 // Sum over groups of `width` lanes (a power of two, up to 32); every lane of the group receives it.
 __device__ __forceinline__ real group_sum(real v, int width) {
@@ -34,7 +35,8 @@ __device__ __forceinline__ real group_sum(real v, int width) {
     return v;
 }
 
-// Sum over all threads of a one-dimensional block (a multiple of 32, up to 1024); only thread 0 receives it.
+// Sum over all threads of a one-dimensional block (a multiple of 32, up to 1024). Only thread 0
+// receives it.
 __device__ __forceinline__ real block_sum(real v, real* warp_sums /* shared, [32] */) {
     v = group_sum(v, WARP);
     if (threadIdx.x % WARP == 0) warp_sums[threadIdx.x / WARP] = v;

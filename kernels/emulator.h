@@ -1,17 +1,22 @@
-// CUDA's execution model on a CPU: the .cu files of this folder, compiled by an ordinary C++ compiler.
+// CUDA's execution model on a CPU: an ordinary C++ compiler compiles the .cu files of this folder.
 //
-// launch.py puts this header in front of a .cu file, wraps its pointer parameters into Global<T>, and calls emulate().
-// Blocks are handed out to the caller's threads (one a core). Inside a block every CUDA thread is a fiber: it runs until it
-// reaches a barrier or a shuffle, then another one goes on. The emulator is stricter than a GPU:
-//   - threads run in an order shuffled by a seed, anew after each barrier, and some warps only when the others wait: a missing
-//     __syncthreads changes results
-//   - shared memory is filled with NaN before each block (and cuda_ops.py fills new arrays): so does a read of unwritten memory
-//   - x[i] and *(const float4*)(x + i) are checked for every pointer x of a kernel: inside the argument's array, and aligned.
-//     (Not so what is reached from there by plain pointers: ((const float4*)x)[i], p = &x[0]; p[i].)
-//   - indices of shared and local arrays are checked too, by the compiler's sanitizer with the handlers at the end
-//   - a barrier that some threads do not reach, or that they reach at different lines, is an error and not a dead end
+// emulator.py puts this header in front of a .cu file, wraps its pointer parameters into Global<T>,
+// and calls emulate(). The caller's threads (one per core) share the blocks. Inside a block every
+// CUDA thread is a fiber: it runs until it reaches a barrier or a shuffle, then another fiber
+// continues. The emulator is stricter than a GPU:
+//   - Threads run in an order shuffled by a seed, anew after each barrier, and some warps run only
+//     when all others wait. So a missing __syncthreads changes results.
+//   - Shared memory is filled with NaN before each block (and cuda_ops.py fills new arrays). So a
+//     read of memory that nobody wrote changes results too.
+//   - x[i] and *(const float4*)(x + i) are checked for every pointer parameter x of a kernel: they
+//     must be inside the argument's array and aligned. (Plain pointers derived from x are not
+//     checked: ((const float4*)x)[i], or p = &x[0]; p[i].)
+//   - Indices of shared and local arrays are checked too, by the compiler's sanitizer and the
+//     handlers at the end of this file.
+//   - If some threads do not reach a barrier, or reach it at different lines, this is an error
+//     message instead of a hang.
 //
-// Only C headers: they compile ten times as fast, and with every compiler.
+// Only C headers are included: they compile ten times as fast, and with every compiler.
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
@@ -39,10 +44,14 @@ struct alignas(16) int4 { int x, y, z, w; };
 
 namespace emulator {
 
-enum Kind { NONE, OUT_OF_BOUNDS, MISALIGNED, DIVERGENT, WARP, SHARED_FULL, ARRAY_INDEX, ARRAY_MISALIGNED, DIVISION, COPIES };
+enum Kind {
+    NONE, OUT_OF_BOUNDS, MISALIGNED, DIVERGENT, WARP, SHARED_FULL, ARRAY_INDEX, ARRAY_MISALIGNED,
+    DIVISION, COPIES
+};
 
-// What launch.py passes in and reads back; the same fields stand there.
-struct Argument { char* data; uint64_t bytes; int64_t number; };  // of a pointer; scalars: data is the value's address
+// What emulator.py passes in and reads back; it declares the same fields. An Argument is an array,
+// or a scalar by its address.
+struct Argument { char* data; uint64_t bytes; int64_t number; };
 struct Error {
     int32_t kind, argument, line, other_line;  // other_line 0: the other thread has returned
     int64_t index;
@@ -51,22 +60,25 @@ struct Error {
 struct Launch {
     uint3 grid, block;
     uint64_t dynamic_shared, shared_limit, seed;
-    int64_t* next_block;  // taken by all workers in turn
+    int64_t* next_block;  // shared by all workers: each takes the next number from it
     Argument* arguments;
     char* scratch;        // this worker's: a Block and its stacks
     Error* error;         // this worker's
 };
 
 // ------------------------------------------------------------------------------------ fibers
-// switch_to(&from, to): save the running fiber in `from`, go on with `to`. Six or so registers and the stack pointer: some
-// nanoseconds, where the operating system's swapcontext makes a system call. The compiler refuses a function whose local
-// variables do not fit.
-constexpr size_t STACK_BYTES = 33 * 1024 + 64;  // no power of two: equal depths of two stacks must not share a cache set
+// switch_to(&from, to) saves the running fiber in `from` and continues with `to`. It saves about
+// six registers and the stack pointer, which takes some nanoseconds; the operating system's
+// swapcontext makes a system call. The compiler refuses a function whose local variables do not fit
+// the stack. The size is no power of two, so that equal depths of two stacks do not share a cache
+// set.
+constexpr size_t STACK_BYTES = 33 * 1024 + 64;
 constexpr int MAX_THREADS = 1024;
 static void fiber_main();
 
 #if defined(_WIN32)
-extern "C" __declspec(dllimport) void* __stdcall CreateFiber(size_t, void (__stdcall *)(void*), void*);
+extern "C" __declspec(dllimport) void* __stdcall
+CreateFiber(size_t, void (__stdcall *)(void*), void*);
 extern "C" __declspec(dllimport) void __stdcall SwitchToFiber(void*);
 extern "C" __declspec(dllimport) void __stdcall DeleteFiber(void*);
 extern "C" __declspec(dllimport) void* __stdcall ConvertThreadToFiber(void*);
@@ -84,7 +96,7 @@ static void end(Context* contexts, int count) {
     ConvertFiberToThread();
 }
 #elif defined(__x86_64__) || defined(__aarch64__)
-typedef void* Context;  // the stack pointer; the registers lie on the stack
+typedef void* Context;  // the stack pointer; the registers are on the stack
 #ifdef __APPLE__
 #define SYMBOL "_emulator_switch"
 #else
@@ -96,16 +108,20 @@ __asm__(".text\n" SYMBOL ":\n"
         "push %rbp\n push %rbx\n push %r12\n push %r13\n push %r14\n push %r15\n"
         "mov %rsp, (%rdi)\n mov %rsi, %rsp\n"
         "pop %r15\n pop %r14\n pop %r13\n pop %r12\n pop %rbx\n pop %rbp\n ret\n");
-constexpr int SAVED = 6, RETURN = 6;  // words that a switch pops, and the place of the return address among them
+constexpr int SAVED = 6, RETURN = 6;  // words that a switch pops; index of the return address
 #else
 __asm__(".text\n.balign 4\n" SYMBOL ":\n"
-        "sub sp, sp, #160\n stp x19, x20, [sp]\n stp x21, x22, [sp, #16]\n stp x23, x24, [sp, #32]\n"
+        "sub sp, sp, #160\n"
+        "stp x19, x20, [sp]\n stp x21, x22, [sp, #16]\n stp x23, x24, [sp, #32]\n"
         "stp x25, x26, [sp, #48]\n stp x27, x28, [sp, #64]\n stp x29, x30, [sp, #80]\n"
-        "stp d8, d9, [sp, #96]\n stp d10, d11, [sp, #112]\n stp d12, d13, [sp, #128]\n stp d14, d15, [sp, #144]\n"
+        "stp d8, d9, [sp, #96]\n stp d10, d11, [sp, #112]\n"
+        "stp d12, d13, [sp, #128]\n stp d14, d15, [sp, #144]\n"
         "mov x9, sp\n str x9, [x0]\n mov sp, x1\n"
-        "ldp x19, x20, [sp]\n ldp x21, x22, [sp, #16]\n ldp x23, x24, [sp, #32]\n ldp x25, x26, [sp, #48]\n"
-        "ldp x27, x28, [sp, #64]\n ldp x29, x30, [sp, #80]\n ldp d8, d9, [sp, #96]\n ldp d10, d11, [sp, #112]\n"
-        "ldp d12, d13, [sp, #128]\n ldp d14, d15, [sp, #144]\n add sp, sp, #160\n ret\n");
+        "ldp x19, x20, [sp]\n ldp x21, x22, [sp, #16]\n ldp x23, x24, [sp, #32]\n"
+        "ldp x25, x26, [sp, #48]\n ldp x27, x28, [sp, #64]\n ldp x29, x30, [sp, #80]\n"
+        "ldp d8, d9, [sp, #96]\n ldp d10, d11, [sp, #112]\n"
+        "ldp d12, d13, [sp, #128]\n ldp d14, d15, [sp, #144]\n"
+        "add sp, sp, #160\n ret\n");
 constexpr int SAVED = 20, RETURN = 11;
 #endif
 static void switch_to(Context* from, Context to) { emulator_switch(from, to); }
@@ -131,21 +147,23 @@ static void begin(Context&) {}
 static void end(Context*, int) {}
 #endif
 
-// --------------------------------------------------------------------------- a block and its threads
+// ------------------------------------------------------------------------- a block and its threads
 enum State : uint8_t { UNSTARTED, READY, RUNNING, AT_BARRIER, AT_WARP, DONE };
 
 constexpr int MAX_COPIES = 64;
-struct Copy { void* to; const void* from; int bytes, taken; };  // an asynchronous copy on its way: `taken` bytes, then zeros
+// An unfinished asynchronous copy: `taken` bytes of `from`, then zeros.
+struct Copy { void* to; const void* from; int bytes, taken; };
 
 struct Thread {
     uint3 index;
     int fiber, line, source;    // source: the lane whose value a shuffle reads
     unsigned mask, ballot;
-    uint64_t value, result;     // what it gives to a shuffle, and what it gets
+    uint64_t value, result;     // what it passes to a shuffle and receives from it
     State state;
-    int turn;                   // of the two places in which it leaves what it brings to meet()
+    int turn;                   // which of the two values in `brought` belongs to this meet()
     uint64_t brought[2][4];
-    int copies, groups, group_end[MAX_COPIES];  // copies not finished; groups of them, and where each one ends
+    int copies, groups;         // unfinished copies, and the groups of them
+    int group_end[MAX_COPIES];  // where each group ends in `copy`
     Copy copy[MAX_COPIES];
 };
 
@@ -153,15 +171,16 @@ struct Block {
     uint3 index, size, grid;
     void (*kernel)(Argument*);
     Launch* launch;
-    int count, ready, at_barrier, done;              // threads; those that can run, wait, have returned
-    int position, stride, turns, picked;             // the shuffled order of this round, and how many of it could run
-    unsigned slow;                                   // warps that wait until no other one can go on: others get far ahead
+    int count, ready, at_barrier, done;   // threads; those that can run, wait, have returned
+    int position, stride, turns, picked;  // this round's shuffled order; how many could run
+    unsigned slow;                        // warps that run only when no other can: others get ahead
     uint64_t random;
     int fibers, free_count, free_fibers[MAX_THREADS];
-    unsigned arrived[MAX_THREADS / 32];              // per warp, the lanes that wait at a warp operation
-    Thread threads[MAX_THREADS + 1];                 // the last stands for the host
-    Context contexts[MAX_THREADS + 1];               // 0 is the host's
-    size_t shared_used, shared_offset[64];           // per __shared__ declaration; 0: not yet there
+    unsigned arrived[MAX_THREADS / 32];   // per warp, the lanes that wait at a warp operation
+    Thread threads[MAX_THREADS + 1];      // the last one represents the host
+    Context contexts[MAX_THREADS + 1];    // 0 is the host's
+    size_t shared_used;
+    size_t shared_offset[64];             // of each __shared__ declaration, plus 1; 0: none yet
     alignas(64) char shared[228 * 1024];
 };
 
@@ -170,9 +189,11 @@ extern __attribute__((visibility("hidden"))) thread_local Thread* thread;
 thread_local Block* block;
 thread_local Thread* thread;
 
-static char* stack(int fiber) { return (char*)block + sizeof(Block) + (size_t)(fiber - 1) * STACK_BYTES; }
+static char* stack(int fiber) {
+    return (char*)block + sizeof(Block) + (size_t)(fiber - 1) * STACK_BYTES;
+}
 
-[[noreturn]] static void leave() {  // to emulate(), for good
+[[noreturn]] static void leave() {  // back to emulate()
     switch_to(&block->contexts[thread->fiber], block->contexts[0]);
     __builtin_unreachable();
 }
@@ -180,9 +201,16 @@ static char* stack(int fiber) { return (char*)block + sizeof(Block) + (size_t)(f
 [[noreturn]] static __attribute__((noinline, cold)) void
 fail(Kind kind, int argument, int64_t index, int line = 0, const Thread* other = nullptr) {
     Error& e = *block->launch->error;
-    e.kind = kind; e.argument = argument; e.index = index; e.line = line;
-    e.block = block->index; e.thread = thread->index;
-    if (other) { e.other_thread = other->index; e.other_line = other->state == DONE ? 0 : other->line; }
+    e.kind = kind;
+    e.argument = argument;
+    e.index = index;
+    e.line = line;
+    e.block = block->index;
+    e.thread = thread->index;
+    if (other) {
+        e.other_thread = other->index;
+        e.other_line = other->state == DONE ? 0 : other->line;
+    }
     leave();
 }
 
@@ -193,10 +221,14 @@ static unsigned random_below(unsigned n) {  // splitmix64
     return (unsigned)((z >> 32) * n >> 32);
 }
 
-static int64_t coprime_below(int64_t n) {  // a stride that visits all of n in turn
+static int64_t coprime_below(int64_t n) {  // a stride that visits all n positions in turn
     for (;;) {
         int64_t a = 1 + random_below((unsigned)n), x = a, y = n;
-        while (y) { int64_t rest = x % y; x = y; y = rest; }
+        while (y) {
+            int64_t rest = x % y;
+            x = y;
+            y = rest;
+        }
         if (x == 1) return a;
     }
 }
@@ -207,19 +239,25 @@ static void new_round() {
     block->stride = coprime_below(block->count);
 }
 
-[[noreturn]] static void report_divergence() {  // nobody can run, and not all wait at the same barrier
-    Thread* threads = block->threads, *waiting = nullptr, *other = nullptr;
-    for (int i = 0; i < block->count; ++i)
-        if (threads[i].state == AT_WARP || (threads[i].state == AT_BARRIER && !waiting)) waiting = &threads[i];
-    for (int i = 0; i < block->count && !other; ++i)
-        if (threads[i].state != waiting->state || threads[i].line != waiting->line) other = &threads[i];
+// For when no thread can run, and not all wait at the same barrier.
+[[noreturn]] static void report_divergence() {
+    Thread* waiting = nullptr;
+    Thread* other = nullptr;
+    for (int i = 0; i < block->count; ++i) {
+        Thread* t = &block->threads[i];
+        if (t->state == AT_WARP || (t->state == AT_BARRIER && !waiting)) waiting = t;
+    }
+    for (int i = 0; i < block->count && !other; ++i) {
+        Thread* t = &block->threads[i];
+        if (t->state != waiting->state || t->line != waiting->line) other = t;
+    }
     Kind kind = waiting->state == AT_WARP ? WARP : DIVERGENT;
     int line = waiting->line;
-    thread = waiting;  // fail() names it
+    thread = waiting;  // fail() reports it
     fail(kind, 0, 0, line, other ? other : waiting);
 }
 
-static Thread* pick() {  // the thread that goes on; leaves if none does
+static Thread* pick() {  // the thread that runs next; leaves if all have returned
     for (;;) {
         if (block->ready == 0) {
             if (block->done == block->count) leave();
@@ -242,12 +280,15 @@ static Thread* pick() {  // the thread that goes on; leaves if none does
             ++block->turns;
             if ((block->position += block->stride) >= block->count) block->position -= block->count;
             Thread* next = &block->threads[block->position];
-            if (next->state <= READY && !(block->slow >> (block->position / 32) & 1)) return ++block->picked, next;
+            bool slow = block->slow >> (block->position / 32) & 1;
+            if (next->state > READY || slow) continue;
+            ++block->picked;
+            return next;
         }
     }
 }
 
-static void go_on_with(Thread* next) {  // returns when the running fiber is picked again
+static void continue_with(Thread* next) {  // returns when the running fiber is picked again
     int from = thread->fiber;
     if (next->state == UNSTARTED) {
         next->fiber = block->free_count ? block->free_fibers[--block->free_count] : ++block->fibers;
@@ -263,12 +304,13 @@ static void suspend(State state, int line) {
     thread->state = state;
     thread->line = line;
     Thread* next = pick();
-    if (next != thread) return go_on_with(next);
+    if (next != thread) return continue_with(next);
     thread->state = RUNNING;
     --block->ready;
 }
 
-static void fiber_main() {  // runs thread after thread; a new one needs a new stack only when the one before waits
+// A fiber runs one thread after another. A new thread needs a new fiber only while others wait.
+static void fiber_main() {
     for (;;) {
         block->kernel(block->launch->arguments);
         int fiber = thread->fiber;
@@ -282,14 +324,19 @@ static void fiber_main() {  // runs thread after thread; a new one needs a new s
             thread = next;
         } else {
             block->free_fibers[block->free_count++] = fiber;
-            go_on_with(next);
+            continue_with(next);
         }
     }
 }
 
-static int coordinate(int64_t& rest, unsigned size) { int c = (int)(rest % size); rest /= size; return c; }
+static int coordinate(int64_t& rest, unsigned size) {
+    int c = (int)(rest % size);
+    rest /= size;
+    return c;
+}
 
-// Runs blocks until none is left. Every worker calls it with its own scratch and error. Returns the error's kind.
+// Runs blocks until none is left. Every worker calls it with its own scratch and error. Returns the
+// error's kind.
 static int emulate(Launch* launch, void (*kernel)(Argument*)) {
     block = (Block*)launch->scratch;
     block->launch = launch;
@@ -308,10 +355,13 @@ static int emulate(Launch* launch, void (*kernel)(Argument*)) {
     thread->fiber = 0;
     block->random = launch->seed;
     block->fibers = block->free_count = 0;
-    int64_t blocks = (int64_t)launch->grid.x * launch->grid.y * launch->grid.z, order = coprime_below(blocks), number;
+    int64_t blocks = (int64_t)launch->grid.x * launch->grid.y * launch->grid.z;
+    int64_t order = coprime_below(blocks);
     int highest = 0;
-    while ((number = __atomic_fetch_add(launch->next_block, 1, __ATOMIC_RELAXED)) < blocks && !launch->error->kind) {
-        int64_t rest = (number * order + (int64_t)(launch->seed % 1000003)) % blocks;  // blocks in any order, too
+    while (!launch->error->kind) {
+        int64_t number = __atomic_fetch_add(launch->next_block, 1, __ATOMIC_RELAXED);
+        if (number >= blocks) break;
+        int64_t rest = (number * order + (int64_t)(launch->seed % 1000003)) % blocks;  // shuffled
         block->random = launch->seed ^ (uint64_t)rest * 0xD1B54A32D192ED03;
         unsigned x = coordinate(rest, launch->grid.x), y = coordinate(rest, launch->grid.y);
         block->index = {x, y, (unsigned)rest};
@@ -330,7 +380,7 @@ static int emulate(Launch* launch, void (*kernel)(Argument*)) {
         block->slow = random_below(~0u);
         new_round();
         thread = &block->threads[MAX_THREADS];
-        go_on_with(pick());  // comes back by leave()
+        continue_with(pick());  // leave() returns to here
         if (block->fibers > highest) highest = block->fibers;
         thread = &block->threads[MAX_THREADS];
     }
@@ -344,12 +394,15 @@ static int linear() { return (int)(thread - block->threads); }
 static void warp_operation(unsigned mask, uint64_t value, int source, int line) {
     int lane = linear() % 32, first = linear() - lane;
     unsigned& arrived = block->arrived[first / 32];
-    thread->mask = mask; thread->value = value; thread->source = source; thread->line = line;
+    thread->mask = mask;
+    thread->value = value;
+    thread->source = source;
+    thread->line = line;
     if (!(mask >> lane & 1)) fail(WARP, 0, 0, line, thread);
     arrived |= 1u << lane;
     if ((arrived & mask) != mask) return suspend(AT_WARP, line);
     unsigned ballot = 0;
-    for (int i = 0; i < 32; ++i) {  // the last lane has come
+    for (int i = 0; i < 32; ++i) {  // the last lane has arrived
         const Thread& t = block->threads[first + i];
         if (!(mask >> i & 1)) continue;
         if (t.mask != mask || t.line != line || !(mask >> t.source & 1)) fail(WARP, 0, 0, line, &t);
@@ -360,7 +413,9 @@ static void warp_operation(unsigned mask, uint64_t value, int source, int line) 
         Thread& t = block->threads[first + i];
         t.result = block->threads[first + t.source].value;
         t.ballot = ballot;
-        if (&t != thread) { t.state = READY; ++block->ready; }
+        if (&t == thread) continue;
+        t.state = READY;
+        ++block->ready;
     }
     arrived &= ~mask;
 }
@@ -373,21 +428,23 @@ template <class T> static T shuffle(unsigned mask, T value, int source, int line
     return value;
 }
 
-static void* shared(size_t bytes, int declaration) {  // the same place for all threads of the block
+static void* shared(size_t bytes, int declaration) {  // the same address for all threads of a block
     size_t& offset = block->shared_offset[declaration];
     if (!offset) {
-        if (block->shared_used + bytes > block->launch->shared_limit) fail(SHARED_FULL, 0, block->shared_used + bytes);
+        size_t end = block->shared_used + bytes;
+        if (end > block->launch->shared_limit) fail(SHARED_FULL, 0, end);
         memset(block->shared + block->shared_used, 0xFF, bytes);  // NaN
         offset = block->shared_used + 1;
-        block->shared_used = (block->shared_used + bytes + 15) & ~(size_t)15;
+        block->shared_used = (end + 15) & ~(size_t)15;
     }
     return block->shared + offset - 1;
 }
 
-// The 32 lanes of a warp meet, and each looks at what the others brought: compute(get), get(lane) being that lane's `mine`.
-// Two places take turns: none can come to the next but one meeting while another still looks at what it left here.
+// The 32 lanes of a warp exchange values: each calls compute(get), where get(lane) is that lane's
+// `mine`. Calls use two buffers in turn. No lane can be two calls ahead of another, so nothing is
+// overwritten while another lane still reads it.
 template <class T, class F> static void meet(const T& mine, int line, F compute) {
-    static_assert(sizeof(T) <= sizeof thread->brought[0], "there is room");
+    static_assert(sizeof(T) <= sizeof thread->brought[0], "the value fits");
     int turn = thread->turn ^= 1;
     memcpy(thread->brought[turn], &mine, sizeof mine);
     warp_operation(~0u, 0, linear() % 32, line);
@@ -395,8 +452,8 @@ template <class T, class F> static void meet(const T& mine, int line, F compute)
     compute([=](int lane) -> const T& { return *(const T*)lanes[lane].brought[turn]; });
 }
 
-// A copy that is finished only when its thread waits for it. Until then NaN stands there, so a missing wait shows, and so does
-// a copy over what others still read.
+// Starts a copy that is finished only when its thread waits for it. Until then the target holds
+// NaN, which reveals a missing wait, or a copy over data that others still read.
 static void start_copy(void* to, const void* from, int bytes, int taken, int line) {
     Thread& t = *thread;
     if (t.copies == MAX_COPIES) fail(COPIES, 0, MAX_COPIES, line);
@@ -408,7 +465,7 @@ static void commit_group(int line) {
     if (thread->groups == MAX_COPIES) fail(COPIES, 0, MAX_COPIES, line);
     thread->group_end[thread->groups++] = thread->copies;
 }
-static void wait_groups(int pending) {  // all but the last `pending` groups
+static void wait_groups(int pending) {  // for all but the last `pending` groups
     Thread& t = *thread;
     int groups = t.groups - pending;
     if (groups <= 0) return;
@@ -429,13 +486,16 @@ template <class T> struct Global {  // T* as a kernel's parameter
     char* data;
     uint64_t bytes;
     int number;
-    explicit Global(const Argument& a) : p((T*)a.data), data(a.data), bytes(a.bytes), number((int)a.number) {}
-    Global(T* p, char* data, uint64_t bytes, int number) : p(p), data(data), bytes(bytes), number(number) {}
+    explicit Global(const Argument& a)
+        : p((T*)a.data), data(a.data), bytes(a.bytes), number((int)a.number) {}
+    Global(T* p, char* data, uint64_t bytes, int number)
+        : p(p), data(data), bytes(bytes), number(number) {}
     operator Global<const T>() const { return {p, data, bytes, number}; }
+    int64_t index(const T* q) const { return ((const char*)q - data) / (ptrdiff_t)sizeof(T); }
     void check(const T* q, size_t size) const {
         uint64_t offset = (uint64_t)((const char*)q - data);
         if (__builtin_expect(offset >= bytes || size > bytes - offset, 0))
-            fail(OUT_OF_BOUNDS, number, ((const char*)q - data) / (ptrdiff_t)sizeof(T));
+            fail(OUT_OF_BOUNDS, number, index(q));
     }
     T& operator[](ptrdiff_t i) const { check(p + i, sizeof(T)); return p[i]; }
     T& operator*() const { return (*this)[0]; }
@@ -445,7 +505,7 @@ template <class T> struct Global {  // T* as a kernel's parameter
     explicit operator bool() const { return p; }
     template <class V> explicit operator V*() const {  // (const float4*)(x + i): a vector load
         check(p, sizeof(V));
-        if ((uintptr_t)p % alignof(V)) fail(MISALIGNED, number, ((const char*)p - data) / (ptrdiff_t)sizeof(T));
+        if ((uintptr_t)p % alignof(V)) fail(MISALIGNED, number, index(p));
         return (V*)p;
     }
 };
@@ -456,7 +516,9 @@ template <class T> static Global<T> dynamic_shared() {
 
 }  // namespace emulator
 
-EXPORT uint64_t emulator_scratch_bytes() { return sizeof(emulator::Block) + emulator::MAX_THREADS * emulator::STACK_BYTES; }
+EXPORT uint64_t emulator_scratch_bytes() {
+    return sizeof(emulator::Block) + emulator::MAX_THREADS * emulator::STACK_BYTES;
+}
 
 #define threadIdx emulator::thread->index
 #define blockIdx emulator::block->index
@@ -464,7 +526,7 @@ EXPORT uint64_t emulator_scratch_bytes() { return sizeof(emulator::Block) + emul
 #define gridDim emulator::block->grid
 constexpr int warpSize = 32;
 
-// --------------------------------------------------------------------- CUDA's functions, those in use
+// ------------------------------------------------------ CUDA's functions that the kernels use
 inline void __syncthreads(int line = __builtin_LINE()) {
     ++emulator::block->at_barrier;
     emulator::suspend(emulator::AT_BARRIER, line);
@@ -472,19 +534,27 @@ inline void __syncthreads(int line = __builtin_LINE()) {
 inline void __syncwarp(unsigned mask = ~0u, int line = __builtin_LINE()) {
     emulator::warp_operation(mask, 0, emulator::linear() % 32, line);
 }
-template <class T> static T __shfl_sync(unsigned mask, T v, int source, int width = 32, int line = __builtin_LINE()) {
+template <class T> static T __shfl_sync(
+    unsigned mask, T v, int source, int width = 32, int line = __builtin_LINE()
+) {
     int lane = emulator::linear() % 32;
     return emulator::shuffle(mask, v, lane - lane % width + (source & (width - 1)), line);
 }
-template <class T> static T __shfl_down_sync(unsigned mask, T v, int delta, int width = 32, int line = __builtin_LINE()) {
+template <class T> static T __shfl_down_sync(
+    unsigned mask, T v, int delta, int width = 32, int line = __builtin_LINE()
+) {
     int lane = emulator::linear() % 32;
     return emulator::shuffle(mask, v, lane % width + delta < width ? lane + delta : lane, line);
 }
-template <class T> static T __shfl_up_sync(unsigned mask, T v, int delta, int width = 32, int line = __builtin_LINE()) {
+template <class T> static T __shfl_up_sync(
+    unsigned mask, T v, int delta, int width = 32, int line = __builtin_LINE()
+) {
     int lane = emulator::linear() % 32;
     return emulator::shuffle(mask, v, lane % width >= delta ? lane - delta : lane, line);
 }
-template <class T> static T __shfl_xor_sync(unsigned mask, T v, int bits, int width = 32, int line = __builtin_LINE()) {
+template <class T> static T __shfl_xor_sync(
+    unsigned mask, T v, int bits, int width = 32, int line = __builtin_LINE()
+) {
     int lane = emulator::linear() % 32, source = lane ^ bits;
     return emulator::shuffle(mask, v, source / width <= lane / width ? source : lane, line);
 }
@@ -500,23 +570,39 @@ inline int __all_sync(unsigned mask, int predicate, int line = __builtin_LINE())
 }
 inline void __threadfence() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
 
-template <class T, class F> static T atomic_update(T* address, F update) {  // returns the value before
+// Returns the value from before the update.
+template <class T, class F> static T atomic_update(T* address, F update) {
+    constexpr int ORDER = __ATOMIC_SEQ_CST;
     T before, after;
-    __atomic_load(address, &before, __ATOMIC_SEQ_CST);
+    __atomic_load(address, &before, ORDER);
     do after = update(before);
-    while (!__atomic_compare_exchange(address, &before, &after, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST));
+    while (!__atomic_compare_exchange(address, &before, &after, false, ORDER, ORDER));
     return before;
 }
-template <class T, class V> static T atomicAdd(T* a, V v) { return atomic_update(a, [=](T x) { return (T)(x + v); }); }
-template <class T, class V> static T atomicMax(T* a, V v) { return atomic_update(a, [=](T x) { return x > (T)v ? x : (T)v; }); }
-template <class T, class V> static T atomicMin(T* a, V v) { return atomic_update(a, [=](T x) { return x < (T)v ? x : (T)v; }); }
-template <class T, class V> static T atomicExch(T* a, V v) { return atomic_update(a, [=](T) { return (T)v; }); }
+template <class T, class V> static T atomicAdd(T* a, V v) {
+    return atomic_update(a, [=](T x) { return (T)(x + v); });
+}
+template <class T, class V> static T atomicMax(T* a, V v) {
+    return atomic_update(a, [=](T x) { return x > (T)v ? x : (T)v; });
+}
+template <class T, class V> static T atomicMin(T* a, V v) {
+    return atomic_update(a, [=](T x) { return x < (T)v ? x : (T)v; });
+}
+template <class T, class V> static T atomicExch(T* a, V v) {
+    return atomic_update(a, [=](T) { return (T)v; });
+}
 template <class T, class V> static T atomicCAS(T* a, V compare, V v) {
     return atomic_update(a, [=](T x) { return x == (T)compare ? (T)v : x; });
 }
-template <class T, class V> static T atomicAdd(emulator::Global<T> a, V v) { return atomicAdd(&a[0], v); }
-template <class T, class V> static T atomicMax(emulator::Global<T> a, V v) { return atomicMax(&a[0], v); }
-template <class T, class V> static T atomicMin(emulator::Global<T> a, V v) { return atomicMin(&a[0], v); }
+template <class T, class V> static T atomicAdd(emulator::Global<T> a, V v) {
+    return atomicAdd(&a[0], v);
+}
+template <class T, class V> static T atomicMax(emulator::Global<T> a, V v) {
+    return atomicMax(&a[0], v);
+}
+template <class T, class V> static T atomicMin(emulator::Global<T> a, V v) {
+    return atomicMin(&a[0], v);
+}
 
 #define UNARY(name) \
     inline float name(float x) { return __builtin_##name##f(x); } \
@@ -526,14 +612,17 @@ template <class T, class V> static T atomicMin(emulator::Global<T> a, V v) { ret
     inline float name(float a, float b) { return __builtin_##name##f(a, b); } \
     inline float name##f(float a, float b) { return __builtin_##name##f(a, b); } \
     inline double name(double a, double b) { return __builtin_##name(a, b); }
-UNARY(exp) UNARY(log) UNARY(log1p) UNARY(sqrt) UNARY(tanh) UNARY(sin) UNARY(cos) UNARY(fabs) UNARY(floor) UNARY(ceil) UNARY(round)
+UNARY(exp) UNARY(log) UNARY(log1p) UNARY(sqrt) UNARY(tanh) UNARY(sin) UNARY(cos)
+UNARY(fabs) UNARY(floor) UNARY(ceil) UNARY(round)
 BINARY(fmax) BINARY(fmin) BINARY(pow) BINARY(fmod)
 #define MIN_MAX(type_a, type_b, type) \
     inline type max(type_a a, type_b b) { return (type)a > (type)b ? (type)a : (type)b; } \
     inline type min(type_a a, type_b b) { return (type)a < (type)b ? (type)a : (type)b; }
-MIN_MAX(int, int, int) MIN_MAX(unsigned, unsigned, unsigned) MIN_MAX(int, unsigned, unsigned) MIN_MAX(unsigned, int, unsigned)
+MIN_MAX(int, int, int) MIN_MAX(unsigned, unsigned, unsigned)
+MIN_MAX(int, unsigned, unsigned) MIN_MAX(unsigned, int, unsigned)
 MIN_MAX(long long, long long, long long)
-MIN_MAX(float, float, float) MIN_MAX(double, double, double) MIN_MAX(float, double, double) MIN_MAX(double, float, double)
+MIN_MAX(float, float, float) MIN_MAX(double, double, double)
+MIN_MAX(float, double, double) MIN_MAX(double, float, double)
 #undef UNARY
 #undef BINARY
 #undef MIN_MAX
@@ -547,7 +636,7 @@ template <class T> bool isfinite(T x) { return x - x == 0; }
 template <class T> T fma(T a, T b, T c) { return a * b + c; }
 extern "C" int printf(const char*, ...);
 
-// -------------------------------------------------------------------- the compiler's sanitizer calls these
+// ---------------------------------------------------- handlers that the compiler's sanitizer calls
 struct SourceLocation { const char* file; unsigned line, column; };
 EXPORT void __ubsan_handle_out_of_bounds_abort(SourceLocation* at, uintptr_t index) {
     emulator::fail(emulator::ARRAY_INDEX, 0, (int64_t)index, at->line);

@@ -1,19 +1,26 @@
-// Label maps stay on the device as one byte a pixel and become vectors when a batch needs them.
+// Label maps stay on the device as one byte per pixel and become vectors when a batch needs them.
 // Architectures: sm_75 sm_80 sm_86 sm_89 sm_90 sm_100 sm_120
 //
-//   gather   y[b, pixel] = table[labels[index[b], pixel]]      labels (N, pixels) uint8, index (B,), table (K, C), y (B, pixels, C)
+//   gather   y[b, pixel] = table[labels[index[b], pixel]]
 //
-// With the identity as the table that is one-hot, with colours RGB. A thread owns four neighbouring numbers of y: it works out
-// for the first to which map, pixel and channel it belongs, and counts on from there. Bound by writing y.
+//   shapes: labels (N, pixels) uint8, index (B,), table (K, C), y (B, pixels, C)
+//
+// With the identity as the table, y is one-hot; with a table of colours, y is RGB. Each thread
+// writes four neighbouring numbers of y: it computes map, pixel and channel of the first one and
+// counts on from there. Limited by the bandwidth of writing y.
 #include "common.cuh"
 #include "vectors.cuh"
 
 constexpr int THREADS = 256;
 
 extern "C" __global__ __launch_bounds__(THREADS)
-void gather(const uint8* __restrict__ labels, const int* __restrict__ index, const real* __restrict__ table,
-            real* __restrict__ y, int n, int pixels, int K, int C) {
-    int i = FOUR * (blockIdx.x * blockDim.x + threadIdx.x), c = i % C, pixel = i / C % pixels, b = i / C / pixels;
+void gather(const uint8* __restrict__ labels, const int* __restrict__ index,
+            const real* __restrict__ table, real* __restrict__ y, int n, int pixels, int K,
+            int C) {
+    int i = FOUR * (blockIdx.x * blockDim.x + threadIdx.x);
+    int c = i % C;
+    int pixel = i / C % pixels;
+    int b = i / C / pixels;
     Four f = {};
     for (int k = 0; k < FOUR && i + k < n; ++k) {
         int label = labels[index[b] * pixels + pixel];

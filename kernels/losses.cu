@@ -1,25 +1,31 @@
 // The losses, each with its gradient.
 // Architectures: sm_75 sm_80 sm_86 sm_89 sm_90 sm_100 sm_120
 //
-//   bce_with_logits           loss = mean of log(1 + exp(-|z|)) + max(z, 0) - z t, dlogits = (sigmoid(z) - t) / n: one block
-//   feature_matching_mean     gap = mean over b of fake - mean over b of x; loss = mean of gap^2 over (H, W, C)
+//   bce_with_logits           loss = mean of log(1 + exp(-|z|)) + max(z, 0) - z t,
+//                             dlogits = (sigmoid(z) - t) / n, in one block
+//   feature_matching_mean     gap = mean over b of fake - mean over b of x,
+//                             loss = mean of gap^2 over (H, W, C)
 //   feature_matching_paired   loss = mean of |fake - x| over everything
 //
-// x, fake (B, positions) are a layer's features of real and generated maps. The last two write one sum a block, which
-// reductions.cu adds up and scales, and add to dfake if `add` is set: it holds the gradient from the layers above. Then
-// dfake goes through the layer's activation, as bias_activation_grad would do it.
-// In feature_matching_mean a thread owns a position (h, w, c) in all B maps. Bound by memory.
+// x and fake (B, positions) are a layer's features of real and of generated maps. Both feature
+// matching kernels write one sum per block, which reductions.cu adds up and scales. If `add` is
+// set, dfake holds the gradient from the layers above, and they add to it. Then dfake goes through
+// the gradient of the layer's activation, as in bias_activation_grad. In feature_matching_mean each
+// thread computes one position (h, w, c) of all B maps. Limited by memory bandwidth.
 #include "common.cuh"
 
 constexpr int THREADS = 256;
 
 extern "C" __global__ __launch_bounds__(THREADS)
-void bce_with_logits(const real* __restrict__ logits, const real* __restrict__ target, real* __restrict__ loss,
-                     real* __restrict__ dlogits, int n) {
+void bce_with_logits(const real* __restrict__ logits, const real* __restrict__ target,
+                     real* __restrict__ loss, real* __restrict__ dlogits, int n) {
     __shared__ real warp_sums[WARP];
     real sum = 0;
     for (int i = threadIdx.x; i < n; i += blockDim.x) {
-        real z = logits[i], t = target[i], e = exp(-fabs(z));  // e <= 1: no overflow for any z
+        // e <= 1: no overflow for any z
+        real z = logits[i];
+        real t = target[i];
+        real e = exp(-fabs(z));
         sum += log1p(e) + fmax(z, real(0)) - z * t;
         dlogits[i] = ((z >= 0 ? 1 : e) / (1 + e) - t) / n;
     }
@@ -28,8 +34,9 @@ void bce_with_logits(const real* __restrict__ logits, const real* __restrict__ t
 }
 
 extern "C" __global__ __launch_bounds__(THREADS)
-void feature_matching_mean(const real* __restrict__ x, const real* __restrict__ fake, real* __restrict__ partial,
-                           real* __restrict__ dfake, int add, int activation, int B, int positions) {
+void feature_matching_mean(const real* __restrict__ x, const real* __restrict__ fake,
+                           real* __restrict__ partial, real* __restrict__ dfake, int add,
+                           int activation, int B, int positions) {
     __shared__ real warp_sums[WARP];
     int i = blockIdx.x * blockDim.x + threadIdx.x;
     real gap = 0;
@@ -47,14 +54,16 @@ void feature_matching_mean(const real* __restrict__ x, const real* __restrict__ 
 }
 
 extern "C" __global__ __launch_bounds__(THREADS)
-void feature_matching_paired(const real* __restrict__ x, const real* __restrict__ fake, real* __restrict__ partial,
-                             real* __restrict__ dfake, int add, int activation, int n) {
+void feature_matching_paired(const real* __restrict__ x, const real* __restrict__ fake,
+                             real* __restrict__ partial, real* __restrict__ dfake, int add,
+                             int activation, int n) {
     __shared__ real warp_sums[WARP];
     int i = blockIdx.x * blockDim.x + threadIdx.x;
     real gap = 0;
     if (i < n) {
         gap = fake[i] - x[i];
-        dfake[i] = activate_grad(real((gap > 0) - (gap < 0)) / n + (add ? dfake[i] : 0), fake[i], activation);
+        real gradient = real((gap > 0) - (gap < 0)) / n;
+        dfake[i] = activate_grad(gradient + (add ? dfake[i] : 0), fake[i], activation);
     }
     gap = block_sum(fabs(gap), warp_sums);
     if (threadIdx.x == 0) partial[blockIdx.x] = gap;

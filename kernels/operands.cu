@@ -1,10 +1,14 @@
-// What the tensor cores of conv/5_pipelined.cu take and give: numbers rounded before, sums added up behind.
+// Before and after the tensor cores of conv/5_pipelined.cu: round the operands, add up partial
+// sums.
 // Architectures: sm_80 sm_86 sm_89 sm_90 sm_100 sm_120
 //
-//   prepare                x (n, rows, C) -> y (n, padded_rows, padded_C), rounded to TF32 or bf16; zeros where x ends
-//   sum_slices_activate    out = act(sum of partial (slices, n) over its slices + bias), channels (C,) innermost
+//   prepare                x (n, rows, C) -> y (n, padded_rows, padded_C), rounded to TF32 or bf16,
+//                          with zeros as padding
+//   sum_slices_activate    out = act(bias + sum of partial (slices, n) over its slices), bias (C,);
+//                          the channels are the last axis of out
 //
-// In prepare a thread writes one vector of 16 bytes; in sum_slices_activate it owns one output. Bound by memory.
+// In prepare each thread writes one vector of 16 bytes; in sum_slices_activate it computes one
+// output. Limited by memory bandwidth.
 #include "common.cuh"
 #include "tensor_cores.cuh"
 
@@ -13,16 +17,23 @@ constexpr int THREADS = 256;
 struct __align__(16) Vector { operand values[VECTOR]; };
 
 extern "C" __global__ __launch_bounds__(THREADS)
-void prepare(const real* __restrict__ x, operand* __restrict__ y, int vectors, int rows, int C, int padded_rows, int padded_C) {
+void prepare(const real* __restrict__ x, operand* __restrict__ y, int vectors, int rows, int C,
+             int padded_rows, int padded_C) {
     int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= vectors) return;
-    int per_row = padded_C / VECTOR, c = i % per_row * VECTOR, row = i / per_row % padded_rows, n = i / per_row / padded_rows;
+    int per_row = padded_C / VECTOR;
+    int c = i % per_row * VECTOR;
+    int row = i / per_row % padded_rows;
+    int n = i / per_row / padded_rows;
     auto from = x + ((n * rows + row) * C + c);
     float values[VECTOR] = {};
     if (row < rows && C % 4 == 0) {
         for (int j = 0; j < VECTOR && c + j < C; j += 4) {
             float4 four = *(const float4*)(from + j);
-            values[j] = four.x, values[j + 1] = four.y, values[j + 2] = four.z, values[j + 3] = four.w;
+            values[j] = four.x;
+            values[j + 1] = four.y;
+            values[j + 2] = four.z;
+            values[j + 3] = four.w;
         }
     } else if (row < rows) {
         for (int j = 0; j < VECTOR; ++j)
@@ -34,8 +45,8 @@ void prepare(const real* __restrict__ x, operand* __restrict__ y, int vectors, i
 }
 
 extern "C" __global__ __launch_bounds__(THREADS)
-void sum_slices_activate(const real* __restrict__ partial, const real* __restrict__ bias_or_null, int activation,
-                         real* __restrict__ out, int slices, int n, int C) {
+void sum_slices_activate(const real* __restrict__ partial, const real* __restrict__ bias_or_null,
+                         int activation, real* __restrict__ out, int slices, int n, int C) {
     int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= n) return;
     real sum = bias_or_null ? bias_or_null[i % C] : 0;

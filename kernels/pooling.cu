@@ -1,29 +1,37 @@
-// Concatenation, pooling and resizing, for Inception's features: forward only.
+// Concatenation, pooling and resizing for Inception's features: forward only.
 // Architectures: sm_75 sm_80 sm_86 sm_89 sm_90 sm_100 sm_120
 //
-//   concat         y[..., first + c] = x[..., c]: one launch for each of the maps that are set side by side
-//   max_pool       y[b, oy, ox, c] = largest x[b, iy, ix, c] in the size x size window, of the pixels inside the map
-//   average_pool   their mean: pixels of the padding do not count
-//   resize         bilinear: row i of y lies between rows low[i] and low[i] + 1 of x, at weight[i] of the way; columns alike
+//   concat         y[..., first + c] = x[..., c]; one launch for each of the maps to concatenate
+//   max_pool       y[b, oy, ox, c] = largest x[b, iy, ix, c] in the size x size window; pixels of
+//                  the padding do not count
+//   average_pool   their mean
+//   resize         bilinear: row i of y lies between rows low[i] and low[i] + 1 of x, at the
+//                  fraction weight[i] of the way; columns likewise
 //
-//   shapes: x (B, H, W, C), y (B, Ho, Wo, C). A thread owns one number of y, in concat of x; neighbouring threads,
-//   neighbouring channels.
+//   shapes: x (B, H, W, C), y (B, Ho, Wo, C); of concat, y (B, H, W, channels)
+//
+// Each thread writes one number of y (concat: reads one of x); neighbouring threads, neighbouring
+// channels.
 #include "common.cuh"
 
 constexpr int THREADS = 256;
 
 extern "C" __global__ __launch_bounds__(THREADS)
-void concat(const real* __restrict__ x, real* __restrict__ y, int n, int C, int channels, int first) {  // y (B, H, W, channels)
+void concat(const real* __restrict__ x, real* __restrict__ y, int n, int C, int channels,
+            int first) {
     int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i < n) y[i / C * channels + first + i % C] = x[i];
 }
 
 extern "C" __global__ __launch_bounds__(THREADS)
-void max_pool(const real* __restrict__ x, real* __restrict__ y, int B, int H, int W, int C, int Ho, int Wo,
-              int size, int stride, int pad) {
+void max_pool(const real* __restrict__ x, real* __restrict__ y, int B, int H, int W, int C, int Ho,
+              int Wo, int size, int stride, int pad) {
     int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * Ho * Wo * C) return;
-    int c = i % C, ix = i / C % Wo * stride - pad, iy = i / C / Wo % Ho * stride - pad, b = i / C / Wo / Ho;
+    int c = i % C;
+    int ix = i / C % Wo * stride - pad;
+    int iy = i / C / Wo % Ho * stride - pad;
+    int b = i / C / Wo / Ho;
     int first_y = max(iy, 0), first_x = max(ix, 0);
     real largest = x[((b * H + first_y) * W + first_x) * C + c];
     for (int yy = first_y; yy < min(iy + size, H); ++yy)
@@ -33,12 +41,18 @@ void max_pool(const real* __restrict__ x, real* __restrict__ y, int B, int H, in
 }
 
 extern "C" __global__ __launch_bounds__(THREADS)
-void average_pool(const real* __restrict__ x, real* __restrict__ y, int B, int H, int W, int C, int Ho, int Wo,
-                  int size, int stride, int pad) {
+void average_pool(const real* __restrict__ x, real* __restrict__ y, int B, int H, int W, int C,
+                  int Ho, int Wo, int size, int stride, int pad) {
     int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * Ho * Wo * C) return;
-    int c = i % C, ix = i / C % Wo * stride - pad, iy = i / C / Wo % Ho * stride - pad, b = i / C / Wo / Ho;
-    int first_y = max(iy, 0), first_x = max(ix, 0), last_y = min(iy + size, H), last_x = min(ix + size, W);
+    int c = i % C;
+    int ix = i / C % Wo * stride - pad;
+    int iy = i / C / Wo % Ho * stride - pad;
+    int b = i / C / Wo / Ho;
+    int first_y = max(iy, 0);
+    int first_x = max(ix, 0);
+    int last_y = min(iy + size, H);
+    int last_x = min(ix + size, W);
     real sum = 0;
     for (int yy = first_y; yy < last_y; ++yy)
         for (int xx = first_x; xx < last_x; ++xx) sum += x[((b * H + yy) * W + xx) * C + c];
@@ -46,14 +60,23 @@ void average_pool(const real* __restrict__ x, real* __restrict__ y, int B, int H
 }
 
 extern "C" __global__ __launch_bounds__(THREADS)
-void resize(const real* __restrict__ x, real* __restrict__ y, const int* __restrict__ low_y, const real* __restrict__ weight_y,
-            const int* __restrict__ low_x, const real* __restrict__ weight_x, int B, int H, int W, int C, int Ho, int Wo) {
+void resize(const real* __restrict__ x, real* __restrict__ y, const int* __restrict__ low_y,
+            const real* __restrict__ weight_y, const int* __restrict__ low_x,
+            const real* __restrict__ weight_x, int B, int H, int W, int C, int Ho, int Wo) {
     int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * Ho * Wo * C) return;
-    int c = i % C, ox = i / C % Wo, oy = i / C / Wo % Ho, b = i / C / Wo / Ho;
-    int top = low_y[oy], left = low_x[ox], bottom = min(top + 1, H - 1), right = min(left + 1, W - 1);
+    int c = i % C;
+    int ox = i / C % Wo;
+    int oy = i / C / Wo % Ho;
+    int b = i / C / Wo / Ho;
+    int top = low_y[oy];
+    int left = low_x[ox];
+    int bottom = min(top + 1, H - 1);
+    int right = min(left + 1, W - 1);
     real v = weight_y[oy], h = weight_x[ox];
-    real above = x[((b * H + top) * W + left) * C + c] * (1 - h) + x[((b * H + top) * W + right) * C + c] * h;
-    real below = x[((b * H + bottom) * W + left) * C + c] * (1 - h) + x[((b * H + bottom) * W + right) * C + c] * h;
+    real above = x[((b * H + top) * W + left) * C + c] * (1 - h)
+               + x[((b * H + top) * W + right) * C + c] * h;
+    real below = x[((b * H + bottom) * W + left) * C + c] * (1 - h)
+               + x[((b * H + bottom) * W + right) * C + c] * h;
     y[i] = above * (1 - v) + below * v;
 }

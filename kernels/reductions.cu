@@ -1,20 +1,23 @@
-// Sums of what other kernels left: their partial sums, in a fixed order. No atomics, so the same bits every time.
+// Adds up the partial sums of other kernels, always in the same order. Without atomics, the same
+// numbers give the same bits every time.
 // Architectures: sm_75 sm_80 sm_86 sm_89 sm_90 sm_100 sm_120
 //
-//   sum_slices   partial (slices, n) -> out (n); a second sum of the same shape may come along, as blockIdx.z = 1
-//   sum_all      partial (n) -> out (1), scaled: one block
+//   sum_slices   partial (slices, n) -> out (n); blockIdx.z = 1 does the same for a second pair
+//   sum_all      partial (n) -> out (1), times `scale`; one block
 //
-// sum_slices has a block of (width, height) threads: a thread owns four neighbouring outputs and every height-th slice. Weight
-// gradients are few slices of many numbers: height 1. Sums over pixels are many slices of few: several threads share an
-// output, else a handful of threads would wait for one slice after the other.
+// sum_slices has blocks of (width, height) threads: each thread adds up every height-th slice of
+// four neighbouring outputs. Weight gradients are few slices of many numbers, so height is 1. Sums
+// over pixels are many slices of few numbers: there several threads share an output, or else a
+// handful of threads would read one slice after another.
 #include "common.cuh"
 #include "vectors.cuh"
 
 constexpr int THREADS = 256;
 
 extern "C" __global__ __launch_bounds__(THREADS)
-void sum_slices(const real* __restrict__ partial, real* __restrict__ out, const real* __restrict__ partial_2_or_null,
-                real* __restrict__ out_2_or_null, int slices, int n) {
+void sum_slices(const real* __restrict__ partial, real* __restrict__ out,
+                const real* __restrict__ partial_2_or_null, real* __restrict__ out_2_or_null,
+                int slices, int n) {
     __shared__ Four sums[THREADS];
     auto from = blockIdx.z ? partial_2_or_null : partial;
     auto to = blockIdx.z ? out_2_or_null : out;

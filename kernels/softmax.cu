@@ -1,30 +1,40 @@
-// Softmax over the class channel, fused with the bias before it (paper, eq. 2); and its gradient.
+// Softmax over the class channel, fused with the bias before it (paper, eq. 2), and its gradient.
 // Architectures: sm_75 sm_80 sm_86 sm_89 sm_90 sm_100 sm_120
 //
-//   softmax        p[k] = exp(x[k] + bias[k]) / sum over j of exp(x[j] + bias[j])       x, p (rows, K), bias (K,)
-//   softmax_grad   dx[k] = p[k] (dp[k] - sum over j of p[j] dp[j]), and its sums per slab of rows: reductions.cu, dbias
+//   softmax        p[k] = exp(x[k] + bias[k]) / sum over j of exp(x[j] + bias[j])
+//   softmax_grad   dx[k] = p[k] (dp[k] - sum over j of p[j] dp[j]), and the sums of dx over each
+//                  slab of rows, which reductions.cu adds up to dbias
 //
-// A block has (width, height) threads: a pixel belongs to `width` neighbouring lanes of one warp, a lane to four neighbouring
-// classes, or every 4 width-th four; sums over the classes run through shuffles. Largest value and sum are found in
-// the same pass ("online", Milakov and Gimelshein 2018): when a larger value comes, the sum so far is scaled down. Bound by
-// memory.
+//   shapes: x, p (rows, K), bias (K,)
+//
+// A block has (width, height) threads. `width` neighbouring lanes of one warp share a pixel; each
+// lane takes four neighbouring classes, then the four that are 4 * width further on, and so on.
+// Sums over the classes use shuffles. One pass finds both the largest value and the sum ("online
+// softmax", Milakov and Gimelshein 2018): when a larger value appears, the sum so far is scaled
+// down. Limited by memory bandwidth.
 #include "common.cuh"
 #include "vectors.cuh"
 
 constexpr int THREADS = 256;
 constexpr real LOWEST = real(-3e38);  // not infinity: infinity - infinity is NaN
 
-// f + bias, and LOWEST past the last class.
-template <class Pointer> __device__ __forceinline__ Four biased(Four f, Pointer bias_or_null, int k, int K) {
+// f + bias, but LOWEST past the last class.
+template <class Pointer>
+__device__ __forceinline__ Four biased(Four f, Pointer bias_or_null, int k, int K) {
     Four b = bias_or_null ? load4(bias_or_null, k, K) : Four();
     for (int j = 0; j < FOUR; ++j) f.v[j] = k + j < K ? f.v[j] + b.v[j] : LOWEST;
     return f;
 }
 
 extern "C" __global__ __launch_bounds__(THREADS)
-void softmax(const real* __restrict__ x, const real* __restrict__ bias_or_null, real* __restrict__ p, int rows, int K) {
-    int row = blockIdx.x * blockDim.y + threadIdx.y, lane = FOUR * threadIdx.x, step = FOUR * blockDim.x;
-    int begin = min(row, rows) * K, end = min(begin + K, rows * K);  // lanes past the end stay: shuffles need whole warps
+void softmax(const real* __restrict__ x, const real* __restrict__ bias_or_null,
+             real* __restrict__ p, int rows, int K) {
+    int row = blockIdx.x * blockDim.y + threadIdx.y;
+    int lane = FOUR * threadIdx.x;
+    int step = FOUR * blockDim.x;
+    // lanes past the end stay, because shuffles need whole warps
+    int begin = min(row, rows) * K;
+    int end = min(begin + K, rows * K);
     real largest = LOWEST, sum = 0;  // sum of exp(value - largest)
     for (int k = lane; begin + k < end; k += step) {
         Four f = biased(load4(x, begin + k, end), bias_or_null, k, K);
@@ -34,7 +44,8 @@ void softmax(const real* __restrict__ x, const real* __restrict__ bias_or_null, 
         for (int j = 0; j < FOUR; ++j) sum += exp(f.v[j] - largest);
     }
     for (int bits = blockDim.x / 2; bits > 0; bits /= 2) {
-        real other = __shfl_xor_sync(ALL_LANES, largest, bits), other_sum = __shfl_xor_sync(ALL_LANES, sum, bits);
+        real other = __shfl_xor_sync(ALL_LANES, largest, bits);
+        real other_sum = __shfl_xor_sync(ALL_LANES, sum, bits);
         real before = largest;
         largest = fmax(largest, other);
         sum = sum * exp(before - largest) + other_sum * exp(other - largest);
@@ -50,9 +61,11 @@ extern "C" __global__ __launch_bounds__(THREADS)
 void softmax_grad(const real* __restrict__ dp, const real* __restrict__ p, real* __restrict__ dx,
                   real* __restrict__ partial_or_null, int rows, int K, int slab) {
     __shared__ Four sums[THREADS];
-    int c = columns(rows, slab).c, first = blockIdx.y * slab, last = min(rows, first + slab);
+    int c = columns(rows, slab).c;
+    int first = blockIdx.y * slab;
+    int last = min(rows, first + slab);
     Four sum = {};
-    for (int above = first; above < last; above += blockDim.y) {  // all lanes in step, for the shuffles
+    for (int above = first; above < last; above += blockDim.y) {  // all lanes, for the shuffles
         int begin = min(above + int(threadIdx.y), last) * K, end = min(begin + K, last * K);
         real dot = 0;
         for (int k = FOUR * threadIdx.x; begin + k < end; k += FOUR * blockDim.x) {

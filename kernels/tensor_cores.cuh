@@ -1,24 +1,30 @@
-// What steps 4 and 5 add to the language: each instruction behind one small function, PTX on a GPU and its meaning in C++ in
-// the emulator. And what both steps share: how a tile in shared memory becomes the registers of a warp, and back.
+// What steps 4 and 5 need besides plain CUDA C++: the tensor core and copy instructions, each in a
+// small function, as PTX for a GPU and as C++ with the same meaning for the emulator. And what both
+// steps share: how a tile in shared memory becomes the registers of a warp, and back.
 //
-// Tensor cores multiply a 16 x MMA_K by a MMA_K x 8 matrix, spread over the registers of a warp, and add to float32. The
-// factors are TF32 (a float whose last 13 bits are dropped) or bf16 (a float's upper half): `operand` is float or bf16, a
-// compile option. Either way a lane holds words of 4 bytes: 1 TF32 number, or 2 bf16 numbers that are neighbours in the sum.
+// Tensor cores multiply a 16 x MMA_K matrix by an MMA_K x 8 matrix, both spread over the registers
+// of a warp, and add to float32. The factors are TF32 (a float whose last 13 bits are ignored) or
+// bf16 (the upper half of a float). `operand`, a compile option, is float or bf16 accordingly.
+// Either way a lane holds words of 4 bytes: 1 TF32 number, or 2 bf16 numbers that are neighbours in
+// the sum.
 //
-//   lane = 4 g + t     A: word t of lines g, g + 8; word t + 4 of lines g, g + 8     B: words t, t + 4 of line g
-//                      sum: lines g, g, g + 8, g + 8 of A with lines 2t, 2t + 1, 2t, 2t + 1 of B
+//   lane = 4 g + t    A:   word t of lines g, g + 8; word t + 4 of lines g, g + 8
+//                     B:   words t, t + 4 of line g
+//                     sum: lines g, g, g + 8, g + 8 of A with lines 2t, 2t + 1, 2t, 2t + 1 of B
+//
 // A line is a row of A or a column of B: 8 words along the sum.
 #pragma once
 
 constexpr bool TF32 = sizeof(operand) == 4;
-constexpr int VECTOR = 16 / sizeof(operand);  // numbers that one asynchronous copy moves
-constexpr int MMA_K = 32 / sizeof(operand);   // terms of the sum that one instruction adds up
+constexpr int VECTOR = 16 / sizeof(operand);  // numbers in one asynchronous copy
+constexpr int MMA_K = 32 / sizeof(operand);   // terms of the sum in one instruction
 
 struct Words { unsigned a[4], b[2]; };
 
 // ------------------------------------------------------------------------------ instructions
-// To the nearest number that tensor cores take: TF32 keeps 10 bits of the mantissa (ties away from 0), bf16 keeps 7 (ties to
-// even). NaN stays NaN. A TF32 number is a float.
+// y = x rounded to the nearest number of the tensor cores' type. TF32 keeps 10 bits of the mantissa
+// (ties away from 0), bf16 keeps 7 (ties to even). NaN stays NaN. A TF32 number is stored as a
+// float.
 #ifdef EMULATOR
 inline void rounded(float x, float& y) {
     unsigned bits;
@@ -64,7 +70,7 @@ inline void mma(float (&sum)[4], const Words& words, int line = __builtin_LINE()
 }
 template <bool TRANSPOSED, class Pointer>
 static void load_matrices(unsigned (&words)[4], Pointer row, int line = __builtin_LINE()) {
-    const int4* place = (const int4*)row;  // checked: 16 bytes, aligned
+    const int4* place = (const int4*)row;  // this cast checks size and alignment
     emulator::meet(place, line, [&](auto get) {
         int g = threadIdx.x % WARP / 4, t = threadIdx.x % 4;
         for (int i = 0; i < 4; ++i)
@@ -74,8 +80,10 @@ static void load_matrices(unsigned (&words)[4], Pointer row, int line = __builti
             }
     });
 }
-template <class To, class From> static void copy_async(To to, From from, bool inside, int line = __builtin_LINE()) {
-    emulator::start_copy((int4*)to, inside ? (const int4*)from : nullptr, 16, inside ? 16 : 0, line);
+template <class To, class From>
+static void copy_async(To to, From from, bool inside, int line = __builtin_LINE()) {
+    const int4* source = inside ? (const int4*)from : nullptr;
+    emulator::start_copy((int4*)to, source, 16, inside ? 16 : 0, line);
 }
 inline void commit_copies(int line = __builtin_LINE()) { emulator::commit_group(line); }
 template <int PENDING> static void wait_for_copies() { emulator::wait_groups(PENDING); }
@@ -84,100 +92,131 @@ template <int PENDING> static void wait_for_copies() { emulator::wait_groups(PEN
 // sum += A B
 __device__ __forceinline__ void mma(float (&sum)[4], const Words& w) {
     if constexpr (TF32)
-        asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+        asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 "
+            "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
             : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
             : "r"(w.a[0]), "r"(w.a[1]), "r"(w.a[2]), "r"(w.a[3]), "r"(w.b[0]), "r"(w.b[1]));
     else
-        asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+        asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+            "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
             : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
             : "r"(w.a[0]), "r"(w.a[1]), "r"(w.a[2]), "r"(w.a[3]), "r"(w.b[0]), "r"(w.b[1]));
 }
-__device__ __forceinline__ unsigned shared_address(const void* p) { return __cvta_generic_to_shared(p); }
-// Four matrices of 8 rows of 16 bytes, one word of each for a lane; lanes 8 i to 8 i + 7 give the addresses of the i-th one's rows.
-// Transposed, they are matrices of 8 x 8 numbers of 2 bytes.
-template <bool TRANSPOSED> __device__ __forceinline__ void load_matrices(unsigned (&words)[4], const operand* row) {
+__device__ __forceinline__ unsigned shared_address(const void* p) {
+    return __cvta_generic_to_shared(p);
+}
+// Loads four matrices of 8 rows of 16 bytes; each lane receives one word of each matrix. Lanes 8 i
+// to 8 i + 7 pass the addresses of the rows of matrix i. If TRANSPOSED, these are transposed
+// matrices of 8 x 8 numbers of 2 bytes.
+template <bool TRANSPOSED>
+__device__ __forceinline__ void load_matrices(unsigned (&words)[4], const operand* row) {
     if constexpr (TRANSPOSED)
         asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
-                     : "=r"(words[0]), "=r"(words[1]), "=r"(words[2]), "=r"(words[3]) : "r"(shared_address(row)) : "memory");
+                     : "=r"(words[0]), "=r"(words[1]), "=r"(words[2]), "=r"(words[3])
+                     : "r"(shared_address(row)) : "memory");
     else
         asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
-                     : "=r"(words[0]), "=r"(words[1]), "=r"(words[2]), "=r"(words[3]) : "r"(shared_address(row)) : "memory");
+                     : "=r"(words[0]), "=r"(words[1]), "=r"(words[2]), "=r"(words[3])
+                     : "r"(shared_address(row)) : "memory");
 }
-// 16 bytes from global to shared memory, past the registers, while the thread goes on; zeros if not `inside`.
+// Copies 16 bytes from global to shared memory, without registers and while the thread goes on;
+// writes zeros if not `inside`.
 __device__ __forceinline__ void copy_async(operand* to, const operand* from, bool inside) {
     asm volatile("cp.async.ca.shared.global [%0], [%1], 16, %2;"
                  :: "r"(shared_address(to)), "l"(from), "r"(inside ? 16 : 0) : "memory");
 }
-__device__ __forceinline__ void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-// Waits for this thread's copies, all but the last PENDING groups of them.
+__device__ __forceinline__ void commit_copies() {
+    asm volatile("cp.async.commit_group;" ::: "memory");
+}
+// Waits for all copies of this thread except its last PENDING groups.
 template <int PENDING> __device__ __forceinline__ void wait_for_copies() {
     asm volatile("cp.async.wait_group %0;" :: "n"(PENDING) : "memory");
 }
 #endif
 
-// A tile holds lines x TILE_K numbers, in the order in which they lie in memory: as [line][k] (BY_LINE), or as [k][line].
-// The strides leave gaps so that the 32 words a warp reads at once lie in 32 banks: 4 words more than 16, or 8 more than 64.
+// A tile holds lines x TILE_K numbers in the order of global memory: as [line][k] (BY_LINE) or as
+// [k][line]. The strides leave gaps, VECTOR numbers per line or 8 per row of lines, so that the 32
+// words that a warp reads at once are in 32 different banks.
 constexpr int TILE_K = 2 * MMA_K;
 constexpr int tile_stride(bool by_line, int lines) { return by_line ? TILE_K + VECTOR : lines + 8; }
-constexpr int tile_size(bool by_line, int lines) { return (by_line ? lines : TILE_K) * tile_stride(by_line, lines); }
-
-// Of 16 lines a lane holds four words: t and t + 4 of lines g and g + 8. The instruction wants A's ordered by word, B's by line.
-enum Factor { A, B };
-
-// Where this lane's part of the 16 lines from `line` on begins. From there on all steps are constants.
-template <Factor FACTOR, bool BY_LINE, int LINES> __device__ __forceinline__ int lane_offset(int line) {
-    constexpr int STRIDE = tile_stride(BY_LINE, LINES);
-    int lane = threadIdx.x % WARP, row = lane % 8;
-    int second_line = FACTOR == A ? lane / 8 % 2 : lane / 16, second_word = FACTOR == A ? lane / 16 : lane / 8 % 2;
-    if (BY_LINE) return (line + second_line * 8 + row) * STRIDE + second_word * VECTOR;
-    return TF32 ? lane % 4 * STRIDE + line + lane / 4 : (second_word * 8 + row) * STRIDE + line + second_line * 8;
+constexpr int tile_size(bool by_line, int lines) {
+    return (by_line ? lines : TILE_K) * tile_stride(by_line, lines);
 }
 
-// The four words of the 16 lines from `line` on. At is a tile's pointer, moved by lane_offset.
+// A lane holds four words of 16 lines: t and t + 4 of lines g and g + 8. The instruction expects
+// them ordered by word for A and by line for B.
+enum Factor { A, B };
+
+// The offset of this lane's words in the 16 lines from `line` on. All steps from there are
+// constants.
+template <Factor FACTOR, bool BY_LINE, int LINES>
+__device__ __forceinline__ int lane_offset(int line) {
+    constexpr int STRIDE = tile_stride(BY_LINE, LINES);
+    int lane = threadIdx.x % WARP, row = lane % 8;
+    int second_line = FACTOR == A ? lane / 8 % 2 : lane / 16;
+    int second_word = FACTOR == A ? lane / 16 : lane / 8 % 2;
+    if (BY_LINE) return (line + second_line * 8 + row) * STRIDE + second_word * VECTOR;
+    if (TF32) return lane % 4 * STRIDE + line + lane / 4;
+    return (second_word * 8 + row) * STRIDE + line + second_line * 8;
+}
+
+// This lane's four words of the 16 lines from `line` on; `at` is a tile's pointer plus lane_offset.
 template <Factor FACTOR, bool BY_LINE, int LINES, class At>
 __device__ __forceinline__ void load_16_lines(At at, int line, int k, unsigned (&words)[4]) {
     constexpr int STRIDE = tile_stride(BY_LINE, LINES);
     if constexpr (BY_LINE) {
         load_matrices<false>(words, at + (line * STRIDE + k));
-    } else if constexpr (!TF32) {  // the two numbers of a word lie in two rows
+    } else if constexpr (!TF32) {  // the two numbers of a word are in two rows
         load_matrices<true>(words, at + (k * STRIDE + line));
     } else {
         #pragma unroll
         for (int i = 0; i < 4; ++i) {
-            int second_line = FACTOR == A ? i % 2 : i / 2, second_word = FACTOR == A ? i / 2 : i % 2;
-            words[i] = *(const unsigned*)(at + ((k + second_word * 4) * STRIDE + line + second_line * 8));
+            int second_line = FACTOR == A ? i % 2 : i / 2;
+            int second_word = FACTOR == A ? i / 2 : i % 2;
+            int offset = (k + second_word * 4) * STRIDE + line + second_line * 8;
+            words[i] = *(const unsigned*)(at + offset);
         }
     }
 }
 
-// sum += A B over a tile: the lines of A from m on, 16 MI of them, with those of B from n on, 8 NI of them.
+// sum += A B over a tile, for the 16 MI lines of A from m on and the 8 NI lines of B from n on.
 template <bool A_BY_LINE, bool B_BY_LINE, int LINES_A, int LINES_B, int MI, int NI, class Tile>
-__device__ __forceinline__ void multiply_tiles(Tile As, Tile Bs, int m, int n, float (&sum)[MI][NI][4]) {
-    auto a_lane = As + lane_offset<A, A_BY_LINE, LINES_A>(m), b_lane = Bs + lane_offset<B, B_BY_LINE, LINES_B>(n);
+__device__ __forceinline__ void multiply_tiles(Tile As, Tile Bs, int m, int n,
+                                               float (&sum)[MI][NI][4]) {
+    auto a_lane = As + lane_offset<A, A_BY_LINE, LINES_A>(m);
+    auto b_lane = Bs + lane_offset<B, B_BY_LINE, LINES_B>(n);
     #pragma unroll
     for (int k = 0; k < TILE_K; k += MMA_K) {
         unsigned a[MI][4], b[NI / 2][4];
         #pragma unroll
-        for (int i = 0; i < MI; ++i) load_16_lines<A, A_BY_LINE, LINES_A>(a_lane, 16 * i, k, a[i]);
+        for (int i = 0; i < MI; ++i)
+            load_16_lines<A, A_BY_LINE, LINES_A>(a_lane, 16 * i, k, a[i]);
         #pragma unroll
-        for (int j = 0; j < NI / 2; ++j) load_16_lines<B, B_BY_LINE, LINES_B>(b_lane, 16 * j, k, b[j]);
+        for (int j = 0; j < NI / 2; ++j)
+            load_16_lines<B, B_BY_LINE, LINES_B>(b_lane, 16 * j, k, b[j]);
         #pragma unroll
         for (int i = 0; i < MI; ++i)
             #pragma unroll
             for (int j = 0; j < NI; ++j)
-                mma(sum[i][j], {{a[i][0], a[i][1], a[i][2], a[i][3]}, {b[j / 2][j % 2 * 2], b[j / 2][j % 2 * 2 + 1]}});
+                mma(sum[i][j], {{a[i][0], a[i][1], a[i][2], a[i][3]},
+                                {b[j / 2][j % 2 * 2], b[j / 2][j % 2 * 2 + 1]}});
     }
 }
 
-// store(place(row), column, value, value of the next column) for all outputs of this lane in rows whose place is not negative.
+// Calls store(place(row), column, value, value of the next column) for all outputs of this lane,
+// except in rows whose place is negative.
 template <int MI, int NI, class Place, class Store>
-__device__ __forceinline__ void each_output(const float (&sum)[MI][NI][4], int m, int n, Place place, Store store) {
+__device__ __forceinline__ void each_output(const float (&sum)[MI][NI][4], int m, int n,
+                                            Place place, Store store) {
     int g = threadIdx.x % WARP / 4, t = threadIdx.x % 4;
     #pragma unroll
     for (int i = 0; i < 2 * MI; ++i) {
         int row = place(m + g + 8 * i);
         if (row < 0) continue;
         #pragma unroll
-        for (int j = 0; j < NI; ++j) store(row, n + 2 * t + 8 * j, sum[i / 2][j][i % 2 * 2], sum[i / 2][j][i % 2 * 2 + 1]);
+        for (int j = 0; j < NI; ++j) {
+            const float* pair = sum[i / 2][j] + i % 2 * 2;
+            store(row, n + 2 * t + 8 * j, pair[0], pair[1]);
+        }
     }
 }

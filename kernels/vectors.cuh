@@ -1,13 +1,17 @@
-// Four neighbouring numbers at a time: loads and stores of 16 bytes, which is what it takes to reach a card's bandwidth.
+// Four neighbouring numbers at a time. A GPU reaches its memory bandwidth only with loads and
+// stores of 16 bytes.
 #pragma once
 
 constexpr int FOUR = 4;
 struct __align__(16) Four { real v[FOUR]; };
 
 template <class Pointer>
-__device__ __forceinline__ bool aligned(Pointer x, int i) { return (size_t)&x[i] % alignof(Four) == 0; }
+__device__ __forceinline__ bool aligned(Pointer x, int i) {
+    return (size_t)&x[i] % alignof(Four) == 0;
+}
 
-// x[i] to x[i + 3]; 0 from x[n] on. In one piece where the address allows it: with 3 or 22 channels not every row does.
+// x[i] to x[i + 3], and 0 from x[n] on. One load if the address is a multiple of 16 bytes: with 3
+// or 22 channels, not every row starts at one.
 template <class Pointer> __device__ __forceinline__ Four load4(Pointer x, int i, int n) {
     if (n - i >= FOUR && aligned(x, i)) return *(const Four*)(x + i);
     Four f = {};
@@ -17,7 +21,7 @@ template <class Pointer> __device__ __forceinline__ Four load4(Pointer x, int i,
     return f;
 }
 
-// y[i] to y[i + 3] = f, but nothing from y[n] on.
+// Writes f to y[i] ... y[i + 3], but nothing from y[n] on.
 template <class Pointer> __device__ __forceinline__ void store4(Pointer y, int i, int n, Four f) {
     if (n - i >= FOUR && aligned(y, i)) {
         *(Four*)(y + i) = f;
@@ -29,28 +33,41 @@ template <class Pointer> __device__ __forceinline__ void store4(Pointer y, int i
 }
 
 // ------------------------------------------------------------------------------------ columns
-// x (rows, C): a block of (width, height) threads has 4 width columns of a slab of the rows, a thread four neighbouring
-// columns in every height-th row. So what belongs to a channel is worked out once a thread, and no index is divided.
-struct Columns { int c, first, last; };  // the first of the four, and the rows of the block
+// x (rows, C): a block of (width, height) threads processes 4 * width columns of a slab of rows.
+// Each thread takes four neighbouring columns and every height-th row. So a thread computes the
+// values that belong to its channels only once, and its indices need no division.
+struct Columns { int c, first, last; };  // the first of the four columns; the rows of the block
 
 __device__ __forceinline__ Columns columns(int rows, int slab) {
     int first = blockIdx.y * slab;
     return {FOUR * int(blockIdx.x * blockDim.x + threadIdx.x), first, min(rows, first + slab)};
 }
 
-// body(io, row) for each of the thread's rows. The loop is there twice: with C a multiple of four and all arrays aligned,
-// io.load and io.store need not look at the place, so that the loads of four rows are under way at the same time.
+// Calls body(io, row) for each of the thread's rows. There are two loops. If C is a multiple of
+// four and all arrays are aligned, io.load and io.store need no checks, and the loads of four rows
+// can run at the same time.
 struct Whole {
-    template <class Pointer> __device__ __forceinline__ Four load(Pointer x, int i, int) { return *(const Four*)(x + i); }
-    template <class Pointer> __device__ __forceinline__ void store(Pointer y, int i, int, Four f) { *(Four*)(y + i) = f; }
+    template <class Pointer> __device__ __forceinline__ Four load(Pointer x, int i, int) {
+        return *(const Four*)(x + i);
+    }
+    template <class Pointer> __device__ __forceinline__ void store(Pointer y, int i, int, Four f) {
+        *(Four*)(y + i) = f;
+    }
 };
 struct Ragged {
-    template <class Pointer> __device__ __forceinline__ Four load(Pointer x, int i, int n) { return load4(x, i, n); }
-    template <class Pointer> __device__ __forceinline__ void store(Pointer y, int i, int n, Four f) { store4(y, i, n, f); }
+    template <class Pointer> __device__ __forceinline__ Four load(Pointer x, int i, int n) {
+        return load4(x, i, n);
+    }
+    template <class Pointer>
+    __device__ __forceinline__ void store(Pointer y, int i, int n, Four f) {
+        store4(y, i, n, f);
+    }
 };
 template <class Body, class... Pointers>
 __device__ __forceinline__ void for_rows(Columns v, int C, Body body, Pointers... arrays) {
-    int row = v.first + threadIdx.y, height = blockDim.y, count = v.c < C ? (v.last - row + height - 1) / height : 0;
+    int row = v.first + threadIdx.y;
+    int height = blockDim.y;
+    int count = v.c < C ? (v.last - row + height - 1) / height : 0;
     if (C % FOUR == 0 && (aligned(arrays, 0) && ...)) {
         #pragma unroll 4
         for (int k = 0; k < count; ++k) body(Whole(), row + k * height);
@@ -58,8 +75,8 @@ __device__ __forceinline__ void for_rows(Columns v, int C, Body body, Pointers..
         for (int k = 0; k < count; ++k) body(Ragged(), row + k * height);
 }
 
-// Sums over the rows of the block; only the threads of row 0 receive them.
-__device__ __forceinline__ Four column_sum(Four f, Four* sums /* shared, one a thread */) {
+// Sums over the rows of the block. Only the threads of row 0 receive them.
+__device__ __forceinline__ Four column_sum(Four f, Four* sums /* shared, one per thread */) {
     int place = threadIdx.y * blockDim.x + threadIdx.x;
     sums[place] = f;
     __syncthreads();

@@ -52,6 +52,8 @@ def thread_map(threads):
 
 _tasks = SimpleQueue()  # of all workers; a ThreadPoolExecutor takes twice as long for a task
 _threads = []
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_threads.clear)  # a child has none of its parent's threads
 
 
 def _work():

@@ -38,6 +38,10 @@ for name, value in TINY.items():
 WITHOUT_GPU = os.environ | {"CUDA_VISIBLE_DEVICES": "-1"}  # for processes whose output is compared
 
 
+def pytest_addoption(parser):
+    parser.addoption("--slow", action="store_true", help="also compile for every architecture")
+
+
 @pytest.fixture(params=DEVICES)
 def device(request):
     return request.param

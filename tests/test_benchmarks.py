@@ -14,6 +14,7 @@ from conftest import ROOT
 from test_launch import resources
 
 from kernels import launch
+from kernels.gpu import compile_cubin
 from kernels.numpy_ops import NumpyOps
 
 TINY = "--device", "emulator", "--preset", "tiny", "--precision", "fp32"
@@ -136,7 +137,7 @@ def test_the_loops_compile_for_every_architecture():
     assert source.architectures == ["sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120"]
     for architecture in source.architectures:
         options = f"--gpu-architecture={architecture}", "--std=c++17", "--ptxas-options=-v"
-        used = resources(launch.compile_cubin(source, options)[1])
+        used = resources(compile_cubin(source, options)[1])
         assert used.keys() == {"fma_loop", "mma_tf32", "mma_bf16"} and all(spilled == 0 for _, spilled in used.values())
 
 

@@ -1,30 +1,36 @@
-// Step 3: each thread owns 8x8 outputs in registers. One number from shared memory serves eight multiply-adds.
+// Step 3: each thread computes 8x8 outputs in registers. One number read from shared memory serves
+// eight multiply-adds.
 // Architectures: sm_75 sm_80 sm_86 sm_89 sm_90 sm_100 sm_120
 //
-//   conv               y = act(x * w + bias)          rows: output pixels         columns: Cout   sum over ky, kx, ci
-//   conv_input_grad    dx, by output phase            rows: pixels of the phase   columns: Cin    sum over every s-th tap, co
-//   conv_weight_grad   dw, a slice of the pixels      rows: ky, kx, ci            columns: Cout   sum over output pixels
+//                      result                     rows                 columns  sum over
+//   conv               y = act(x * w + bias)      output pixels        Cout     ky, kx, ci
+//   conv_input_grad    dx, by output phase        pixels of the phase  Cin      every s-th tap, co
+//   conv_weight_grad   dw, a slice of the pixels  ky, kx, ci           Cout     output pixels
 //
-// The same matrix products as in step 2, with the same way of finding A's and B's elements. What changed: a block computes
-// 64x64 outputs with 64 threads, and a thread 8x8 of them, rows ty + 8 i and columns tx + 8 j. For each k it reads 8 numbers
-// of A and 8 of B from shared memory and does 64 multiply-adds: 4 a read, where step 2 did one half. So the arithmetic, and
-// no longer shared memory, sets the pace. What belongs to a row, its pixel, is worked out once and kept in shared memory.
+// The same matrix products as in step 2, and A's and B's elements are found in the same way. What
+// changed: a block of 64 threads computes 64x64 outputs. Each thread computes 8x8 of them, rows
+// ty + 8 i and columns tx + 8 j. For each k it reads 8 numbers of A and 8 of B from shared memory
+// and does 64 multiply-adds: 4 per read, where step 2 did one half. So arithmetic, and no longer
+// shared memory, is the bottleneck. The pixel of each row is computed once and kept in shared
+// memory.
 //
-// Strided rows and columns (ty + 8 i, not 8 ty + i) let neighbouring threads read neighbouring words: no bank conflicts.
-// The accumulators are 64 registers a thread, which the compiler can only keep there because all loops over them unroll.
+// Strided rows and columns (ty + 8 i, not 8 ty + i) let neighbouring threads read neighbouring
+// words, without bank conflicts. The accumulators are 64 registers per thread. The compiler can
+// only keep them in registers because all loops over them are unrolled.
 #include "common.cuh"
 #include "implicit_gemm.cuh"
 
 constexpr int THREADS = 64;
-constexpr int TILE_M = 64;   // rows,
-constexpr int TILE_N = 64;   // columns of a block's tile,
-constexpr int TILE_K = 16;   // and the step along the sum
+constexpr int TILE_M = 64;   // rows of a block's tile
+constexpr int TILE_N = 64;   // columns of a block's tile
+constexpr int TILE_K = 16;   // step along the sum
 constexpr int BY_PHASE = 1;  // conv_input_grad: blockIdx.z is the output phase
-constexpr int BLOCKS = 8;    // that run on a multiprocessor at a time: the host divides the work by it
-constexpr int OWN = 8;       // rows and columns that a thread owns: ty + 8 i and tx + 8 j
-constexpr int LINES = THREADS / TILE_K;  // a tile is loaded TILE_K along, LINES across at a time
+constexpr int BLOCKS = 8;    // per multiprocessor at a time; the host divides the work accordingly
+constexpr int OWN = 8;       // rows and columns of a thread: ty + 8 i and tx + 8 j
+constexpr int LINES = THREADS / TILE_K;  // a block loads TILE_K x LINES numbers of a tile at a time
 
-__device__ __forceinline__ void multiply(const real (&As)[TILE_K][TILE_M + 1], const real (&Bs)[TILE_K][TILE_N + 1],
+__device__ __forceinline__ void multiply(const real (&As)[TILE_K][TILE_M + 1],
+                                         const real (&Bs)[TILE_K][TILE_N + 1],
                                          real (&sum)[OWN][OWN]) {
     int ty = threadIdx.x / OWN, tx = threadIdx.x % OWN;
     for (int k = 0; k < TILE_K; ++k) {
@@ -37,22 +43,27 @@ __device__ __forceinline__ void multiply(const real (&As)[TILE_K][TILE_M + 1], c
 }
 
 extern "C" __global__ __launch_bounds__(THREADS)
-void conv(const real* __restrict__ x, const real* __restrict__ w, const real* __restrict__ bias_or_null, int activation,
-          real* __restrict__ y, int B, int H, int W, int Cin, int Ho, int Wo, int Cout,
+void conv(const real* __restrict__ x, const real* __restrict__ w,
+          const real* __restrict__ bias_or_null, int activation, real* __restrict__ y,
+          int B, int H, int W, int Cin, int Ho, int Wo, int Cout,
           int kh, int kw, int sy, int sx, int py, int px) {
     __shared__ real As[TILE_K][TILE_M + 1];
     __shared__ real Bs[TILE_K][TILE_N + 1];
     __shared__ Pixel pixels[TILE_M];
-    int m0 = blockIdx.x * TILE_M, n0 = blockIdx.y * TILE_N, K = kh * kw * Cin;
+    int m0 = blockIdx.x * TILE_M;
+    int n0 = blockIdx.y * TILE_N;
+    int K = kh * kw * Cin;
     int along = threadIdx.x % TILE_K, across = threadIdx.x / TILE_K;
     pixels[threadIdx.x] = output_pixel(m0 + threadIdx.x, B, Ho, Wo, sy, sx, py, px);
     __syncthreads();
     real sum[OWN][OWN] = {};
     for (int k0 = 0; k0 < K; k0 += TILE_K) {
         Tap tap = window_tap(k0 + along, kh, kw, Cin);
-        for (int m = across; m < TILE_M; m += LINES) As[along][m] = at(x, H, W, Cin, pixels[m], tap);
+        for (int m = across; m < TILE_M; m += LINES)
+            As[along][m] = at(x, H, W, Cin, pixels[m], tap);
         int n = n0 + threadIdx.x;
-        for (int k = 0; k < TILE_K; ++k) Bs[k][threadIdx.x] = k0 + k < K && n < Cout ? w[(k0 + k) * Cout + n] : 0;
+        for (int k = 0; k < TILE_K; ++k)
+            Bs[k][threadIdx.x] = k0 + k < K && n < Cout ? w[(k0 + k) * Cout + n] : 0;
         __syncthreads();
         multiply(As, Bs, sum);
         __syncthreads();
@@ -63,21 +74,27 @@ void conv(const real* __restrict__ x, const real* __restrict__ w, const real* __
         for (int j = 0; j < OWN; ++j) {
             int m = m0 + threadIdx.x / OWN + OWN * i, n = n0 + threadIdx.x % OWN + OWN * j;
             if (m < B * Ho * Wo && n < Cout)
-                y[m * Cout + n] = activate(sum[i][j] + (bias_or_null ? bias_or_null[n] : 0), activation);
+                y[m * Cout + n] =
+                    activate(sum[i][j] + (bias_or_null ? bias_or_null[n] : 0), activation);
         }
 }
 
 extern "C" __global__ __launch_bounds__(THREADS)
-void conv_input_grad(const real* __restrict__ dy, const real* __restrict__ w, const real* __restrict__ bias_or_null,
-                     int activation, real* __restrict__ dx, int B, int H, int W, int Cin, int Ho, int Wo, int Cout,
+void conv_input_grad(const real* __restrict__ dy, const real* __restrict__ w,
+                     const real* __restrict__ bias_or_null, int activation, real* __restrict__ dx,
+                     int B, int H, int W, int Cin, int Ho, int Wo, int Cout,
                      int kh, int kw, int sy, int sx, int py, int px) {
     __shared__ real As[TILE_K][TILE_M + 1];
     __shared__ real Bs[TILE_K][TILE_N + 1];
     __shared__ Pixel pixels[TILE_M];
-    Phase v = output_phase(blockIdx.z / sx, sy, py, kh, H), h = output_phase(blockIdx.z % sx, sx, px, kw, W);
-    int m0 = blockIdx.x * TILE_M, n0 = blockIdx.y * TILE_N, M = B * v.size * h.size, K = v.taps * h.taps * Cout;
+    Phase v = output_phase(blockIdx.z / sx, sy, py, kh, H);
+    Phase h = output_phase(blockIdx.z % sx, sx, px, kw, W);
+    int m0 = blockIdx.x * TILE_M;
+    int n0 = blockIdx.y * TILE_N;
+    int M = B * v.size * h.size;
+    int K = v.taps * h.taps * Cout;
     int along = threadIdx.x % TILE_K, across = threadIdx.x / TILE_K;
-    if (m0 >= M) return;  // the whole block: phases differ by a row or a column of pixels
+    if (m0 >= M) return;  // the whole block: phases differ in size
     pixels[threadIdx.x] = phase_pixel(m0 + threadIdx.x, M, v, h);
     __syncthreads();
     real sum[OWN][OWN] = {};
@@ -88,7 +105,8 @@ void conv_input_grad(const real* __restrict__ dy, const real* __restrict__ w, co
         for (int m = across; m < TILE_M; m += LINES)
             As[along][m] = inside ? at(dy, Ho, Wo, Cout, pixels[m], {-tap.y, -tap.x, tap.c}) : 0;
         for (int n = across; n < TILE_N; n += LINES)
-            Bs[along][n] = inside && n0 + n < Cin ? w[((ky * kw + kx) * Cin + n0 + n) * Cout + tap.c] : 0;
+            Bs[along][n] =
+                inside && n0 + n < Cin ? w[((ky * kw + kx) * Cin + n0 + n) * Cout + tap.c] : 0;
         __syncthreads();
         multiply(As, Bs, sum);
         __syncthreads();
@@ -107,14 +125,19 @@ void conv_input_grad(const real* __restrict__ dy, const real* __restrict__ w, co
 }
 
 extern "C" __global__ __launch_bounds__(THREADS)
-void conv_weight_grad(const real* __restrict__ x, const real* __restrict__ dy, real* __restrict__ partial, int slice,
+void conv_weight_grad(const real* __restrict__ x, const real* __restrict__ dy,
+                      real* __restrict__ partial, int slice,
                       int B, int H, int W, int Cin, int Ho, int Wo, int Cout,
                       int kh, int kw, int sy, int sx, int py, int px) {
     __shared__ real As[TILE_K][TILE_M + 1];
     __shared__ real Bs[TILE_K][TILE_N + 1];
     __shared__ Pixel pixels[TILE_K];
-    int m0 = blockIdx.x * TILE_M, n0 = blockIdx.y * TILE_N, first = blockIdx.z * slice, last = min(B * Ho * Wo, first + slice);
-    Tap tap = window_tap(m0 + threadIdx.x, kh, kw, Cin);  // this thread loads one row of A, one column of B
+    int m0 = blockIdx.x * TILE_M;
+    int n0 = blockIdx.y * TILE_N;
+    int first = blockIdx.z * slice;
+    int last = min(B * Ho * Wo, first + slice);
+    // This thread loads one row of A and one column of B.
+    Tap tap = window_tap(m0 + threadIdx.x, kh, kw, Cin);
     int n = n0 + threadIdx.x;
     real sum[OWN][OWN] = {};
     for (int k0 = first; k0 < last; k0 += TILE_K) {
@@ -122,7 +145,7 @@ void conv_weight_grad(const real* __restrict__ x, const real* __restrict__ dy, r
             int k = k0 + threadIdx.x;
             pixels[threadIdx.x] = k < last ? output_pixel(k, B, Ho, Wo, sy, sx, py, px) : NO_PIXEL;
         }
-        __syncthreads();  // also: all have multiplied the tiles before, which are overwritten now
+        __syncthreads();  // also: all have multiplied the last tiles, which are overwritten now
         for (int k = 0; k < TILE_K; ++k) {
             As[k][threadIdx.x] = at(x, H, W, Cin, pixels[k], tap);
             Bs[k][threadIdx.x] = k0 + k < last && n < Cout ? dy[(k0 + k) * Cout + n] : 0;

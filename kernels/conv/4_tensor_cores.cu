@@ -1,37 +1,47 @@
-// Step 4: a warp multiplies on the tensor cores. One instruction does 16 x 8 x 8 multiply-adds, where step 3 needed 32.
+// Step 4: warps multiply on the tensor cores. One instruction does 16 x 8 x 8 multiply-adds, where
+// step 3 needed 32.
 // Architectures: sm_80 sm_86 sm_89 sm_90 sm_100 sm_120
 //
-//   conv               y = act(x * w + bias)          rows: output pixels         columns: Cout   sum over ky, kx, ci
-//   conv_input_grad    dx, by output phase            rows: pixels of the phase   columns: Cin    sum over every s-th tap, co
-//   conv_weight_grad   dw, a slice of the pixels      rows: ky, kx, ci            columns: Cout   sum over output pixels
+//                      result                     rows                 columns  sum over
+//   conv               y = act(x * w + bias)      output pixels        Cout     ky, kx, ci
+//   conv_input_grad    dx, by output phase        pixels of the phase  Cin      every s-th tap, co
+//   conv_weight_grad   dw, a slice of the pixels  ky, kx, ci           Cout     output pixels
 //
-// The same matrix products as in step 3, and tiles of 64 x 64 outputs again, but four warps share one, each owning 32 x 32.
-// The numbers are rounded to TF32 (or bf16) on their way into shared memory; sums stay float32. tensor_cores.cuh says how a
-// tile becomes the registers of a warp: for that, a tile keeps the order of global memory, [line][k] where the sum runs along
-// memory and [k][line] where it does not, with gaps that keep the 32 words a warp reads at once in 32 different banks.
+// The same matrix products as in step 3 and again tiles of 64 x 64 outputs, but four warps share a
+// tile, each computing 32 x 32. Numbers are rounded to TF32 (or bf16) when they are written to
+// shared memory; sums stay float32. tensor_cores.cuh describes how a tile becomes the registers of
+// a warp. For that, a tile keeps the order of global memory: [line][k] where the sum runs along
+// memory, and [k][line] where it does not. Gaps keep the 32 words that a warp reads at once in 32
+// banks.
 #include "common.cuh"
 #include "implicit_gemm.cuh"
 #include "tensor_cores.cuh"
 
-constexpr int THREADS = 128;  // the launch bounds ask for BLOCKS such blocks: 128 registers a thread
-constexpr int TILE_M = 64;   // rows,
-constexpr int TILE_N = 64;   // columns of a block's tile; the step along the sum is TILE_K, 64 bytes
+constexpr int THREADS = 128; // BLOCKS of them need at most 128 registers per thread
+constexpr int TILE_M = 64;   // rows of a block's tile
+constexpr int TILE_N = 64;   // columns of a block's tile; a step along the sum is 64 bytes
 constexpr int BY_PHASE = 1;  // conv_input_grad: blockIdx.z is the output phase
-constexpr int BLOCKS = 4;    // that run on a multiprocessor at a time: the host divides the work by it
+constexpr int BLOCKS = 4;    // per multiprocessor at a time; the host divides the work accordingly
 
 struct Own { int m, n; };    // the corner of the 32 x 32 outputs of a warp
-__device__ __forceinline__ Own own_outputs() { return {int(threadIdx.x) / WARP / 2 * 32, int(threadIdx.x) / WARP % 2 * 32}; }
+__device__ __forceinline__ Own own_outputs() {
+    return {int(threadIdx.x) / WARP / 2 * 32, int(threadIdx.x) / WARP % 2 * 32};
+}
 
 extern "C" __global__ __launch_bounds__(THREADS, 4)
-void conv(const real* __restrict__ x, const real* __restrict__ w, const real* __restrict__ bias_or_null, int activation,
-          real* __restrict__ y, int B, int H, int W, int Cin, int Ho, int Wo, int Cout,
+void conv(const real* __restrict__ x, const real* __restrict__ w,
+          const real* __restrict__ bias_or_null, int activation, real* __restrict__ y,
+          int B, int H, int W, int Cin, int Ho, int Wo, int Cout,
           int kh, int kw, int sy, int sx, int py, int px) {
     __shared__ __align__(16) operand As[tile_size(true, TILE_M)];
     __shared__ __align__(16) operand Bs[tile_size(false, TILE_N)];
     __shared__ Pixel pixels[TILE_M];
-    int m0 = blockIdx.x * TILE_M, n0 = blockIdx.y * TILE_N, K = kh * kw * Cin;
+    int m0 = blockIdx.x * TILE_M;
+    int n0 = blockIdx.y * TILE_N;
+    int K = kh * kw * Cin;
     int along = threadIdx.x % TILE_K, line = threadIdx.x % TILE_N;
-    if (threadIdx.x < TILE_M) pixels[threadIdx.x] = output_pixel(m0 + threadIdx.x, B, Ho, Wo, sy, sx, py, px);
+    if (threadIdx.x < TILE_M)
+        pixels[threadIdx.x] = output_pixel(m0 + threadIdx.x, B, Ho, Wo, sy, sx, py, px);
     __syncthreads();
     float sum[2][4][4] = {};
     Own own = own_outputs();
@@ -40,29 +50,37 @@ void conv(const real* __restrict__ x, const real* __restrict__ w, const real* __
         for (int m = threadIdx.x / TILE_K; m < TILE_M; m += THREADS / TILE_K)
             rounded(at(x, H, W, Cin, pixels[m], tap), As[m * tile_stride(true, TILE_M) + along]);
         for (int k = threadIdx.x / TILE_N; k < TILE_K; k += THREADS / TILE_N)
-            rounded(k0 + k < K && n0 + line < Cout ? w[(k0 + k) * Cout + n0 + line] : 0, Bs[k * tile_stride(false, TILE_N) + line]);
+            rounded(k0 + k < K && n0 + line < Cout ? w[(k0 + k) * Cout + n0 + line] : 0,
+                    Bs[k * tile_stride(false, TILE_N) + line]);
         __syncthreads();
         multiply_tiles<true, false, TILE_M, TILE_N>(As, Bs, own.m, own.n, sum);
         __syncthreads();
     }
     auto place = [=](int m) { return m < B * Ho * Wo ? m : -1; };
-    each_output(sum, m0 + own.m, n0 + own.n, place, [=](int pixel, int n, float first, float second) {
+    auto store = [=](int pixel, int n, float first, float second) {
         for (int i = 0; i < 2 && n + i < Cout; ++i)
-            y[pixel * Cout + n + i] = activate((i ? second : first) + (bias_or_null ? bias_or_null[n + i] : 0), activation);
-    });
+            y[pixel * Cout + n + i] = activate(
+                (i ? second : first) + (bias_or_null ? bias_or_null[n + i] : 0), activation);
+    };
+    each_output(sum, m0 + own.m, n0 + own.n, place, store);
 }
 
 extern "C" __global__ __launch_bounds__(THREADS, 4)
-void conv_input_grad(const real* __restrict__ dy, const real* __restrict__ w, const real* __restrict__ bias_or_null,
-                     int activation, real* __restrict__ dx, int B, int H, int W, int Cin, int Ho, int Wo, int Cout,
+void conv_input_grad(const real* __restrict__ dy, const real* __restrict__ w,
+                     const real* __restrict__ bias_or_null, int activation, real* __restrict__ dx,
+                     int B, int H, int W, int Cin, int Ho, int Wo, int Cout,
                      int kh, int kw, int sy, int sx, int py, int px) {
     __shared__ __align__(16) operand As[tile_size(true, TILE_M)];
     __shared__ __align__(16) operand Bs[tile_size(true, TILE_N)];
     __shared__ Pixel pixels[TILE_M];
-    Phase v = output_phase(blockIdx.z / sx, sy, py, kh, H), h = output_phase(blockIdx.z % sx, sx, px, kw, W);
-    int m0 = blockIdx.x * TILE_M, n0 = blockIdx.y * TILE_N, M = B * v.size * h.size, K = v.taps * h.taps * Cout;
+    Phase v = output_phase(blockIdx.z / sx, sy, py, kh, H);
+    Phase h = output_phase(blockIdx.z % sx, sx, px, kw, W);
+    int m0 = blockIdx.x * TILE_M;
+    int n0 = blockIdx.y * TILE_N;
+    int M = B * v.size * h.size;
+    int K = v.taps * h.taps * Cout;
     int along = threadIdx.x % TILE_K;
-    if (m0 >= M) return;  // the whole block: phases differ by a row or a column of pixels
+    if (m0 >= M) return;  // the whole block: phases differ in size
     if (threadIdx.x < TILE_M) pixels[threadIdx.x] = phase_pixel(m0 + threadIdx.x, M, v, h);
     __syncthreads();
     float sum[2][4][4] = {};
@@ -73,29 +91,39 @@ void conv_input_grad(const real* __restrict__ dy, const real* __restrict__ w, co
         bool inside = k0 + along < K;
         for (int line = threadIdx.x / TILE_K; line < TILE_M; line += THREADS / TILE_K) {
             int place = line * tile_stride(true, TILE_M) + along, n = n0 + line;
-            rounded(inside ? at(dy, Ho, Wo, Cout, pixels[line], {-tap.y, -tap.x, tap.c}) : 0, As[place]);
-            rounded(inside && n < Cin ? w[((ky * kw + kx) * Cin + n) * Cout + tap.c] : 0, Bs[place]);
+            rounded(inside ? at(dy, Ho, Wo, Cout, pixels[line], {-tap.y, -tap.x, tap.c}) : 0,
+                    As[place]);
+            rounded(inside && n < Cin ? w[((ky * kw + kx) * Cin + n) * Cout + tap.c] : 0,
+                    Bs[place]);
         }
         __syncthreads();
         multiply_tiles<true, true, TILE_M, TILE_N>(As, Bs, own.m, own.n, sum);
         __syncthreads();
     }
     auto place = [=](int m) { return m < M ? phase_place(m, v, h, sy, sx, H, W) : -1; };
-    each_output(sum, m0 + own.m, n0 + own.n, place, [=](int pixel, int n, float first, float second) {
+    auto store = [=](int pixel, int n, float first, float second) {
         for (int i = 0; i < 2 && n + i < Cin; ++i)
-            dx[pixel * Cin + n + i] = activate((i ? second : first) + (bias_or_null ? bias_or_null[n + i] : 0), activation);
-    });
+            dx[pixel * Cin + n + i] = activate(
+                (i ? second : first) + (bias_or_null ? bias_or_null[n + i] : 0), activation);
+    };
+    each_output(sum, m0 + own.m, n0 + own.n, place, store);
 }
 
 extern "C" __global__ __launch_bounds__(THREADS, 4)
-void conv_weight_grad(const real* __restrict__ x, const real* __restrict__ dy, real* __restrict__ partial, int slice,
+void conv_weight_grad(const real* __restrict__ x, const real* __restrict__ dy,
+                      real* __restrict__ partial, int slice,
                       int B, int H, int W, int Cin, int Ho, int Wo, int Cout,
                       int kh, int kw, int sy, int sx, int py, int px) {
     __shared__ __align__(16) operand As[tile_size(false, TILE_M)];
     __shared__ __align__(16) operand Bs[tile_size(false, TILE_N)];
     __shared__ Pixel pixels[TILE_K];
-    int m0 = blockIdx.x * TILE_M, n0 = blockIdx.y * TILE_N, first = blockIdx.z * slice, last = min(B * Ho * Wo, first + slice);
-    int line = threadIdx.x % TILE_M, n = n0 + line;  // this thread loads one row of A, one column of B
+    int m0 = blockIdx.x * TILE_M;
+    int n0 = blockIdx.y * TILE_N;
+    int first = blockIdx.z * slice;
+    int last = min(B * Ho * Wo, first + slice);
+    // This thread loads one row of A and one column of B.
+    int line = threadIdx.x % TILE_M;
+    int n = n0 + line;
     Tap tap = window_tap(m0 + line, kh, kw, Cin);
     float sum[2][4][4] = {};
     Own own = own_outputs();
@@ -104,7 +132,7 @@ void conv_weight_grad(const real* __restrict__ x, const real* __restrict__ dy, r
             int k = k0 + threadIdx.x;
             pixels[threadIdx.x] = k < last ? output_pixel(k, B, Ho, Wo, sy, sx, py, px) : NO_PIXEL;
         }
-        __syncthreads();  // also: all have multiplied the tiles before, which are overwritten now
+        __syncthreads();  // also: all have multiplied the last tiles, which are overwritten now
         for (int k = threadIdx.x / TILE_M; k < TILE_K; k += THREADS / TILE_M) {
             int place = k * tile_stride(false, TILE_M) + line;
             rounded(at(x, H, W, Cin, pixels[k], tap), As[place]);
@@ -115,7 +143,9 @@ void conv_weight_grad(const real* __restrict__ x, const real* __restrict__ dy, r
     }
     int rows = kh * kw * Cin;
     auto place = [=](int m) { return m < rows ? blockIdx.z * rows + m : -1; };
-    each_output(sum, m0 + own.m, n0 + own.n, place, [=](int row, int n, float first, float second) {
-        for (int i = 0; i < 2 && n + i < Cout; ++i) partial[row * Cout + n + i] = i ? second : first;
-    });
+    auto store = [=](int row, int n, float first, float second) {
+        for (int i = 0; i < 2 && n + i < Cout; ++i)
+            partial[row * Cout + n + i] = i ? second : first;
+    };
+    each_output(sum, m0 + own.m, n0 + own.n, place, store);
 }
