@@ -1,6 +1,7 @@
 """The command line: `python semgan.py [command] [flags]`."""
 import argparse
 import sys
+from contextlib import suppress
 
 import data
 import kernels
@@ -173,9 +174,10 @@ def add_settings(parser):
 # --------------------------------------------------------------------------------- numbers of flags
 def natural(text, least=0):
     """The integer, if it is `least` or more."""
-    if not text.isdecimal() or int(text) < least:
-        raise argparse.ArgumentTypeError(f"{text}: expected {least} or more")
-    return int(text)
+    with suppress(ValueError):
+        if int(text) >= least:
+            return int(text)
+    raise argparse.ArgumentTypeError(f"{text}: expected {least} or more")
 
 
 def positive(text):

@@ -74,7 +74,8 @@ def evaluate(args):
     g, _ = load_generator(args.run, args.device)
     dataset = load_dataset(g.s)
     if not same_maps(header, dataset):
-        raise InputError(f"{g.s.dataset}: its maps have changed since {args.run} was started")
+        raise InputError(f"{g.s.dataset}: its maps or colours have changed since {args.run} was "
+                         "started")
     count = min(args.count or len(dataset.maps), len(dataset.maps))
     if count < 4:
         raise InputError(f"{count} maps: expected 4 or more, since one half is compared "

@@ -25,7 +25,7 @@ ADDED_SETTINGS = {
     "bn_eps": 1e-5,
     "data": None,
     "split": None,
-    "classes": None,
+    "classes": None,     # of maps of your own: as many as the checkpoint's palette has
     "crop": None,
     "palette": None,
     "labels": None,
@@ -83,8 +83,10 @@ def _checked_header(header):
         raise InputError("written by a newer version of this program")
     saved = header["settings"]
     header["added"] = ADDED_SETTINGS.keys() - saved.keys()
-    header["settings"] = _checked_settings(ADDED_SETTINGS | saved)
     header["palette"] = palette = np.array(header["palette"], np.uint8)
+    if "classes" in header["added"] and saved["dataset"] not in data.NAMED:
+        saved["classes"] = len(palette)
+    header["settings"] = _checked_settings(ADDED_SETTINGS | saved)
     if palette.shape != (len(header["names"]), 3):
         raise InputError("its palette does not fit its classes")
     if type(header["step"]) is not int or header["step"] < 0:
@@ -139,8 +141,10 @@ def restore_trainer(trainer, header, arrays, run):
 
 
 def same_maps(header, dataset):
-    """Whether these are the maps that a run was trained with, as far as its checkpoint says."""
-    return header["maps"] in (None, zlib.crc32(dataset.maps))
+    """Whether these are the maps of a checkpoint. The first checkpoints only tell the palette."""
+    if header["maps"] is None:
+        return np.array_equal(header["palette"], dataset.palette)
+    return header["maps"] == zlib.crc32(dataset.maps)
 
 
 def load_generator(run, device="auto"):

@@ -518,8 +518,8 @@ def test_a_compiler_or_cache_that_does_not_work_is_one_line(tmp_path, variable, 
 
 
 def test_without_a_compiler_one_line_says_what_to_install(tmp_path):
-    program = ("import importlib.util, shutil, sys; sys.path.insert(0, sys.argv[1]); import semgan; shutil.which = lambda _: None\n"
-               "importlib.util.find_spec = lambda _: None; semgan.main(['--device', 'emulator', '--out', sys.argv[2]])")
+    program = ("import importlib.util, shutil, sys; sys.path.insert(0, sys.argv[1]); from app.command_line import main; shutil.which = lambda _: None\n"
+               "importlib.util.find_spec = lambda _: None; main(['--device', 'emulator', '--out', sys.argv[2]])")
     done = subprocess.run([sys.executable, "-c", program, str(launch.FOLDER.parent), str(tmp_path / "run")],
                           capture_output=True, text=True)
     assert done.returncode == 2 and not (tmp_path / "run").exists()
