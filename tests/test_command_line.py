@@ -256,7 +256,7 @@ def test_help_reads_well(monkeypatch, capsys):
 
 def test_presets_are_what_they_promise():
     of = lambda dataset, preset: resolve({"dataset": dataset, "preset": preset})[0]
-    differences = lambda a, b: {name for name, value in vars(a).items() if value != getattr(b, name)}
+    differences = lambda a, b: {name for name in vars(a) if getattr(a, name) != getattr(b, name)}
     full, paper, small = (of("shapes", preset) for preset in ("full", "paper", "small"))
     assert (full.side, full.kernel_size, full.latent, full.batch_size) == (64, 11, 100, 32)
     assert full.learning_rate == full.discriminator_learning_rate == 1e-4 and full.steps == 50_000
@@ -286,7 +286,8 @@ def test_paper_networks_have_the_papers_shapes():
     s = semgan.settings("somewhere.zip", "paper", kernel_size=3)
     g = semgan.Generator(kernels.load("numpy"), s, 22, np.random.default_rng(0))
     assert g.params["dense.b"].shape == (32768,) and g.base == 16 and g.strides == [2, 2, 2, 1]
-    assert [g.params[f"deconv{i}.gamma"].shape for i in range(1, 5)] == [(256,), (128,), (64,), (22,)]
+    channels = [g.params[f"deconv{i}.gamma"].shape for i in range(1, 5)]
+    assert channels == [(256,), (128,), (64,), (22,)]
     assert g.params["conv.w"].shape == (3, 3, 22, 22)
     maps, saved = g.forward(np.zeros((1, 128), np.float32))
     assert maps.shape == (1, 128, 128, 22)
@@ -294,7 +295,7 @@ def test_paper_networks_have_the_papers_shapes():
     np.testing.assert_allclose(maps.sum(-1), 1, rtol=1e-5)
 
 
-# ------------------------------------------------------------------------------------------- mistakes
+# ----------------------------------------------------------------------------------------- mistakes
 @pytest.mark.parametrize("flags, message", [
     (["--kernel-size", "4"], "--kernel-size 4: expected an odd number"),
     (["--side", "30"], "--side 30: expected a multiple of 8"),
@@ -443,7 +444,8 @@ def test_a_learnt_palette_is_written_beside_the_run(tmp_path):
 def test_damaged_log(run, tmp_path, content, capsys):
     (tmp_path / "checkpoint.npz").write_bytes((run / "checkpoint.npz").read_bytes())
     (tmp_path / "log.csv").write_bytes(content)
-    assert "log.csv: not a readable log" in fails(capsys, "--resume", "--steps", 12, "--out", tmp_path)
+    line = fails(capsys, "--resume", "--steps", 12, "--out", tmp_path)
+    assert "log.csv: not a readable log" in line
     (tmp_path / "log.csv").unlink()
     main(["--resume", "--out", str(tmp_path)])  # a finished run without a log: nothing to plot
 
@@ -536,7 +538,8 @@ def test_signals_and_numpy_warnings_are_as_before(tmp_path, rate):
     with np.errstate(over="raise"):  # as a notebook may have set it
         inside = state()
         with suppress(SystemExit):
-            main([*TINY_FLAGS, "--steps", "5", "--learning-rate", str(rate), "--out", str(tmp_path)])
+            main([*TINY_FLAGS, "--steps", "5", "--learning-rate", str(rate),
+                  "--out", str(tmp_path)])
         assert state() == inside
     assert state() == before
 
