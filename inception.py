@@ -96,7 +96,7 @@ def run(block, prefix, x, weights, ops):
             x = run(part, prefix, x, weights, ops)
         return x
     if isinstance(block, tuple):
-        return ops.concat(*(run(branch, prefix, x, weights, ops) for branch in block))
+        return ops.concat([run(branch, prefix, x, weights, ops) for branch in block])
     name, _, channels, stride, pad = parse(block)
     if channels is None:
         return (ops.max_pool if name == "max" else ops.average_pool)(x, 3, stride, pad[0])

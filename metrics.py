@@ -15,7 +15,7 @@ from threadpoolctl import threadpool_limits
 
 import inception
 from data import InputError
-from kernels.numpy_ops import available_cores
+from kernels.workers import available_cores
 
 CORES = available_cores()
 BLOCK = 32  # images at a time, which bounds the memory of intermediate results

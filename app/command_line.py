@@ -10,7 +10,7 @@ from app.commands import doctor, evaluate, interpolate, sample
 from app.compare import compare
 from app.training import train
 from label_maps import InputError
-from semgan import show
+from semgan import shown
 
 USAGE = """semgan.py --dataset shapes [options]
        semgan.py compare --dataset shapes [options]
@@ -148,7 +148,7 @@ def add_run_flags(group):
 
 def add_settings(parser):
     """One flag for each setting of the method. Its help names the values that presets change."""
-    scenes = ", ".join(f"{name.replace('_', ' ')} {show(value)}"
+    scenes = ", ".join(f"{name.replace('_', ' ')} {shown(value)}"
                        for name, value in semgan.STREET_SCENES.items())
     group = parser.add_argument_group(
         "the method", "In brackets: the default, then the values of the presets that change it. "
@@ -156,8 +156,8 @@ def add_settings(parser):
         f"scenes: {scenes}. For facades they are the same, with latent "
         f"{semgan.FACADES['latent']}.")
     for name, (default, meaning) in semgan.SETTINGS.items():
-        values = [show(default)]
-        values += [f"{preset} {show(changes[name])}"
+        values = [shown(default)]
+        values += [f"{preset} {shown(changes[name])}"
                    for preset, changes in semgan.PRESETS.items() if name in changes]
         if isinstance(default, bool):
             options = dict(action=argparse.BooleanOptionalAction)

@@ -4,7 +4,7 @@ from pathlib import Path
 import data
 import semgan
 from label_maps import InputError
-from semgan import show
+from semgan import shown
 
 PATHS = {"dataset": "folder or archive", "data": "folder or archive", "palette": "palette"}
 
@@ -35,10 +35,8 @@ def resolve(given, gpu=False):
     s = semgan.settings(**given | {"preset": preset})
     origin = dict.fromkeys(vars(s), "default")
     origin["preset"] = "on a GPU" if gpu else "not on a GPU"
-    if s.dataset != "shapes" and preset != "small":
-        kind = "facades" if s.dataset == "facades" else "street scenes"
-        origin |= dict.fromkeys(semgan.STREET_SCENES, f"the paper's {kind}")
-    origin |= dict.fromkeys(semgan.PRESETS[preset], f"preset {preset}")
+    for source, values in semgan.setting_layers(s.dataset, preset):
+        origin |= dict.fromkeys(values, source)
     origin |= dict.fromkeys(given, "flag")
     return s, origin
 
@@ -55,8 +53,8 @@ def resumed(header, given, run):
         if name == "steps" or name in header["added"] and name in data.OPTIONS:
             origin[name] = "flag"
         elif value != getattr(s, name):
-            raise InputError(f"--{name.replace('_', '-')} {show(value)}: {run} was started with "
-                             f"{show(getattr(s, name))}; with --resume only --steps can change")
+            raise InputError(f"--{name.replace('_', '-')} {shown(value)}: {run} was started with "
+                             f"{shown(getattr(s, name))}; with --resume only --steps can change")
     if given.get("steps", header["step"]) < header["step"]:
         raise InputError(f"--steps {given['steps']}: {run} is already at step {header['step']}")
     vars(s).update(given)
@@ -71,7 +69,7 @@ def load_dataset(s):
 
 def print_settings(s, origin, run, dataset):
     """A table of all settings, each with its origin, then the data set and the run folder."""
-    rows = [(name, show(value), origin[name]) for name, value in vars(s).items()]
+    rows = [(name, shown(value), origin[name]) for name, value in vars(s).items()]
     blurred = f"{dataset.doubtful:.1%} of the pixels blurred by JPEG" if dataset.doubtful else ""
     rows += [("maps", f"{len(dataset.maps)} of {dataset.classes} classes", blurred),
              ("run folder", run, "")]

@@ -1,24 +1,56 @@
-"""The arithmetic: one contract of operations, described in numpy_ops.py, and the backends that implement it."""
+"""The arithmetic: one contract of operations (contract.py), and the backends that keep it."""
 import numpy as np
 
 from kernels.cuda_ops import CudaOps
 from kernels.emulator import Emulator, compiler
 from kernels.launch import DeviceError, Gpu, KernelError, find_nvrtc, first_line  # noqa: F401
-from kernels.numpy_ops import NumpyOps
+from kernels.numpy_engine import NumpyEngine
+from kernels.plain import PlainOps
 
-DEVICES = ("auto", "numpy", "cuda", "emulator")
+DEVICES = ("auto", "numpy", "cuda", "emulator", "plain")
 PRECISIONS = ("fp32", "tf32", "bf16")
+ON_HOST = {"numpy": (NumpyEngine, "NumPy"), "plain": (PlainOps, "NumPy's pure functions")}
 
 
 def load(device="auto", dtype=np.float32, precision=None):
-    """The operations on `device`; ops.why says in one sentence how it came to be chosen.
+    """The operations on a device. ops.why says in one sentence why it was chosen.
 
-    "cuda": the CUDA kernels on a GPU. "numpy": NumPy. "emulator": the CUDA kernels on the CPU, for study and for tests.
-    "auto": a GPU if there is one, else NumPy. dtype is float32, or float64 for gradient checks. precision is what convolutions
-    round their operands to: "fp32" not at all, "tf32" or "bf16" for tensor cores; sums and all else stay in dtype. None is
-    tf32 on a GPU that has tensor cores for it (sm_80, Ampere), else fp32. Raises DeviceError with one line if the choice
-    cannot be had.
+    device     "cuda": the CUDA kernels on a GPU. "numpy": NumPy on all cores. "emulator": the CUDA
+               kernels on the CPU, for study and tests. "plain": the pure functions of
+               numpy_ops.py, slow. "auto": a GPU if there is one, else NumPy.
+    dtype      float32, or float64 for gradient checks.
+    precision  what convolutions round their factors to: "fp32" not at all, "tf32" or "bf16" for
+               tensor cores. Sums and everything else stay in dtype. None means tf32 on a GPU whose
+               tensor cores can do it (compute capability 8.0), else fp32.
+
+    Raises DeviceError, with one line, if that is not possible here.
     """
+    check(device, dtype, precision)
+    reason, hardware = "asked for", None
+    if device not in ON_HOST:
+        try:
+            hardware, reason = find(device, dtype, precision)
+        except DeviceError as error:
+            if device != "auto":
+                raise DeviceError(f"device {device!r}: {error}") from None
+            reason = str(error)
+    if hardware:
+        ops = CudaOps(hardware)
+        ops.arithmetic = f"the {ops.name} in {hardware.precision}"
+        ops.why = f"CUDA kernels in {hardware.precision} on {hardware} ({reason})"
+        return ops
+    if precision in PRECISIONS[1:]:
+        why = f" ({reason})" if device == "auto" else ""
+        raise DeviceError(f"precision {precision}: on device cuda or emulator only{why}")
+    backend, name = ON_HOST["numpy" if device == "auto" else device]
+    ops = backend(dtype)
+    ops.arithmetic = name
+    ops.why = f"{name} on {ops} ({reason})"
+    return ops
+
+
+def check(device, dtype, precision):
+    """Raises DeviceError unless the arguments of `load` have meanings that fit together."""
     if device not in DEVICES:
         raise DeviceError(f"device {device!r}: expected {', '.join(DEVICES)}")
     if precision not in (None, *PRECISIONS):
@@ -27,25 +59,17 @@ def load(device="auto", dtype=np.float32, precision=None):
         raise DeviceError(f"dtype {np.dtype(dtype)}: expected float32 or float64")
     if precision in PRECISIONS[1:] and np.dtype(dtype) == np.float64:
         raise DeviceError(f"precision {precision}: of float32 numbers only")
-    reason, hardware = "asked for", None
-    try:
-        if device != "numpy":
-            hardware = Emulator(dtype, precision or "fp32") if device == "emulator" else Gpu(dtype, precision)
-            reason = "found" if device == "auto" else reason
-    except DeviceError as error:
-        if device != "auto":
-            raise DeviceError(f"device {device!r}: {error}") from None
-        reason = str(error)
-    if not hardware and precision in PRECISIONS[1:]:
-        raise DeviceError(f"precision {precision}: on device cuda or emulator only" + f" ({reason})" * (device == "auto"))
-    ops = CudaOps(hardware) if hardware else NumpyOps(dtype)
-    ops.arithmetic = f"the {ops.name} in {hardware.precision}" if hardware else "NumPy"
-    ops.why = f"{f'CUDA kernels in {hardware.precision}' if hardware else 'NumPy'} on {hardware or ops} ({reason})"
-    return ops
+
+
+def find(device, dtype, precision):
+    """The emulated device or the GPU, and why that one. Raises DeviceError."""
+    if device == "emulator":
+        return Emulator(dtype, precision or "fp32"), "asked for"
+    return Gpu(dtype, precision), "found" if device == "auto" else "asked for"
 
 
 def found():
-    """[(what, what this machine has of it)], for `doctor`."""
+    """[(what, what this machine has of it)], for the command `doctor`."""
     def ask(question):
         try:
             return question()
@@ -60,5 +84,7 @@ def found():
     def card():
         gpu = Gpu()
         return f"{gpu}, compute capability {gpu.capability[0]}.{gpu.capability[1]}"
-    return [("NVRTC", ask(lambda: "{}.{}".format(*find_nvrtc()[1]))), ("driver", ask(driver)), ("GPU", ask(card)),
+    return [("NVRTC", ask(lambda: "{}.{}".format(*find_nvrtc()[1]))),
+            ("driver", ask(driver)),
+            ("GPU", ask(card)),
             ("C++ compiler", ask(lambda: compiler()[1].splitlines()[0]))]

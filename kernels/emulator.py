@@ -33,7 +33,7 @@ from kernels.launch import (
     three,
     type_options,
 )
-from kernels.numpy_ops import available_cores
+from kernels.workers import available_cores
 
 # Declarations of shared memory, one array each, which emulator_text() rewrites.
 SHARED = re.compile(r"(?:static )?__shared__\s+(?:__align__\(\d+\)\s+)?([\w ]+?)\s+(\w+)\s*((?:\[[^\]]*\])*);")

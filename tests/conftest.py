@@ -39,7 +39,7 @@ def device(request):
 
 
 def tiny(model="semgan", **changes):
-    return semgan.resolve("shapes", "full", model, **TINY | changes)[0]
+    return semgan.settings(model=model, **TINY | changes)
 
 
 class OnHost:

@@ -1,0 +1,225 @@
+"""Convolutions as launches of CUDA kernels: how the work is cut into tiles, slices and phases.
+
+The kernels of conv/ compute; here stand their grids and scratch memory. The kernels' files say what
+tiles they compute, in constants that are read from their text.
+"""
+from dataclasses import dataclass
+
+import numpy as np
+
+from kernels import launch
+from kernels.contract import LEAKY_SLOPE, activation_number, check_dy, conv_shape, pair
+
+WARP = 32              # threads of a warp
+THREADS = 256          # threads of a block, in all kernels but those of conv/
+OTHER_SHARED = 2560    # bytes of shared memory that a block takes beside the dynamic ones
+SHORTEST_SLICE = 256   # pixels of a slice of conv_weight_grad's sum
+LONGEST_SUM = 16384    # terms that one float32 accumulator adds up one by one
+# The fastest file of conv/ for each precision.
+CONV_STEPS = {"fp32": "3_register_tiles", "tf32": "5_pipelined", "bf16": "5_pipelined"}
+# What an activation multiplies negative numbers by.
+SLOPES = {None: 1, "relu": 0, "leaky_relu": LEAKY_SLOPE}
+
+
+@dataclass(frozen=True)
+class Rounded:
+    """An array (..., C), rounded for tensor cores; any convolution takes it in place of the array."""
+    values: object  # of operand_type, the channels filled up with zeros
+    shape: tuple    # without them
+
+
+class CudaConv:
+    """The three convolutions. Needs the launches and memory of CudaOps."""
+    few_channels = 24  # up to so many output channels, few_channels.cu fills a tile better
+
+    def _choose_kernels(self, device, conv_step):
+        self.conv_file = f"conv/{conv_step or CONV_STEPS[device.precision]}.cu"
+        self.tile = launch.read(self.conv_file).constants
+        fitting = device.shared_memory // (self.tile.get("SHARED_BYTES", 0) + OTHER_SHARED)
+        self.blocks_at_once = min(self.tile["BLOCKS"], fitting) * device.multiprocessors
+        self.takes_operands = "NARROW_TILE_M" in self.tile
+        self.operand_type = launch.operand_type(device)
+
+    # ------------------------------------------------------------------------ the three functions
+    def conv(self, x, w, stride=1, pad=0, bias=None, activation=None, *, out=None):
+        shape = conv_shape(x.shape, w.shape, stride, pad)
+        kh, kw, cin, cout = w.shape
+        y = self.empty(*shape) if out is None else out
+        if self._few(cout, kw):
+            (sy, sx), (py, px) = pair(stride), pair(pad)
+            side_by_side = self._swap_axes(w).reshape(kh, 1, cin, kw * cout)
+            products = self.conv(x, side_by_side, (sy, 1), (py, 0))  # (B, Ho, W, kw Cout)
+            self._each("few_channels.cu", "sum_shifted", y.size,
+                       products, bias, activation_number(activation), y, y.size,
+                       x.shape[2], *shape[2:], kw, sx, px)
+            return y
+        return self._correlate("conv", x, w, bias, activation, y, 1, y.size // cout, kh * kw,
+                               sizes(x.shape, shape, w.shape, stride, pad))
+
+    def conv_input_grad(self, dy, w, x_shape, stride=1, pad=0, bias=None, activation=None, *,
+                        out=None):
+        check_dy("conv_input_grad", dy, x_shape, w.shape, stride, pad)
+        dx = self.empty(*x_shape) if out is None else out
+        b, h, width, cin = x_shape
+        kh, kw, _, cout = w.shape
+        sy, sx = pair(stride)
+        if self._few(cin, kw):
+            py, px = pair(pad)
+            wo = dy.shape[2]
+            products = self.conv_input_grad(dy, w.reshape(kh, 1, kw * cin, cout),
+                                            (b, h, wo, kw * cin), (sy, 1), (py, 0))
+            self._each("few_channels.cu", "sum_strided", dx.size,
+                       products, bias, activation_number(activation), dx, dx.size,
+                       width, wo, cin, kw, sx, px)
+            return dx
+        pixels, phases, taps = b * h * width, 1, kh * kw
+        if self.tile["BY_PHASE"]:  # pixels that the same taps reach, together
+            pixels = b * cdiv(h, sy) * cdiv(width, sx)
+            phases = sy * sx
+            taps = cdiv(kh, sy) * cdiv(kw, sx)
+        return self._correlate("conv_input_grad", dy, w, bias, activation, dx, phases, pixels,
+                               taps, sizes(x_shape, dy.shape, w.shape, stride, pad))
+
+    def conv_weight_grad(self, x, dy, w_shape, stride=1, pad=0, *, out=None):
+        check_dy("conv_weight_grad", dy, x.shape, w_shape, stride, pad)
+        dw = self.empty(*w_shape) if out is None else out
+        kh, kw, cin, cout = w_shape
+        if self._few(cout, kw):
+            return self._few_weight_grad(x, dy, dw, stride, pad)
+        size = sizes(x.shape, dy.shape, w_shape, stride, pad)
+        x, dy = self._values(x), self._values(dy)
+        narrow, tile_m, tile_n = self._tile(cout)
+        tiles = cdiv(kh * kw * x.shape[-1], tile_m), cdiv(cout, tile_n)
+        pixels = dy.size // dy.shape[-1]
+        slice_ = cdiv(pixels, self._slices(tiles[0] * tiles[1], pixels // SHORTEST_SLICE,
+                                           cdiv(pixels, LONGEST_SUM)))
+        slices = cdiv(pixels, slice_)
+        partial = self.empty(slices, *w_shape) if slices > 1 else dw
+        extra = (cout, cin, slice_, narrow) if self.takes_operands else (slice_,)
+        self._launch_conv("conv_weight_grad", (*tiles, slices), x, dy, partial, *extra,
+                          *filled(size, x.shape[-1], dy.shape[-1]))
+        if slices > 1:
+            self._sum_slices(partial, dw)
+        return dw
+
+    def _few_weight_grad(self, x, dy, dw, stride, pad):
+        """With the taps of a row side by side, see few_channels.cu."""
+        kh, kw, cin, cout = dw.shape
+        (sy, sx), (py, px) = pair(stride), pair(pad)
+        (b, ho, wo, _), width = dy.shape, x.shape[2]
+        dy = self._values(dy)
+        channels = kw * cout
+        dproducts = self.empty(b, ho, width, self._whole_vectors(channels),
+                               dtype=self.operand_type)
+        pixels = b * ho * width
+        block = WARP, THREADS // WARP
+        self.device.launch("few_channels.cu", "sum_shifted_grad", cdiv(pixels, block[1]), block,
+                           dy, dproducts, pixels, width, wo, cout, dy.shape[-1],
+                           dproducts.shape[-1], kw, sx, px)
+        if self.takes_operands:
+            dproducts = Rounded(dproducts, (b, ho, width, channels))
+        wide = self.conv_weight_grad(x, dproducts, (kh, 1, cin, channels), (sy, 1), (py, 0))
+        return self._swap_axes(wide.reshape(kh, cin, kw, cout), dw)
+
+    def _correlate(self, kernel, x, w, bias, activation, y, phases, rows, taps, size):
+        """conv or conv_input_grad into y: `rows` pixels and at most `taps` taps in each phase."""
+        columns, number = y.shape[-1], activation_number(activation)
+        narrow, tile_m, tile_n = self._tile(columns)
+        tiles = cdiv(rows, tile_m), cdiv(columns, tile_n)
+        if not self.takes_operands:
+            self._launch_conv(kernel, (*tiles, phases), x, w, bias, number, y, *size)
+            return y
+        x, w = self._values(x), self._prepare(w, fill_rows=True)
+        # Few tiles with a long sum: several blocks share the sum of a tile.
+        stages = cdiv(taps * x.shape[-1], 64 // self.operand_type.itemsize)
+        slice_ = cdiv(stages, self._slices(tiles[0] * tiles[1] * phases, stages // 16))
+        slices = cdiv(stages, slice_)
+        fused = slices == 1 and activation in SLOPES
+        partial = y if fused else self.empty(slices, *y.shape)
+        epilogue = (bias, SLOPES[activation]) if fused else (None, 1)
+        self._launch_conv(kernel, (*tiles, slices * phases), x, w, *epilogue, partial,
+                          columns, slice_, narrow, *filled(size, *w.shape[1:]))
+        if not fused:
+            self._each("operands.cu", "sum_slices_activate", y.size,
+                       partial, bias, number, y, slices, y.size, columns)
+        return y
+
+    # ------------------------------------------------------------------------------ tiles, slices
+    def _slices(self, tiles, most, least=1):
+        """How many blocks should share the sum of a tile, so that the GPU is busy until the end.
+
+        Each slice costs about 3 % for adding up.
+        """
+        def time(n):
+            return cdiv(tiles * n, self.blocks_at_once) / n * (1 + 0.03 * n)
+        return min(range(least, max(least, most) + 1), key=time)
+
+    def _launch_conv(self, kernel, grid, *arguments):
+        self.device.launch(self.conv_file, kernel, grid, self.tile["THREADS"], *arguments,
+                           shared=self.tile.get("SHARED_BYTES", 0))
+
+    def _tile(self, columns):
+        """The better tile for so many columns: 1 if it is the narrow one else 0, rows, columns."""
+        def padded(tile):
+            return cdiv(columns, tile) * tile
+        narrow = "NARROW_TILE_N" in self.tile \
+            and padded(self.tile["NARROW_TILE_N"]) < padded(self.tile["TILE_N"])
+        prefix = "NARROW_" if narrow else ""
+        return int(narrow), self.tile[prefix + "TILE_M"], self.tile[prefix + "TILE_N"]
+
+    def _few(self, columns, kw):
+        """Whether the taps of a row should stand side by side, see few_channels.cu."""
+        fitting = self.takes_operands or self.operand_type == self.dtype  # sum_shifted_grad's
+        return (kw > 1 and columns <= self.few_channels and self.tile["TILE_N"] >= 64 and fitting)
+
+    def _swap_axes(self, x, out=None):
+        """(n, a, b, c) -> (n, b, a, c)"""
+        n, a, b, c = x.shape
+        y = self.empty(n, b, a, c) if out is None else out
+        self._each("few_channels.cu", "swap_axes", x.size, x, y, x.size, a, b, c)
+        return y
+
+    # ---------------------------------------------------------------------------- rounded arrays
+    # Step 5 takes operands: rounded numbers, their channels filled up to whole 16-byte vectors.
+    def rounded(self, x):
+        if not self.takes_operands or isinstance(x, Rounded):
+            return x
+        return Rounded(self._prepare(x), x.shape)
+
+    def _values(self, x):
+        return self.rounded(x).values if self.takes_operands else x
+
+    def _vector(self):
+        """Operands in 16 bytes."""
+        return 16 // self.operand_type.itemsize if self.takes_operands else 1
+
+    def _whole_vectors(self, channels):
+        return cdiv(channels, self._vector()) * self._vector()
+
+    def _prepare(self, x, fill_rows=False):
+        """x (..., rows, C) as operands; fill_rows: rows, too, are filled up, as Cin of weights."""
+        rows, channels = x.size // x.shape[-1], x.shape[-1]
+        filled_rows = rows
+        if fill_rows:
+            rows = x.shape[-2]
+            filled_rows = self._whole_vectors(rows)
+        y = self.empty(x.size // (rows * channels), filled_rows, self._whole_vectors(channels),
+                       dtype=self.operand_type)
+        vectors = y.size // self._vector()
+        self._each("operands.cu", "prepare", vectors,
+                   x, y, vectors, rows, channels, *y.shape[1:])
+        return y
+
+
+def cdiv(a, b):
+    return -(-a // b)
+
+
+def sizes(x_shape, y_shape, w_shape, stride, pad):
+    """B, H, W, Cin, Ho, Wo, Cout, kh, kw, sy, sx, py, px: what every kernel in conv/ takes."""
+    return *x_shape, *y_shape[1:], *w_shape[:2], *pair(stride), *pair(pad)
+
+
+def filled(size, cin, cout):
+    """The same sizes with the numbers of channels that operands have, filled up."""
+    return *size[:3], cin, *size[4:6], cout, *size[7:]

@@ -1,0 +1,248 @@
+"""The functions of numpy_ops.py on all cores: the fast backend for a CPU.
+
+Most operations treat each map by itself. `over_maps` makes them from the pure functions: it cuts a
+batch into chunks of maps that fit the cache, and workers compute the chunks. Only convolutions,
+batch norm and Adam are written a second time here, since they need more than that to be fast. A
+test holds both versions to each other.
+"""
+import inspect
+from threading import Lock
+
+import numpy as np
+from numpy.lib.stride_tricks import as_strided
+
+from kernels import numpy_ops
+from kernels.contract import activation_number, check_dy, conv_shape, pair
+from kernels.fourier_conv import FourierConv, is_cheaper
+from kernels.numpy_ops import bias_activation, bias_activation_grad, channel_sums
+from kernels.plain import PlainOps, land, method
+from kernels.workers import CHUNK_BYTES, Workers
+
+
+def over_maps(name, *cut):
+    """The pure function `name` as a method that computes it on chunks of maps, on all cores.
+
+    cut: the names of the arguments that have one entry for each map; the others go to every chunk
+    as they are. Its first result has one entry for each map too; further ones, such as dbias, are
+    sums over the maps.
+    """
+    function = getattr(numpy_ops, name)
+    signature = inspect.signature(function)
+
+    def operation(self, *args, out=None, **kwargs):
+        given = signature.bind(*args, **kwargs).arguments
+        n, item_bytes = size_of(given[cut[0]])
+        first, sums, lock = [], [[] for _ in range(self.workers.count)], Lock()
+
+        def compute(worker, chunk):
+            found = function(**given | {name: cut_out(given[name], chunk) for name in cut})
+            piece, *further = found if isinstance(found, tuple) else (found,)
+            with lock:
+                if not first:
+                    first.append(self._place(out, n, piece, further))
+            first[0][chunk] = piece
+            sums[worker].append(further)
+        self.workers.share(compute, n, item_bytes)
+        by_worker = [map(sum, zip(*of_chunks)) for of_chunks in sums if of_chunks]
+        totals = tuple(map(sum, zip(*by_worker)))
+        return (first[0], *land(totals, out and out[1:])) if totals else first[0]
+    return method(name, operation)
+
+
+def cut_out(argument, chunk):
+    """The maps of a chunk, of one array or of each in a list."""
+    return [a[chunk] for a in argument] if isinstance(argument, list) else argument[chunk]
+
+
+def size_of(argument):
+    """The number of maps, and the bytes of one, in all arrays of a list."""
+    arrays = argument if isinstance(argument, list) else [argument]
+    return len(arrays[0]), sum(a[0].nbytes for a in arrays)
+
+
+class NumpyEngine(PlainOps):
+    """dtype: float32 or float64. workers: how many, if not one for each core.
+
+    conv_method: "im2col" or "fourier" for all convolutions, if not the cheaper one of each.
+    """
+    name = "numpy"
+
+    def __init__(self, dtype=np.float32, workers=None, conv_method=None):
+        super().__init__(dtype)
+        self.workers = Workers(workers)
+        self.fourier = FourierConv(self.workers)
+        self.conv_method = conv_method
+
+    def __str__(self):
+        return str(self.workers)
+
+    def _place(self, out, n, piece, further):
+        """Where the first result of an operation over n maps goes, given that of some maps."""
+        place = out[0] if further and out else out
+        return self.empty(n, *piece.shape[1:]) if place is None else place
+
+    bias_activation = over_maps("bias_activation", "x")
+    bias_activation_grad = over_maps("bias_activation_grad", "dy", "y")
+    batch_norm_inference = over_maps("batch_norm_inference", "x")
+    softmax = over_maps("softmax", "x")
+    softmax_grad = over_maps("softmax_grad", "dp", "p")
+    concat = over_maps("concat", "parts")
+    max_pool = over_maps("max_pool", "x")
+    average_pool = over_maps("average_pool", "x")
+    resize = over_maps("resize", "x")
+
+    # -------------------------------------------------------------------------------- convolution
+    # Either by im2col, which unfolds the windows of the input into rows, so that a convolution is
+    # one matrix product; or by the transform of fourier_conv.py, for large kernels.
+    def conv(self, x, w, stride=1, pad=0, bias=None, activation=None, *, out=None):
+        shape = conv_shape(x.shape, w.shape, stride, pad)
+        activation_number(activation)
+        y = self.empty(*shape) if out is None else out
+        kh, kw, _, cout = w.shape
+        finish = finisher(bias, activation)
+        if self._by_fourier(x.shape, w.shape, stride, pad):
+            self.fourier.conv(x, w, y, pair(stride), pair(pad), finish)
+            return y
+
+        def compute(_, chunk):
+            for rows, windows in unfold(x[chunk], (kh, kw), stride, pad, shape[1:3]):
+                part = y[chunk, rows].reshape(-1, cout)  # a view: whole maps, or rows of one map
+                np.matmul(windows, w.reshape(-1, cout), out=part)
+                finish(part)
+        self.workers.share(compute, len(x), windows_bytes(y, w))
+        return y
+
+    def conv_input_grad(self, dy, w, x_shape, stride=1, pad=0, bias=None, activation=None, *,
+                        out=None):
+        check_dy("conv_input_grad", dy, x_shape, w.shape, stride, pad)
+        activation_number(activation)
+        dx = self.empty(*x_shape) if out is None else out
+        kh, kw, cin, cout = w.shape
+        finish = finisher(bias, activation)
+        if self._by_fourier(x_shape, w.shape, stride, pad):
+            self.fourier.conv_input_grad(dy, w, dx, pair(stride), pair(pad), finish)
+            return dx
+
+        def compute(_, chunk):
+            windows = dy[chunk].reshape(-1, cout) @ w.reshape(-1, cout).T
+            windows = windows.reshape(-1, *dy.shape[1:3], kh, kw, cin)
+            dpadded = numpy_ops.pad_maps(np.zeros((len(windows), *x_shape[1:]), dy.dtype), pad)
+            for (ky, kx), pixels in numpy_ops.taps(w.shape, dy.shape, stride):
+                dpadded[pixels] += windows[..., ky, kx, :]
+            dx[chunk] = numpy_ops.crop_maps(dpadded, pad)
+            finish(dx[chunk])
+        self.workers.share(compute, len(dy), windows_bytes(dy, w))
+        return dx
+
+    def conv_weight_grad(self, x, dy, w_shape, stride=1, pad=0, *, out=None):
+        check_dy("conv_weight_grad", dy, x.shape, w_shape, stride, pad)
+        dw = self.empty(*w_shape) if out is None else out
+        kh, kw, cin, cout = w_shape
+        if self._by_fourier(x.shape, w_shape, stride, pad):
+            self.fourier.conv_weight_grad(x, dy, dw, pair(stride), pair(pad))
+            return dw
+        sums = np.zeros((min(self.workers.count, len(x)), kh * kw * cin, cout), self.dtype)
+
+        def compute(worker, chunk):
+            for rows, windows in unfold(x[chunk], (kh, kw), stride, pad, dy.shape[1:3]):
+                sums[worker] += windows.T @ dy[chunk, rows].reshape(-1, cout)
+        self.workers.share(compute, len(x), windows_bytes(dy, dw))
+        np.sum(sums, axis=0, out=dw.reshape(-1, cout))
+        return dw
+
+    def _by_fourier(self, x_shape, w_shape, stride, pad):
+        if self.conv_method:
+            return self.conv_method == "fourier"
+        return is_cheaper(tuple(x_shape), tuple(w_shape), pair(stride), pair(pad))
+
+    # ------------------------------------------------------------------------ batch normalization
+    def batch_norm(self, x, gamma, beta, running_mean, running_var, momentum=0.1, eps=1e-5,
+                   activation=None, *, out=None):
+        """Chunks are merged as (count, mean, M2), M2 the sum of squared deviations.
+
+        Chan et al. 1983. E[x^2] - E[x]^2 would lose all digits where |mean| is far above std.
+        """
+        chunks = {}
+
+        def statistics(_, chunk):
+            count = x[chunk].size // x.shape[-1]
+            mean = channel_sums(x[chunk]) / count
+            chunks[chunk.start] = count, mean, channel_sums((x[chunk] - mean) ** 2)
+        self.workers.share(statistics, len(x), x[0].nbytes)
+        counts, means, m2s = map(np.array, zip(*(chunks[start] for start in sorted(chunks))))
+        count = counts.sum()
+        mean = (counts @ means / count).astype(self.dtype)
+        var = ((m2s.sum(0) + counts @ (means - mean) ** 2) / count).astype(self.dtype)
+        out = out or (None,) * 5
+        y = self.batch_norm_inference(x, gamma, beta, mean, var, eps, activation, out=out[0])
+        running = numpy_ops.running_statistics(running_mean, running_var, mean, var, count,
+                                               momentum)
+        return y, *land((mean, var, *running), out[1:])
+
+    def batch_norm_grad(self, dy, x, y, gamma, mean, var, eps=1e-5, activation=None, *, out=None):
+        """Two passes: the sums over the batch, and dx from them."""
+        out = out or (None,) * 3
+        dx = self.empty(*x.shape) if out[0] is None else out[0]
+        channels, count = x.shape[-1], x.size // x.shape[-1]
+        std = np.sqrt(var + self.dtype.type(eps))
+        sums = np.zeros((2, self.workers.count, channels), self.dtype)
+
+        def add_up(worker, chunk):
+            dx[chunk], dbeta = bias_activation_grad(dy[chunk], y[chunk], activation)
+            sums[0, worker] += channel_sums(dx[chunk] * (x[chunk] - mean)) / std
+            sums[1, worker] += dbeta
+        self.workers.share(add_up, len(x), x[0].nbytes)
+        dgamma, dbeta = sums.sum(1)
+
+        def subtract(_, chunk):
+            dx[chunk] -= dbeta / count + (x[chunk] - mean) * (dgamma / (count * std))
+            dx[chunk] *= gamma / std
+        self.workers.share(subtract, len(x), x[0].nbytes)
+        return dx, *land((dgamma, dbeta), out[1:])
+
+    # --------------------------------------------------------------------------------------- Adam
+    def adam(self, params, grads, m, v, step, lr, beta1, beta2, eps, *, out=None):
+        """In place, on the results' arrays; these may be the arguments themselves."""
+        old = params, m, v, step
+        params, m, v, step = land(old, out or tuple(map(np.empty_like, old)))
+        step += 1
+        t = float(step[0])
+        correct_m, correct_v = 1 - beta1 ** t, 1 - beta2 ** t
+
+        def update(_, part):
+            g = grads[part]
+            m[part] += (1 - beta1) * (g - m[part])
+            v[part] += (1 - beta2) * (g * g - v[part])
+            root = np.sqrt(v[part] * (1 / correct_v)) + eps
+            params[part] -= (lr[0] / correct_m) * m[part] / root
+        self.workers.share(update, len(params), 8 * self.dtype.itemsize)
+        return params, m, v, step
+
+
+def finisher(bias, activation):
+    """A function that adds a bias to maps and activates them, in place."""
+    def finish(maps):
+        if bias is not None or activation:
+            maps[...] = bias_activation(maps, bias, activation)
+    return finish
+
+
+def unfold(x, kernel, stride, pad, out):
+    """im2col, in strips of output rows that fit the cache.
+
+    Yields the rows of the output and their windows, (b rows Wo, kh kw Cin).
+    """
+    (kh, kw), (sy, sx), (ho, wo) = kernel, pair(stride), out
+    x = np.ascontiguousarray(numpy_ops.pad_maps(x, pad))
+    b, _, _, c = x.shape
+    image, row, pixel, item = x.strides
+    windows = as_strided(x, (b, ho, wo, kh, kw * c), (image, sy * row, sx * pixel, row, item))
+    strip = max(1, CHUNK_BYTES // (wo * kh * kw * c * x.itemsize))
+    for top in range(0, ho, strip):
+        rows = slice(top, min(top + strip, ho))
+        yield rows, windows[:, rows].reshape(-1, kh * kw * c)
+
+
+def windows_bytes(y, w):
+    """The bytes of the windows of one map, for outputs y (B, Ho, Wo, Cout)."""
+    return y[0].size // y.shape[-1] * w[..., 0].nbytes
