@@ -289,9 +289,9 @@ def test_paper_networks_have_the_papers_shapes():
     channels = [g.params[f"deconv{i}.gamma"].shape for i in range(1, 5)]
     assert channels == [(256,), (128,), (64,), (22,)]
     assert g.params["conv.w"].shape == (3, 3, 22, 22)
-    maps, saved = g.forward(np.zeros((1, 128), np.float32))
+    maps, kept = g.forward(np.zeros((1, 128), np.float32))
     assert maps.shape == (1, 128, 128, 22)
-    assert [y.shape[1] for _, _, y, _, _ in saved[1:-1]] == [32, 64, 128, 128]
+    assert [layer.y.shape[1] for layer in kept.layers] == [32, 64, 128, 128]
     np.testing.assert_allclose(maps.sum(-1), 1, rtol=1e-5)
 
 

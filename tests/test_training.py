@@ -109,7 +109,7 @@ def test_two_runs_are_bitwise_equal(device, precision):
 @pytest.mark.parametrize("model", ["semgan", "gan"])
 def test_a_recorded_step_is_bitwise_equal(device, model, tmp_path, monkeypatch):
     """To the operations one by one: with decay, over blocks of inputs, with samples in between, and resumed in the middle."""
-    monkeypatch.setattr(semgan, "BLOCK", 3)
+    monkeypatch.setattr(semgan, "INPUT_STEPS", 3)
     make = lambda: trainer(device, model, decay_after=2, half_life=2)
     one_by_one, recorded, z = make(), make(), np.random.default_rng(9).standard_normal((70, 5))
     one_by_one.replay = one_by_one.operations
