@@ -15,14 +15,17 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 from tqdm import tqdm
 
 import data
 import inception
 import kernels
-import label_maps
 import metrics
-from data import InputError
+from app import data_command, evaluation
+from app.comparison import comparison_page
+from formats.files import InputError
+from formats.palettes import write_palette
 
 # ------------------------------------------------------------------------------------------ settings
 # The network, the losses and the optimizer: name -> (default, meaning and reason). Every one is a flag.
@@ -406,7 +409,7 @@ def strip(maps, palette, columns=16):
     tiles = np.concatenate([tiles, np.full((-n % columns, h, w, 3), 255, np.uint8)])
     picture = tiles.reshape(-1, columns, h, w, 3).transpose(0, 2, 1, 3, 4).reshape(-1, columns * w, 3)[:-1, :-1]
     zoom = max(1, 64 // (w - 1))
-    return data.Image.fromarray(np.repeat(np.repeat(picture, zoom, 0), zoom, 1))
+    return Image.fromarray(np.repeat(np.repeat(picture, zoom, 0), zoom, 1))
 
 
 def plot_curves(run):
@@ -491,7 +494,7 @@ def train(args):
         (run / "settings.json").write_text(json.dumps(vars(s), indent=1) + "\n")
         log = open_log(run / "log.csv", trainer)
         if trainer.dataset.learnt:  # the colours of RGB maps, in the order of their ids: --palette reads it again
-            label_maps.write_palette(run / "palette.txt", trainer.dataset)
+            write_palette(run / "palette.txt", trainer.dataset)
     except OSError as error:
         raise InputError(f"{run}: cannot write there ({error.strerror})") from None
     print_settings(s, origin, run, trainer.dataset)
@@ -526,8 +529,8 @@ def train(args):
                     strip(trainer.generator.sample(fixed_z), palette).save(run / "samples" / f"step_{step:06d}.png")
                 if args.evaluate_every and (step % args.evaluate_every == 0 or step == s.steps):
                     count = len(trainer.dataset.maps)
-                    table = metrics.measure(trainer.generator, trainer.dataset, count, s.seed, weights)
-                    metrics.write_table(run / "metrics.csv", step, count, s.seed, table)
+                    table = evaluation.measure(trainer.generator, trainer.dataset, count, s.seed, weights)
+                    evaluation.write_table(run / "metrics.csv", step, count, s.seed, table)
         if saved != trainer.step:  # the signal came after the last look at it
             save_checkpoint(path, trainer)
     except FloatingPointError as error:
@@ -546,7 +549,7 @@ def train(args):
     report(trainer, run)
     if args.evaluate_every:
         print("\n" + "\n".join(f"best {name:32s} {value:10.4g} at step {step}"
-                               for name, (value, step) in metrics.best_values(run / "metrics.csv").items()))
+                               for name, (value, step) in evaluation.best_values(run / "metrics.csv").items()))
 
 
 def rehearse(trainer):
@@ -589,7 +592,7 @@ def report(trainer, run):
     print(f"\n{'':46s}256 samples   real maps")
     real = dataset.maps[::-(-len(dataset.maps) // 2000)]  # enough for two digits
     for label, metric, form in (("maps with every class at half its median area", metrics.whole_share, "{:.0%}"),
-                                ("regions per map", lambda m, _, k: metrics.mean_components(m, k), "{:.2f}")):
+                                ("regions per map", lambda m, _, k: metrics.components(m)["per map"], "{:.2f}")):
         ours, theirs = (form.format(metric(m, real, dataset.classes)) for m in (maps, real))
         print(f"{label:46s}{ours:>11s}{theirs:>12s}")
     print(f"\nIn {run}: samples/, log.csv, curves.png, checkpoint.npz.\n"
@@ -614,19 +617,14 @@ def evaluate(args):
         if args.weights:
             raise
         reason = str(error)
-    table = metrics.measure(g, dataset, count, args.seed, weights)
+    table = evaluation.measure(g, dataset, count, args.seed, weights)
     print(f"{args.run}: step {header['step']}, {count} samples, seed {args.seed}\n"
-          f"SWD, MS-SSIM: as in Karras et al. 2018, palette {' '.join(bytes(color).hex() for color in dataset.palette)}\n"
-          f"FID: {inception.PREPROCESSING}\n\n{'':32s}{'samples':>12s}{'half of them':>14s}{'real maps':>12s}")
-    number = lambda x: f"{x:.4g}" if isinstance(x, float) else "-"
-    for name, (full, half, floor) in table.items():
-        note = f"   {full}" if isinstance(full, str) else ""
-        print(f"{name:32s}{number(full):>12s}{number(half):>14s}{number(floor):>12s}{note}")
+          f"{evaluation.describe(table, dataset.palette)}")
     if reason:
         print(f"\nNo FID: {reason}")
     out = Path(args.out or args.run)
     make_folder(out)
-    metrics.write_table(out / "metrics.csv", header["step"], count, args.seed, table)
+    evaluation.write_table(out / "metrics.csv", header["step"], count, args.seed, table)
     print(f"\nIn {out / 'metrics.csv'}. Half of them, and real maps: {count // 2} against {count // 2}.")
 
 
@@ -647,8 +645,8 @@ def compare(args):
     s, dataset = headers["semgan"]["settings"], load_dataset(headers["semgan"]["settings"])
     grids = {"real maps": strip(dataset.maps[np.linspace(0, len(dataset.maps) - 1, 16).astype(int)], dataset.palette)}
     for model, title in ("semgan", "SemGAN"), ("gan", "GAN"):
-        grids[title] = data.Image.open(sorted((folder / model / "samples").glob("step_*.png"))[-1]).convert("RGB")
-    metrics.comparison_page(folder, f"SemGAN and GAN on {Path(s.dataset).name}", grids,
+        grids[title] = Image.open(sorted((folder / model / "samples").glob("step_*.png"))[-1]).convert("RGB")
+    comparison_page(folder, f"SemGAN and GAN on {Path(s.dataset).name}", grids,
                     f"{headers['semgan']['step']} and {headers['gan']['step']} steps, seed {s.seed}, side {s.side}, kernel size "
                     f"{s.kernel_size}.")
 
@@ -741,7 +739,7 @@ def sample(args):
     if any(out.glob("map_*.png")):
         raise InputError(f"{out} already holds maps; remove them, or choose another folder by --out")
     for i, ids in enumerate(tqdm(maps, unit=" maps", disable=None, delay=1)):
-        image = data.Image.fromarray(ids)
+        image = Image.fromarray(ids)
         if not g.rgb:
             image.putpalette(palette.tobytes())
         image.save(out / f"map_{i:05d}.png")
@@ -828,7 +826,7 @@ def parse(argv):
         description="Train a GAN whose generator writes label maps: K class probabilities a pixel. Other commands: sample "
                     "(new maps), evaluate (all metrics), compare (SemGAN beside the RGB baseline), interpolate (a walk through the "
                     "latent space), doctor (what this machine has).")
-    data.add_arguments(parser)
+    data_command.add_arguments(parser)
     parser.add_argument("--model", choices=["semgan", "gan"],
                         help="semgan: softmax over the classes (the default); gan: RGB through tanh, the paper's baseline")
     parser.add_argument("--preset", choices=PRESETS, help="small: side 32, minutes on two cores (the default without a GPU); "

@@ -1,7 +1,6 @@
 """The command line as a person uses it: the commands, the files they leave, and one clear line for every mistake."""
 import csv
 import json
-import os
 import pickle
 import subprocess
 import sys
@@ -10,11 +9,14 @@ import numpy as np
 import pytest
 from conftest import DEVICES, ROOT, TINY_FLAGS, WITHOUT_GPU
 from PIL import Image
+from shared import Evil
 
 import data
 import inception
-import metrics
 import semgan
+from app import evaluation
+from formats.files import InputError
+from formats.label_maps import load_maps
 
 
 @pytest.fixture(autouse=True)
@@ -93,11 +95,11 @@ def test_sample(run, tmp_path, capsys):
     for image in maps:
         assert image.mode == "P" and image.size == (8, 8) and np.asarray(image).max() < 4
         np.testing.assert_array_equal(np.reshape(image.getpalette()[:12], (4, 3)), palette)
-    again = data.load_maps(folder, 8, classes=4)
+    again = load_maps(folder, 8, classes=4)
     np.testing.assert_array_equal(again.maps, np.stack([np.asarray(m) for m in maps]), "samples are maps that can be read back")
     assert (tmp_path / "new.png").exists() and f"5 maps in {folder}" in capsys.readouterr().out
     semgan.main(["sample", str(run), "--count", "5", "--seed", "3"])
-    np.testing.assert_array_equal(data.load_maps(run / "generated", 8, classes=4).maps, again.maps)
+    np.testing.assert_array_equal(load_maps(run / "generated", 8, classes=4).maps, again.maps)
     assert "already holds maps" in fails(capsys, "sample", run)
 
 
@@ -145,7 +147,7 @@ def test_compare(tmp_path, capsys):
     assert "goes on from its checkpoint" in capsys.readouterr().out
     assert (tmp_path / "semgan" / "metrics.csv").read_text().startswith(before)
     for model in "semgan", "gan":
-        steps = [row["step"] for row in metrics.read_table(tmp_path / model / "metrics.csv") if row["metric"] == "FSD"]
+        steps = [row["step"] for row in evaluation.read_table(tmp_path / model / "metrics.csv") if row["metric"] == "FSD"]
         assert steps == ["1", "2", "4"] and semgan.load_checkpoint(tmp_path / model)[0]["step"] == 4
     settings = [json.loads((tmp_path / model / "settings.json").read_text()) for model in ("semgan", "gan")]
     assert [name for name in settings[0] if settings[0][name] != settings[1][name]] == ["model"]
@@ -159,12 +161,12 @@ def test_compare(tmp_path, capsys):
 def test_evaluations_past_the_checkpoint_are_replaced(tmp_path):
     path = tmp_path / "metrics.csv"
     for step, value in ((2, 3.0), (4, 1.0), (6, 2.0), (4, 5.0)):  # it went on from a checkpoint before step 4
-        metrics.write_table(path, step, 10, 0, {"FSD": (value, value, value), "SWD x1e3": ("too small",) * 3})
-    assert [(r["step"], r["value"]) for r in metrics.read_table(path) if r["metric"] == "FSD"] == [("2", "3.0"), ("4", "5.0")]
-    assert metrics.best_values(path) == {"FSD": (3.0, 2)}
+        evaluation.write_table(path, step, 10, 0, {"FSD": (value, value, value), "SWD x1e3": ("too small",) * 3})
+    assert [(r["step"], r["value"]) for r in evaluation.read_table(path) if r["metric"] == "FSD"] == [("2", "3.0"), ("4", "5.0")]
+    assert evaluation.best_values(path) == {"FSD": (3.0, 2)}
     path.write_text("something else\n1\n")
-    with pytest.raises(data.InputError, match="metrics.csv: not a readable table"):
-        metrics.write_table(path, 2, 10, 0, {})
+    with pytest.raises(InputError, match="metrics.csv: not a readable table"):
+        evaluation.write_table(path, 2, 10, 0, {})
 
 
 def test_evaluate_refuses(run, capsys, tmp_path):
@@ -381,11 +383,6 @@ def test_damaged_log(run, tmp_path, content, capsys):
 
 def test_resume_without_a_run(tmp_path, capsys):
     assert "no such checkpoint" in fails(capsys, "--resume", "--out", tmp_path)
-
-
-class Evil:
-    def __reduce__(self):
-        return os.system, ("touch evil_was_here",)
 
 
 def damage(kind, path):
