@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 import data
-from data import InputError
+from formats.files import InputError
 
 # --------------------------------------------------------------------------------------- settings
 # Networks, losses and optimizer: name -> (default, meaning and reason). Each is a flag too. The

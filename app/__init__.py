@@ -1,1 +1,1 @@
-"""The program around the method: the command line, the training loop, run folders, reports."""
+"""The program around the method: its commands, the training loop, the run folder, the reports."""

@@ -3,13 +3,13 @@ import argparse
 import sys
 from contextlib import suppress
 
-import data
 import kernels
 import semgan
 from app.commands import doctor, evaluate, interpolate, sample
-from app.compare import compare
+from app.comparison import compare
+from app.data_command import add_arguments
 from app.training import train
-from label_maps import InputError
+from formats.files import InputError
 from semgan import shown
 
 USAGE = """semgan.py --dataset shapes [options]
@@ -110,7 +110,7 @@ def training_parser():
     parser = argparse.ArgumentParser(
         prog="semgan.py", usage=USAGE, description=DESCRIPTION,
         formatter_class=lambda prog: argparse.HelpFormatter(prog, width=80))
-    data.add_arguments(parser)
+    add_arguments(parser)
     parser.add_argument("--model", choices=["semgan", "gan"],
                         help="semgan: softmax over the classes (the default); gan: RGB through "
                              "tanh, the paper's baseline")

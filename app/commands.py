@@ -9,11 +9,11 @@ from tqdm import tqdm
 
 import inception
 import kernels
-import metrics
+from app import evaluation
 from app.pictures import grid
 from app.run_folder import load_checkpoint, load_generator, make_folder, same_maps
 from app.run_settings import load_dataset
-from label_maps import InputError
+from formats.files import InputError
 
 
 def sample(args):
@@ -81,17 +81,14 @@ def evaluate(args):
         raise InputError(f"{count} maps: expected 4 or more, since one half is compared "
                          "with the other")
     weights, reason = fid_weights(args.weights)
-    table = metrics.measure(g, dataset, count, args.seed, weights)
-    colors = " ".join(bytes(color).hex() for color in dataset.palette)
+    table = evaluation.measure(g, dataset, count, args.seed, weights)
     print(f"{args.run}: step {header['step']}, {count} samples, seed {args.seed}\n"
-          f"SWD, MS-SSIM: as in Karras et al. 2018, palette {colors}\n"
-          f"FID: {inception.PREPROCESSING}\n")
-    print_metrics(table)
+          f"{evaluation.describe(table, dataset.palette)}")
     if reason:
         print(f"\nNo FID: {reason}")
     out = Path(args.out or args.run)
     make_folder(out)
-    metrics.write_table(out / "metrics.csv", header["step"], count, args.seed, table)
+    evaluation.write_table(out / "metrics.csv", header["step"], count, args.seed, table)
     print(f"\nIn {out / 'metrics.csv'}. The last two columns compare {count // 2} maps with "
           f"{count // 2}.")
 
@@ -104,15 +101,6 @@ def fid_weights(path):
         if path:
             raise
         return None, str(error)
-
-
-def print_metrics(table):
-    """Three columns of numbers. A metric that cannot be computed shows the reason instead."""
-    number = lambda x: f"{x:.4g}" if isinstance(x, float) else "-"
-    print(f"{'':32s}{'samples':>12s}{'half of them':>14s}{'real maps':>12s}")
-    for name, (full, half, real) in table.items():
-        reason = f"   {full}" if isinstance(full, str) else ""
-        print(f"{name:32s}{number(full):>12s}{number(half):>14s}{number(real):>12s}{reason}")
 
 
 # ------------------------------------------------------------------------------------------- doctor

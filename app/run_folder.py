@@ -1,7 +1,6 @@
 """The files of a run folder: checkpoint.npz, settings.json, log.csv, palette.txt."""
 import argparse
 import csv
-import io
 import json
 import zlib
 from pathlib import Path
@@ -10,9 +9,9 @@ import numpy as np
 
 import data
 import kernels
-import label_maps
 import semgan
-from label_maps import InputError, written
+from formats.files import InputError, written
+from formats.palettes import write_palette
 
 FORMAT = 1  # of checkpoints
 
@@ -162,10 +161,10 @@ def start_folder(run, trainer):
     """Create the run folder's first files. Returns log.csv, open for appending."""
     try:
         (run / "samples").mkdir(parents=True, exist_ok=True)
-        with written(run / "settings.json") as file:
-            file.write(json.dumps(vars(trainer.s), indent=1).encode() + b"\n")
+        with written(run / "settings.json", "w") as file:
+            file.write(json.dumps(vars(trainer.s), indent=1) + "\n")
         if trainer.dataset.learnt:  # colours of RGB maps in the order of their ids, for --palette
-            label_maps.write_palette(run / "palette.txt", trainer.dataset)
+            write_palette(run / "palette.txt", trainer.dataset)
         return open_log(run / "log.csv", trainer)
     except OSError as error:
         raise InputError(f"{run}: cannot write there ({error.strerror or error})") from None
@@ -185,10 +184,8 @@ def open_log(path, trainer):
         except (ValueError, csv.Error):
             raise InputError(f"{path}: not a readable log; remove it to continue "
                              "without it") from None
-    table = io.StringIO()
-    csv.writer(table).writerows([header, *rows])
-    with written(path) as file:
-        file.write(table.getvalue().encode())
+    with written(path, "w", newline="") as file:
+        csv.writer(file).writerows([header, *rows])
     return open(path, "a", newline="")
 
 

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import data
 import semgan
-from label_maps import InputError
+from formats.files import InputError
 from semgan import shown
 
 PATHS = {"dataset": "folder or archive", "data": "folder or archive", "palette": "palette"}

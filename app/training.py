@@ -13,10 +13,11 @@ import inception
 import kernels
 import metrics
 import semgan
+from app import evaluation
 from app.pictures import grid, plot_curves
 from app.run_folder import load_checkpoint, restore_trainer, save_checkpoint, start_folder
 from app.run_settings import given_settings, load_dataset, print_settings, resolve, resumed
-from label_maps import InputError
+from formats.files import InputError
 
 
 def train(args):
@@ -38,7 +39,7 @@ def train(args):
         report(trainer, run)
     if args.evaluate_every:
         print()
-        for name, (value, step) in metrics.best_values(run / "metrics.csv").items():
+        for name, (value, step) in evaluation.best_values(run / "metrics.csv").items():
             print(f"best {name:32s} {value:10.4g} at step {step}")
 
 
@@ -189,8 +190,8 @@ class Recorder:
         """All metrics of as many samples as there are training maps, in metrics.csv."""
         t = self.trainer
         count, seed = len(t.dataset.maps), t.s.seed
-        table = metrics.measure(t.generator, t.dataset, count, seed, self.weights)
-        metrics.write_table(self.run / "metrics.csv", t.step, count, seed, table)
+        table = evaluation.measure(t.generator, t.dataset, count, seed, self.weights)
+        evaluation.write_table(self.run / "metrics.csv", t.step, count, seed, table)
 
 
 # ------------------------------------------------------------------------------ after the last step
@@ -210,9 +211,8 @@ def report(trainer, run):
     z = np.random.default_rng([s.seed, 3]).standard_normal((256, s.latent))
     maps = metrics.nearest_class(trainer.generator.sample(z), dataset.palette)
     real = dataset.maps[::-(-len(dataset.maps) // 2000)]  # enough for two digits
-    k = dataset.classes
-    whole = [f"{metrics.whole_share(m, real, k):.0%}" for m in (maps, real)]
-    regions = [f"{metrics.mean_components(m, k):.2f}" for m in (maps, real)]
+    whole = [f"{metrics.whole_share(m, real, dataset.classes):.0%}" for m in (maps, real)]
+    regions = [f"{metrics.components(m)['per map']:.2f}" for m in (maps, real)]
     print(f"\n{'':46s}256 samples   real maps")
     print("{:46s}{:>11s}{:>12s}".format("maps with every class at half its median area", *whole))
     print("{:46s}{:>11s}{:>12s}".format("regions per map", *regions))

@@ -1,7 +1,6 @@
 """The command line: the commands, the files they write, one clear line for every mistake."""
 import csv
 import json
-import os
 import pickle
 import signal
 import subprocess
@@ -13,16 +12,18 @@ import numpy as np
 import pytest
 from conftest import DEVICES, ROOT, TINY_FLAGS, WITHOUT_GPU
 from PIL import Image
+from shared import Evil
 
 import data
 import inception
 import kernels
-import metrics
 import semgan
-from app import commands, pictures
+from app import commands, evaluation, pictures
 from app.command_line import main
 from app.run_folder import load_checkpoint
 from app.run_settings import resolve
+from formats.files import InputError
+from formats.label_maps import load_maps
 
 
 @pytest.fixture(autouse=True)
@@ -108,13 +109,13 @@ def test_sample(run, tmp_path, capsys):
     for image in maps:
         assert image.mode == "P" and image.size == (8, 8) and np.asarray(image).max() < 4
         np.testing.assert_array_equal(np.reshape(image.getpalette()[:12], (4, 3)), palette)
-    again = data.load_maps(folder, 8, classes=4)
+    again = load_maps(folder, 8, classes=4)
     np.testing.assert_array_equal(again.maps, np.stack([np.asarray(m) for m in maps]),
                                   "samples can be read back as a data set")
     assert (tmp_path / "new.png").exists()
     assert f"5 maps in {folder}" in capsys.readouterr().out
     main(["sample", str(run), "--count", "5", "--seed", "3"])
-    same = data.load_maps(run / "generated", 8, classes=4)
+    same = load_maps(run / "generated", 8, classes=4)
     np.testing.assert_array_equal(same.maps, again.maps)
     assert "already holds maps" in fails(capsys, "sample", run)
 
@@ -177,7 +178,7 @@ def test_compare(tmp_path, capsys):
     assert "--- gan: continues from its checkpoint" in out
     assert (tmp_path / "semgan" / "metrics.csv").read_text().startswith(before)
     for model in "semgan", "gan":
-        rows = metrics.read_table(tmp_path / model / "metrics.csv")
+        rows = evaluation.read_table(tmp_path / model / "metrics.csv")
         assert [row["step"] for row in rows if row["metric"] == "FSD"] == ["1", "2", "4"]
         assert load_checkpoint(tmp_path / model)[0]["step"] == 4
     a, b = (json.loads((tmp_path / model / "settings.json").read_text())
@@ -196,13 +197,13 @@ def test_evaluations_past_the_checkpoint_are_replaced(tmp_path):
     # After step 6 the run continued from a checkpoint before step 4.
     for step, value in ((2, 3.0), (4, 1.0), (6, 2.0), (4, 5.0)):
         table = {"FSD": (value, value, value), "SWD x1e3": ("too small",) * 3}
-        metrics.write_table(path, step, 10, 0, table)
-    rows = [row for row in metrics.read_table(path) if row["metric"] == "FSD"]
+        evaluation.write_table(path, step, 10, 0, table)
+    rows = [row for row in evaluation.read_table(path) if row["metric"] == "FSD"]
     assert [(row["step"], row["value"]) for row in rows] == [("2", "3.0"), ("4", "5.0")]
-    assert metrics.best_values(path) == {"FSD": (3.0, 2)}
+    assert evaluation.best_values(path) == {"FSD": (3.0, 2)}
     path.write_text("something else\n1\n")
-    with pytest.raises(data.InputError, match="metrics.csv: not a readable table"):
-        metrics.write_table(path, 2, 10, 0, {})
+    with pytest.raises(InputError, match="metrics.csv: not a readable table"):
+        evaluation.write_table(path, 2, 10, 0, {})
 
 
 def test_evaluate_refuses(run, capsys, tmp_path):
@@ -452,11 +453,6 @@ def test_damaged_log(run, tmp_path, content, capsys):
 
 def test_resume_without_a_run(tmp_path, capsys):
     assert "no such checkpoint" in fails(capsys, "--resume", "--out", tmp_path)
-
-
-class Evil:
-    def __reduce__(self):
-        return os.system, ("touch evil_was_here",)
 
 
 def damage(kind, path):
