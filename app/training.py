@@ -45,7 +45,7 @@ def train(args):
 
 # ---------------------------------------------------------------------------- before the first step
 def prepare(args):
-    """All that can fail before the first step -> trainer, {setting: its origin}, run folder."""
+    """Returns the trainer, {setting: its origin} and the run folder. Bad input fails here."""
     given = given_settings(args)
     ops = kernels.load(args.device, precision=args.precision)
     run = Path(args.out or f"runs/{run_name(given)}")

@@ -455,48 +455,47 @@ def test_resume_without_a_run(tmp_path, capsys):
     assert "no such checkpoint" in fails(capsys, "--resume", "--out", tmp_path)
 
 
+DAMAGED_FILES = {
+    "truncated": lambda content: content[:len(content) // 2],
+    "empty": lambda _: b"",
+    "a flipped bit": lambda content: content[:5000] + bytes([content[5000] ^ 1]) + content[5001:],
+    "text": lambda _: b"not a checkpoint",
+    "a pickle": lambda _: pickle.dumps(Evil()),
+}
+
+
 def damage(kind, path):
-    content = path.read_bytes()
+    if kind in DAMAGED_FILES:
+        path.write_bytes(DAMAGED_FILES[kind](path.read_bytes()))
+        return
     with np.load(path) as file:
         arrays = dict(file)
-    header = json.loads(str(arrays["header"]))
-    if kind == "truncated":
-        path.write_bytes(content[:len(content) // 2])
-    elif kind == "empty":
-        path.write_bytes(b"")
-    elif kind == "a flipped bit":
-        path.write_bytes(content[:5000] + bytes([content[5000] ^ 1]) + content[5001:])
-    elif kind == "text":
-        path.write_text("not a checkpoint")
-    elif kind == "a pickle":
-        path.write_bytes(pickle.dumps(Evil()))
-    else:
-        if kind == "another model":
-            arrays["g.params"] = np.zeros(7, np.float32)
-        elif kind == "a missing array":
-            del arrays["d.m"]
-        elif kind == "a pickled array":
-            arrays["g.params"] = np.array([Evil()], object)
-        elif kind == "another version":
-            header["format"] = 99
-        elif kind == "other settings":
-            header["settings"]["generator_filters"] = [7, 7, 7]
-        elif kind == "a setting missing":
-            del header["settings"]["latent"]
-        elif kind.startswith("setting"):
-            _, name, value = kind.split()
-            header["settings"][name] = json.loads(value)
-        elif kind == "a negative step":
-            header["step"] = -1
-        elif kind == "another step":
-            header["step"] += 1
-        elif kind == "not a number":
-            arrays["g.params"][3] = np.nan
-        elif kind == "no header":
-            del arrays["header"]
-        if "header" in arrays:
-            arrays["header"] = json.dumps(header)
-        np.savez(path, **arrays)
+    header = json.loads(str(arrays.pop("header")))
+    settings = header["settings"]
+    if kind == "another model":
+        arrays["g.params"] = np.zeros(7, np.float32)
+    elif kind == "a missing array":
+        del arrays["d.m"]
+    elif kind == "a pickled array":
+        arrays["g.params"] = np.array([Evil()], object)
+    elif kind == "not a number":
+        arrays["g.params"][3] = np.nan
+    elif kind == "another version":
+        header["format"] = 99
+    elif kind == "other settings":
+        settings["generator_filters"] = [7, 7, 7]
+    elif kind == "a setting missing":
+        del settings["latent"]
+    elif kind == "a negative step":
+        header["step"] = -1
+    elif kind == "another step":
+        header["step"] += 1
+    elif kind.startswith("setting"):
+        _, name, value = kind.split()
+        settings[name] = json.loads(value)
+    if kind != "no header":
+        arrays["header"] = json.dumps(header)
+    np.savez(path, **arrays)
 
 
 @pytest.mark.parametrize("kind, message", [
