@@ -127,7 +127,8 @@ def read_pickle(stream):
                 items = _pop_from(stack, -2 if name == "SETITEM" else marks.pop())
                 stack[-1].update(zip(map(_text, items[::2]), items[1::2]))
             case "APPEND" | "APPENDS" as name:
-                stack[-1].extend(_pop_from(stack, -1 if name == "APPEND" else marks.pop()))
+                items = _pop_from(stack, -1 if name == "APPEND" else marks.pop())
+                stack[-1].extend(items)
             case "GLOBAL":
                 stack.append(_known_name(value))
             case "BINPERSID":
