@@ -71,7 +71,7 @@ def load_checkpoint(run):
         if any(arrays[prefix + ".step"].tolist() != [header["step"]] for prefix in "gd"):
             raise InputError("its networks belong to another step")
     except Exception as error:  # a damaged zip, array or header fails in many ways
-        reason = error or type(error).__name__
+        reason = str(error) or type(error).__name__
         raise InputError(f"{path}: not a usable checkpoint ({reason})") from None
     return header, arrays
 
