@@ -6,13 +6,14 @@ step. The arithmetic, called `ops` here, is in kernels/; data.py makes the label
 program around it: training loop, files, command line.
 """
 from argparse import Namespace
+from collections import namedtuple
 from functools import partial
-from typing import NamedTuple
 
 import numpy as np
 
 import data
 from formats.files import InputError
+from kernels import buffers
 
 # --------------------------------------------------------------------------------------- settings
 # Networks, losses and optimizer: name -> (default, meaning and reason). Each is a flag too. The
@@ -23,21 +24,16 @@ SETTINGS = {
     "batch_size": (32, "maps in a step; fewer make the means that feature matching compares noisy"),
     "latent": (100, "numbers in a latent vector z ~ N(0, 1), the paper's"),
     "kernel_size": (11, "sides of all kernels, odd; large ones see a whole shape, 5 trains worse"),
-    "generator_filters": ([128, 256, 128, 64], "channels of the first map, and after each layer "
-                          "that doubles its sides"),
-    "discriminator_filters": ([64, 128, 256], "channels after each layer that halves the sides; "
-                              "one more at side 128 (DCGAN)"),
-    "bottleneck": (False, "the paper's transposed convolution to K channels before the last layer; "
-                   "without it the generator trains better"),
+    "generator_filters": ([128, 256, 128, 64], "channels at first, and each time the sides double"),
+    "discriminator_filters": ([64, 128, 256], "channels each time the sides are halved (DCGAN)"),
+    "bottleneck": (False, "the paper's layer of K channels before the last; it trains worse with"),
     "feature_matching": ("mean", "mean: of the batch's features (Salimans et al. 2016, cited by "
                          "the paper); paired: map by map (the authors' library)"),
-    "feature_layers": ("all", "all: sum over the discriminator's layers; last: only the last one, "
-                       "which leaves checkerboards"),
+    "feature_layers": ("all", "all of the discriminator's, or only the last: checkerboards remain"),
     "learning_rate": (1e-4, "of the generator's Adam, the paper's; a short run needs more"),
     "discriminator_learning_rate": (1e-4, "of the discriminator's Adam; equal in the paper"),
     "decay_after": (0, "steps before both learning rates begin to fall"),
-    "half_life": (0, "steps in which they then halve, which calms the end of a short run; "
-                  "0: constant, the paper's"),
+    "half_life": (0, "steps in which they then halve; 0: never, the paper's, for a long run"),
     "beta1": (0.5, "Adam's decay of the mean gradient; 0.9 oscillates in GANs (DCGAN)"),
     "beta2": (0.999, "Adam's decay of the mean squared gradient, the paper's"),
     "adam_eps": (1e-8, "keeps Adam from dividing by 0, the paper's"),
@@ -115,7 +111,7 @@ def check_settings(s):
     def require(good, name, expected):
         if not good:
             flag = name.replace("_", "-")
-            raise InputError(f"--{flag} {shown(getattr(s, name))}: expected {expected}")
+            raise InputError(f"--{flag} {getattr(s, name)}: expected {expected}")
 
     for name, choices in dict(CHOICES, model=list(OUTPUTS), preset=list(PRESETS)).items():
         require(getattr(s, name) in choices, name, " or ".join(choices))
@@ -126,15 +122,6 @@ def check_settings(s):
                             ("discriminator", len(s.discriminator_filters))):
         require(s.side % 2 ** layers == 0, "side", f"a multiple of {2 ** layers}, since the "
                 f"{network} has {layers} layers of stride 2")
-
-
-def shown(value):
-    """A setting as one types it."""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if value is None:
-        return "-"
-    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 # ------------------------------------------------------------------------------------- parameters
@@ -150,24 +137,24 @@ class Network:
         """shapes: {name: shape}; names end in .w, .b, .gamma or .beta."""
         self.ops = ops
         self.s = s
-        starts, n = aligned(shapes, 256 // ops.dtype.itemsize)
-        host = np.zeros(n)
-        for name, p in views(host, shapes, starts).items():
+        _, n = buffers.places(shapes, ops.dtype)
+        host = np.zeros(n, ops.dtype)
+        for name, p in buffers.views(host, shapes).items():
             p[...] = initial_values(name, p.shape, s.init, rng)
-        self.flat = {name: ops.asarray(host if name == "params" else np.zeros(n))
-                     for name in ("params", "grads", "m", "v")}
-        self.flat["step"] = ops.asarray(np.zeros(1))
-        self.params = views(self.flat["params"], shapes, starts)
-        self.grads = views(self.flat["grads"], shapes, starts)
+        self.flat = {"params": ops.asarray(host), "step": ops.asarray(np.zeros(1))}
+        for name in "grads", "m", "v":
+            self.flat[name] = ops.asarray(np.zeros(n))
+        self.params = buffers.views(self.flat["params"], shapes)
+        self.grads = buffers.views(self.flat["grads"], shapes)
         self.running = {name: (ops.asarray(np.zeros(shape)), ops.asarray(np.ones(shape)))
                         for name, shape in shapes.items() if name.endswith(".gamma")}
 
     def update(self, learning_rate):
         """One update by Adam of all parameters, in place. learning_rate: (1,)."""
-        flat, s = self.flat, self.s
-        state = flat["params"], flat["m"], flat["v"], flat["step"]
-        self.ops.adam(flat["params"], flat["grads"], flat["m"], flat["v"], flat["step"],
-                      learning_rate, s.beta1, s.beta2, s.adam_eps, out=state)
+        s = self.s
+        params, grads, m, v, step = map(self.flat.get, ("params", "grads", "m", "v", "step"))
+        self.ops.adam(params, grads, m, v, step, learning_rate, s.beta1, s.beta2, s.adam_eps,
+                      out=(params, m, v, step))
 
     def state(self):
         """{name: array} of all that a checkpoint must hold, as live views."""
@@ -176,21 +163,6 @@ class Network:
             state[f"{name}.running_mean"] = mean
             state[f"{name}.running_var"] = var
         return state
-
-
-def aligned(shapes, multiple):
-    """{name: where it starts}, each at a multiple of so many numbers; and the length of all."""
-    starts, end = {}, 0
-    for name, shape in shapes.items():
-        starts[name] = end
-        end += -(-int(np.prod(shape)) // multiple) * multiple
-    return starts, end
-
-
-def views(flat, shapes, starts):
-    """{name: the part of a flat buffer that starts there, in its shape}."""
-    return {name: flat[starts[name]:starts[name] + int(np.prod(shape))].reshape(shape)
-            for name, shape in shapes.items()}
 
 
 def initial_values(name, shape, init, rng):
@@ -248,13 +220,8 @@ def weight_and_input_grad(net, name, dy, x, stride=1, inputs=True):
     return net.ops.conv_input_grad(dy, w, x.shape, stride, same(w)) if inputs else None
 
 
-class Kept(NamedTuple):
-    """What the gradient of deconv_norm_relu needs."""
-    x: object     # the input
-    a: object     # the transposed convolution's output, before batch norm
-    mean: object  # batch norm's statistics of a
-    var: object
-    y: object     # the output
+# What the gradient needs: the input, the convolution's output with its statistics, the output.
+Kept = namedtuple("Kept", "x a mean var y")
 
 
 def deconv_norm_relu(net, name, x, stride, training):
@@ -289,38 +256,32 @@ def deconv_norm_relu_grad(net, name, dy, kept, stride):
     return ops.conv(da, w, stride, same(w))
 
 
-# The two models differ in how a map is written, and so in the generator's last layer.
-class SoftmaxMaps:
-    """SemGAN (section 3.2): K probabilities for each pixel; real maps are one-hot."""
-    rgb = False
-    layer, layer_grad = staticmethod(conv_softmax), staticmethod(conv_softmax_grad)
-
-    def encoding(palette):
-        """How each class is written in real maps, (K, channels)."""
-        return np.eye(len(palette))
-
-    def decode(maps):
-        """The generator's output as class ids (B, H, W) uint8."""
-        return maps.argmax(-1).astype(np.uint8)
-
-
-class RgbMaps:
-    """The paper's baseline, a GAN of images: three numbers in [-1, 1] for each pixel."""
-    rgb = True
-    layer, layer_grad = partial(conv, activation="tanh"), partial(conv_grad, activation="tanh")
-
-    def encoding(palette):
-        return palette / 127.5 - 1
-
-    def decode(maps):
-        """Colours (B, H, W, 3) uint8."""
-        return np.clip(np.rint((maps + 1) * 127.5), 0, 255).astype(np.uint8)
-
-
-OUTPUTS = {"semgan": SoftmaxMaps, "gan": RgbMaps}
+# The two models differ in how a map is written, and so in the generator's last layer. SemGAN: K
+# probabilities for each pixel; real maps are one-hot (section 3.2). The baseline, a GAN of images:
+# RGB in [-1, 1]. `encoding` is a class's vector in real maps, `decode` makes uint8 of the output.
+Output = namedtuple("Output", "rgb encoding layer layer_grad decode")
+OUTPUTS = {
+    "semgan": Output(
+        rgb=False,
+        encoding=lambda palette: np.eye(len(palette)),  # (K, channels)
+        layer=conv_softmax,
+        layer_grad=conv_softmax_grad,
+        decode=lambda maps: maps.argmax(-1).astype(np.uint8)),  # class ids (B, H, W)
+    "gan": Output(
+        rgb=True,
+        encoding=lambda palette: palette / 127.5 - 1,
+        layer=partial(conv, activation="tanh"),
+        layer_grad=partial(conv_grad, activation="tanh"),
+        decode=lambda maps: np.clip(np.rint((maps + 1) * 127.5), 0, 255).astype(np.uint8)),
+}
 
 
 # -------------------------------------------------------------------- generator and discriminator
+# What Generator.backward needs: the input, the dense layer's output, a Kept for each transposed
+# convolution, the last convolution's input, the output.
+KeptByGenerator = namedtuple("KeptByGenerator", "z features layers x maps")
+
+
 class Generator(Network):
     """z (B, latent) -> maps (B, side, side, channels); the paper's Figure 1.
 
@@ -355,14 +316,15 @@ class Generator(Network):
         maps = self.output.layer(self, "conv", x, out=out)
         return maps, KeptByGenerator(z, features, layers, x, maps)
 
-    def backward(self, dmaps, kept):
-        """Fills self.grads from the gradient of the maps."""
+    def backward(self, dmaps, kept, inputs=False):
+        """Fills self.grads from the gradient of the maps. Returns dz if `inputs`."""
         dx = self.output.layer_grad(self, "conv", dmaps, kept.x, kept.maps)
         for i in range(len(self.strides), 0, -1):
             dx = deconv_norm_relu_grad(self, f"deconv{i}", dx, kept.layers[i - 1],
                                        self.strides[i - 1])
-        conv_grad(self, "dense", dx.reshape(kept.features.shape), kept.z, kept.features,
-                  activation="relu", inputs=False)
+        dz = conv_grad(self, "dense", dx.reshape(kept.features.shape), kept.z, kept.features,
+                       activation="relu", inputs=inputs)
+        return dz.reshape(len(dz), -1) if inputs else None
 
     def outputs(self, z):
         """Yields what forward gives for z (N, latent) at inference, on the host, 64 maps a time."""
@@ -373,15 +335,6 @@ class Generator(Network):
     def sample(self, z):
         """Label maps (N, side, side) uint8; from the baseline RGB (N, side, side, 3) uint8."""
         return np.concatenate([self.output.decode(maps) for maps in self.outputs(z)])
-
-
-class KeptByGenerator(NamedTuple):
-    """What Generator.backward needs."""
-    z: object
-    features: object  # of the dense layer, (B, 1, 1, base base C)
-    layers: list      # a Kept for each transposed convolution
-    x: object         # the last convolution's input
-    maps: object
 
 
 class Discriminator(Network):

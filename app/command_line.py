@@ -8,9 +8,9 @@ import semgan
 from app.commands import doctor, evaluate, interpolate, sample
 from app.comparison import compare
 from app.data_command import add_arguments
+from app.run_settings import shown
 from app.training import train
 from formats.files import InputError
-from semgan import shown
 
 USAGE = """semgan.py --dataset shapes [options]
        semgan.py compare --dataset shapes [options]

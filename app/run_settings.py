@@ -4,7 +4,6 @@ from pathlib import Path
 import data
 import semgan
 from formats.files import InputError
-from semgan import shown
 
 PATHS = {"dataset": "folder or archive", "data": "folder or archive", "palette": "palette"}
 
@@ -60,6 +59,15 @@ def resumed(header, given, run):
     vars(s).update(given)
     semgan.check_settings(s)
     return s, origin
+
+
+def shown(value):
+    """The value of a setting as one types it."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if value is None:
+        return "-"
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def load_dataset(s):

@@ -23,7 +23,7 @@ SLOPES = {None: 1, "relu": 0, "leaky_relu": LEAKY_SLOPE}
 
 @dataclass(frozen=True)
 class Rounded:
-    """An array (..., C), rounded for tensor cores; any convolution takes it in place of the array."""
+    """An array (..., C), rounded for tensor cores; convolutions take it in place of the array."""
     values: object  # of operand_type, the channels filled up with zeros
     shape: tuple    # without them
 

@@ -177,6 +177,7 @@ class NumpyEngine(PlainOps):
         y = self.batch_norm_inference(x, gamma, beta, mean, var, eps, activation, out=out[0])
         running = numpy_ops.running_statistics(running_mean, running_var, mean, var, count,
                                                momentum)
+        running = [a.astype(self.dtype) for a in running]
         return y, *land((mean, var, *running), out[1:])
 
     def batch_norm_grad(self, dy, x, y, gamma, mean, var, eps=1e-5, activation=None, *, out=None):

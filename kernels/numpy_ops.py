@@ -237,7 +237,7 @@ def take_row(table, number):
 
 # -------------------------------------------------------------------------- for Inception: forward
 def concat(parts):
-    """Maps side by side along the channels: [(B, H, W, C1), (B, H, W, C2)] -> (B, H, W, C1 + C2)."""
+    """Maps side by side along the channels: a list of (B, H, W, Ci) -> (B, H, W, sum of Ci)."""
     return np.concatenate(parts, 3)
 
 

@@ -67,7 +67,7 @@ class PlainOps:
         array[...] = values
 
     def record(self, run):
-        """A function that repeats the operations of run() on the same arrays; a CUDA graph on a GPU.
+        """A function that repeats the operations of run() on the same arrays: a CUDA graph.
 
         Nothing is computed while it is recorded. Here that function is run itself.
         """

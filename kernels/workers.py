@@ -9,8 +9,8 @@ from threading import Thread
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
-CHUNK_BYTES = 1 << 21       # of the maps that a worker computes at once: about its share of the cache
-ONE_WORKER_BYTES = 1 << 18  # below this, waking another worker (about 0.1 ms) costs more than it saves
+CHUNK_BYTES = 1 << 21       # of maps that a worker computes at once: about its share of the cache
+ONE_WORKER_BYTES = 1 << 18  # with less, waking another worker (about 0.1 ms) does not pay
 
 
 def available_cores():
@@ -50,7 +50,7 @@ def thread_map(threads):
         yield pool.map
 
 
-_tasks = SimpleQueue()  # of all workers; a ThreadPoolExecutor takes twice as long to hand a task over
+_tasks = SimpleQueue()  # of all workers; a ThreadPoolExecutor takes twice as long for a task
 _threads = []
 
 

@@ -12,8 +12,10 @@ sys.path.insert(0, str(ROOT / "tests" / "benchmarks"))
 
 import kernels  # noqa: E402
 import semgan  # noqa: E402
+from kernels.gradient_check import on_host  # noqa: E402
 
-DEVICES = ["numpy", "emulator"]  # every gradient and parity test runs on each, and on a GPU where there is one
+# Gradient and parity tests run on each of these, and on a GPU where there is one.
+DEVICES = ["plain", "numpy", "emulator"]
 try:
     kernels.Gpu()
     DEVICES.append(pytest.param("cuda", marks=pytest.mark.gpu))
@@ -22,14 +24,17 @@ except kernels.DeviceError:
 try:
     kernels.compiler()
 except kernels.DeviceError as error:
-    if len(DEVICES) == 2:
+    if "cuda" not in str(DEVICES):
         pytest.exit(f"the emulator {error}", returncode=1)
     DEVICES.remove("emulator")
+CUDA_DEVICES = [device for device in DEVICES if device not in ("plain", "numpy")]
 
 TINY = dict(side=8, steps=20, batch_size=4, latent=5, kernel_size=3, generator_filters=[6, 5, 4],
             discriminator_filters=[5, 6], learning_rate=1e-3, discriminator_learning_rate=1e-3)
-TINY_FLAGS = [word for name, value in TINY.items()
-              for word in ("--" + name.replace("_", "-"), *map(str, value if isinstance(value, list) else [value]))]
+TINY_FLAGS = []
+for name, value in TINY.items():
+    values = value if isinstance(value, list) else [value]
+    TINY_FLAGS += ["--" + name.replace("_", "-"), *map(str, values)]
 WITHOUT_GPU = os.environ | {"CUDA_VISIBLE_DEVICES": "-1"}  # for processes whose output is compared
 
 
@@ -39,31 +44,11 @@ def device(request):
 
 
 def tiny(model="semgan", **changes):
-    return semgan.settings(model=model, **TINY | changes)
+    return semgan.settings("shapes", "full", model, **TINY | changes)
 
 
-class OnHost:
-    """ops for NumPy arrays: arguments are brought to the device; results, and arguments that were written to, come back."""
-
-    def __init__(self, ops):
-        self.ops, self.dtype = ops, ops.dtype
-
-    def __getattr__(self, name):
-        def call(*args, **kwargs):
-            ops = self.ops
-            dtypes = {"f": ops.dtype, "u": np.uint8, "i": np.int32}
-            pairs = [(a, ops.asarray(a, dtypes[a.dtype.kind])) for a in (*args, *kwargs.values()) if isinstance(a, np.ndarray)]
-            there = lambda a: next((device for host, device in pairs if host is a), a)
-            here = lambda a: next((host for host, device in pairs if device is a), None)
-            results = getattr(ops, name)(*map(there, args), **{key: there(a) for key, a in kwargs.items()})
-            for host, device in pairs:
-                if host.flags.writeable:
-                    host[...] = ops.asnumpy(device)
-            back = lambda a: a if a is None else ops.asnumpy(a) if here(a) is None else here(a)
-            return tuple(map(back, results)) if isinstance(results, tuple) else back(results)
-        return call
-
-
-def load(device, dtype=np.float32, precision="fp32"):
+def load(device, dtype=np.float32, precision=None):
     """kernels.load for tests that compute with NumPy arrays on any device."""
-    return OnHost(kernels.load(device, dtype, precision))
+    if device in CUDA_DEVICES or device == "cuda":
+        precision = precision or "fp32"
+    return on_host(kernels.load(device, dtype, precision))

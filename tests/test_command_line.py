@@ -507,7 +507,7 @@ def damage(kind, path):
     ("a negative step", "step is -1"), ("another step", "another step"),
     ('setting side "8"', "side is '8'"), ("setting latent -1", "--latent -1"),
     ("setting generator_filters []", "--generator-filters"), ('setting data "x"', "data is 'x'"),
-    ("setting data [5]", "--data 5: expected paths"), ("setting crop 2", "crop is 2"),
+    ("setting data [5]", "--data [5]: expected paths"), ("setting crop 2", "crop is 2"),
     ("setting learning_rate null", "learning_rate is None"), ('setting model "vae"', "--model vae"),
 ])
 def test_damaged_checkpoints(run, tmp_path, kind, message, capsys, monkeypatch):

@@ -1,0 +1,21 @@
+"""Many arrays in one flat buffer, so that one launch serves them all."""
+import numpy as np
+
+ALIGNMENT = 256  # bytes; every array starts at a multiple of it, as in memory of its own
+
+
+def places(shapes, dtype):
+    """{name: where it starts} and the length of the buffer, in numbers. shapes: {name: shape}."""
+    multiple = ALIGNMENT // np.dtype(dtype).itemsize
+    starts, end = {}, 0
+    for name, shape in shapes.items():
+        starts[name] = end
+        end += -(-int(np.prod(shape)) // multiple) * multiple
+    return starts, end
+
+
+def views(flat, shapes):
+    """{name: its part of the flat buffer, in its shape}."""
+    starts, _ = places(shapes, flat.dtype)
+    return {name: flat[starts[name]:starts[name] + int(np.prod(shape))].reshape(shape)
+            for name, shape in shapes.items()}
