@@ -239,6 +239,7 @@ HOSTILE = {  # name: content, message
     "no mark": (legacy(b"t"), "IndexError"),
     "an unknown memo": (legacy(b"h\x07"), "KeyError"),
     "too few arguments": (legacy(b"ctorch._utils\n_rebuild_tensor_v2\n)R"), "TypeError"),
+    "keys are numbers": (legacy(b"}" + plain(1) + tensor() + b"s"), "a key that is no text"),
     "a key too wide to hash": (legacy(b"})" + b"q\x00h\x00\x86" * 60 + plain(1) + b"s"),
                                "a key that is no text"),
     # Tensors that leave their storage, or have none.
