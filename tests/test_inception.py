@@ -334,7 +334,7 @@ def test_a_failed_download_leaves_nothing(mirror, change, message):
     assert "\n" not in str(error.value) and not list(inception.cached_file().parent.iterdir())
 
 
-def test_wrong_files_are_told_before_they_are_read(mirror, tmp_path):
+def test_wrong_files_are_refused_before_they_are_read(mirror, tmp_path):
     path = tmp_path / "w.pth"
     digits = "[0-9a-f]{64}"
     hint = r" \(the published weights\); get it by"
