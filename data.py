@@ -175,8 +175,9 @@ def facades(split=None, classes=None):
 
 
 # --------------------------------------------------------------------- labels that were JPEG images
-COLOR_WEIGHT = 0.03  # of a colour's squared error, beside 1 of brightness; NEIGHBOR_BONUS is in
-NEIGHBOR_BONUS = 50  # squared levels too. Both were tried on facades whose classes are known.
+# Costs are squared errors in grey levels. Both values were tried on facades of known classes.
+COLOR_WEIGHT = 0.03  # of an error in colour, where an error in brightness has 1
+NEIGHBOR_BONUS = 50  # subtracted for each neighbour of the same class
 
 
 def pix2pix_labels(name, content, palette):

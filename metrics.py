@@ -340,7 +340,7 @@ def discreteness(probabilities):
 
 
 def invalid_color_rate(images, palette, tolerance=8):
-    """Share of pixels that are near no colour (K, 3): `tolerance` grey levels in each channel.
+    """Share of pixels more than `tolerance` grey levels, in some channel, from every colour (K, 3).
 
     Raises ValueError where the tolerance is so large that a pixel can be near two colours.
     """

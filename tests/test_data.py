@@ -225,7 +225,7 @@ def test_the_class_tables_of_cityscapes():
     for i, (_, train_id, _) in enumerate(data.CITYSCAPES):
         assert t19["table"][i] == (train_id if train_id < 19 else 19)
     assert t34["table"][:35].tolist() == [*range(34), 255]
-    assert len({tuple(c) for c in t22["palette"]}) == 22, "22 classes, told apart by colour"
+    assert len({tuple(c) for c in t22["palette"]}) == 22, "22 different colours"
 
 
 @pytest.mark.parametrize("where", ["gtFine_trainvaltest.zip", ".", "gtFine", "gtFine/train",
@@ -765,7 +765,7 @@ def test_the_facades_command(server, tmp_path, capsys, monkeypatch):
         assert url.rsplit("/", 1)[1] in (*there, "facades.tar.gz")
 
 
-def test_inspect_tells_what_to_look_at(tmp_path, capsys):
+def test_inspect_shows_frequencies_sizes_and_unknown_ids(tmp_path, capsys):
     m = np.zeros((40, 40), np.uint8)
     m[:10], m[10:12, :20], m[39, 39] = 1, 2, 200
     write(tmp_path / "maps", a__png=png(m), b__png=png(np.ones((20, 60), np.uint8)))
@@ -858,7 +858,7 @@ def half_archive(suffix):
 
 
 def damaged_member(folder):
-    """A zip whose index is fine and whose content is not: the checksum tells."""
+    """A zip whose index is fine and whose content is not, as the checksum shows."""
     path = archive_member("m.png")(folder)
     content = bytearray(path.read_bytes())
     content[60] ^= 0xFF
@@ -993,7 +993,7 @@ def test_bad_input_is_one_clear_line(tmp_path, name):
     assert str(tmp_path) in str(error.value) or "--classes" in str(error.value)
 
 
-def test_mixed_sizes_are_told(tmp_path, capsys):
+def test_mixed_sizes_are_named(tmp_path, capsys):
     write(tmp_path / "m", a__png=png(ids()), b__png=png(ids(1)), c__png=png(ids(2, (40, 40))))
     assert load_maps(tmp_path / "m", 8).maps.shape == (3, 8, 8)
     err = capsys.readouterr().err

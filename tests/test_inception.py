@@ -239,6 +239,7 @@ HOSTILE = {  # name: content, message
     "no mark": (legacy(b"t"), "IndexError"),
     "an unknown memo": (legacy(b"h\x07"), "KeyError"),
     "too few arguments": (legacy(b"ctorch._utils\n_rebuild_tensor_v2\n)R"), "TypeError"),
+    "keys are numbers": (legacy(b"}" + plain(1) + tensor() + b"s"), "a key that is no text"),
     "a key too wide to hash": (legacy(b"})" + b"q\x00h\x00\x86" * 60 + plain(1) + b"s"),
                                "a key that is no text"),
     # Tensors that leave their storage, or have none.
@@ -333,7 +334,7 @@ def test_a_failed_download_leaves_nothing(mirror, change, message):
     assert "\n" not in str(error.value) and not list(inception.cached_file().parent.iterdir())
 
 
-def test_wrong_files_are_told_before_they_are_read(mirror, tmp_path):
+def test_wrong_files_are_refused_before_they_are_read(mirror, tmp_path):
     path = tmp_path / "w.pth"
     digits = "[0-9a-f]{64}"
     hint = r" \(the published weights\); get it by"
