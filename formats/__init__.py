@@ -1,0 +1,1 @@
+"""Foreign files: archives, label maps, palettes and weight files; downloads; the cache."""

@@ -1,20 +1,29 @@
-"""The command line as a person uses it: the commands, the files they leave, and one clear line for every mistake."""
+"""The command line: the commands, the files they write, one clear line for every mistake."""
 import csv
 import json
-import os
 import pickle
+import signal
 import subprocess
 import sys
+from contextlib import suppress
 
+import matplotlib
 import numpy as np
 import pytest
 from conftest import DEVICES, ROOT, TINY_FLAGS, WITHOUT_GPU
 from PIL import Image
+from shared import Evil
 
 import data
 import inception
-import metrics
+import kernels
 import semgan
+from app import commands, evaluation, pictures
+from app.command_line import main
+from app.run_folder import load_checkpoint
+from app.run_settings import resolve
+from formats.files import InputError
+from formats.label_maps import load_maps
 
 
 @pytest.fixture(autouse=True)
@@ -25,16 +34,16 @@ def cache(tmp_path, monkeypatch):
 
 def call(*words, cwd=None):
     """(exit code, stdout, stderr) of `python semgan.py ...` in a process of its own."""
-    environment = WITHOUT_GPU | {"COLUMNS": "80"}
-    done = subprocess.run([sys.executable, str(ROOT / "semgan.py"), *map(str, words)], capture_output=True, text=True, cwd=cwd,
-                          env=environment, timeout=120)
+    command = [sys.executable, str(ROOT / "semgan.py"), *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=120,
+                          env=WITHOUT_GPU | {"COLUMNS": "80"})
     return done.returncode, done.stdout, done.stderr
 
 
 def fails(capsys, *words, code=2):
     """The one line that main() prints for bad input, in this process."""
     with pytest.raises(SystemExit) as stop:
-        semgan.main([str(w) for w in words])
+        main([str(w) for w in words])
     out, err = capsys.readouterr()
     assert stop.value.code == code, (stop.value, err)
     assert "Traceback" not in err
@@ -45,7 +54,8 @@ def fails(capsys, *words, code=2):
 def run(tmp_path_factory):
     """A finished tiny run."""
     folder = tmp_path_factory.mktemp("runs") / "tiny"
-    semgan.main([*TINY_FLAGS, "--preset", "small", "--steps", "10", "--save-every", "5", "--out", str(folder)])
+    main([*TINY_FLAGS, "--preset", "small", "--steps", "10", "--save-every", "5",
+          "--out", str(folder)])
     return folder
 
 
@@ -53,29 +63,35 @@ def test_train_in_a_new_process(tmp_path):
     code, out, err = call("--dataset", "shapes", *TINY_FLAGS, "--save-every", "10", cwd=tmp_path)
     assert code == 0, err
     folder = tmp_path / "runs" / "shapes-semgan"
-    assert sorted(p.name for p in folder.iterdir()) == ["checkpoint.npz", "curves.png", "log.csv", "samples", "settings.json"]
-    assert [p.name for p in sorted((folder / "samples").iterdir())] == ["step_000010.png", "step_000020.png"]
+    files = sorted(path.name for path in folder.iterdir())
+    assert files == ["checkpoint.npz", "curves.png", "log.csv", "samples", "settings.json"]
+    grids = sorted(path.name for path in (folder / "samples").iterdir())
+    assert grids == ["step_000010.png", "step_000020.png"]
     assert json.loads((folder / "settings.json").read_text())["kernel_size"] == 3
     rows = (folder / "log.csv").read_text().splitlines()
     assert rows[0] == "step,loss_d,features_1,features_2,seconds" and len(rows) == 3
     assert "kernel size                  3                        flag" in out
     assert "beta1                        0.5                      default" in out
-    assert "NumPy on" in out and "preset small" in out and "will take about" in out
-    assert "real maps" in out and max(map(len, out.splitlines())) <= 80 + len(str(folder)) * 2
+    assert "preset                       small                    not on a GPU" in out
+    assert "NumPy on" in out and "preset small: 20 steps.\nThey will take about" in out
+    assert "real maps" in out and max(map(len, out.splitlines())) <= 80 + len(str(folder))
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif("cuda" not in str(DEVICES), reason="no GPU")
 def test_a_gpu_is_taken_by_itself(tmp_path, capsys):
-    semgan.main(["--dataset", "shapes", *TINY_FLAGS, "--steps", "25", "--out", str(tmp_path)])
+    main(["--dataset", "shapes", *TINY_FLAGS, "--steps", "25", "--out", str(tmp_path)])
     out = capsys.readouterr().out
-    assert "CUDA kernels in tf32 on" in out and "preset full: 25 steps.\nThey will take about" in out and "on a GPU" in out
+    assert "CUDA kernels in tf32 on" in out and "on a GPU" in out
+    assert "preset full: 25 steps.\nThey will take about" in out
 
 
 def test_training_in_the_emulator(tmp_path, capsys):
-    semgan.main(["--dataset", "shapes", "--device", "emulator", *TINY_FLAGS, "--steps", "3", "--out", str(tmp_path)])
+    main(["--dataset", "shapes", "--device", "emulator", *TINY_FLAGS, "--steps", "3",
+          "--out", str(tmp_path)])
     out = capsys.readouterr().out
-    assert "CUDA kernels in fp32 on" in out and "emulated (asked for), preset small: 3 steps." in out and "will take" not in out
+    assert "CUDA kernels in fp32 on" in out and "will take" not in out
+    assert "emulated (asked for), preset small: 3 steps." in out
     assert (tmp_path / "samples" / "step_000003.png").exists()
 
 
@@ -87,84 +103,107 @@ def test_sample_grid_shows_sixteen_maps(run):
 
 def test_sample(run, tmp_path, capsys):
     folder = tmp_path / "new"
-    semgan.main(["sample", str(run), "--count", "5", "--seed", "3", "--out", str(folder)])
+    main(["sample", str(run), "--count", "5", "--seed", "3", "--out", str(folder)])
     maps = [Image.open(folder / f"map_{i:05d}.png") for i in range(5)]
     palette = data.colored_shapes(8).palette
     for image in maps:
         assert image.mode == "P" and image.size == (8, 8) and np.asarray(image).max() < 4
         np.testing.assert_array_equal(np.reshape(image.getpalette()[:12], (4, 3)), palette)
-    again = data.load_maps(folder, 8, classes=4)
-    np.testing.assert_array_equal(again.maps, np.stack([np.asarray(m) for m in maps]), "samples are maps that can be read back")
-    assert (tmp_path / "new.png").exists() and f"5 maps in {folder}" in capsys.readouterr().out
-    semgan.main(["sample", str(run), "--count", "5", "--seed", "3"])
-    np.testing.assert_array_equal(data.load_maps(run / "generated", 8, classes=4).maps, again.maps)
+    again = load_maps(folder, 8, classes=4)
+    np.testing.assert_array_equal(again.maps, np.stack([np.asarray(m) for m in maps]),
+                                  "samples can be read back as a data set")
+    assert (tmp_path / "new.png").exists()
+    assert f"5 maps in {folder}" in capsys.readouterr().out
+    main(["sample", str(run), "--count", "5", "--seed", "3"])
+    same = load_maps(run / "generated", 8, classes=4)
+    np.testing.assert_array_equal(same.maps, again.maps)
     assert "already holds maps" in fails(capsys, "sample", run)
 
 
 def test_sample_of_the_baseline_is_rgb(tmp_path):
-    semgan.main(["--model", "gan", *TINY_FLAGS, "--steps", "3", "--out", str(tmp_path / "run")])
-    semgan.main(["sample", str(tmp_path / "run"), "--count", "2"])
+    main(["--model", "gan", *TINY_FLAGS, "--steps", "3", "--out", str(tmp_path / "run")])
+    main(["sample", str(tmp_path / "run"), "--count", "2"])
     assert Image.open(tmp_path / "run" / "generated" / "map_00001.png").mode == "RGB"
 
 
 def test_evaluate(run, tmp_path, capsys, monkeypatch):
-    """Every metric in the table and in metrics.csv; what cannot be measured says why; FID where there are weights."""
+    """All metrics are printed and in metrics.csv. If one cannot be computed, its row says why."""
     monkeypatch.setenv("SEMGAN_CACHE", str(tmp_path / "no weights here"))
-    semgan.main(["evaluate", str(run), "--count", "24", "--out", str(tmp_path)])
+    main(["evaluate", str(run), "--count", "24", "--out", str(tmp_path)])
     out = capsys.readouterr().out
-    assert "step 10, 24 samples, seed 0" in out and "No FID:" in out and "python inception.py --download" in out
-    assert "images of 8x8: SWD halves them" in out  # a row without figures
-    rows = {row["metric"]: row for row in csv.DictReader(open(tmp_path / "metrics.csv", newline=""))}
-    assert {"class frequencies", "FSD", "adjacency", "spatial prior", "components, speckle", "memorization, memorized",
-            "whole shapes", "softmax, entropy"} <= rows.keys() and "FID" not in rows
-    assert float(rows["class frequencies"]["value"]) > float(rows["class frequencies"]["real at half"]) > 0
+    assert "step 10, 24 samples, seed 0" in out
+    assert "No FID:" in out and "python inception.py --download" in out
+    assert "images of 8x8: SWD halves them" in out  # a row without numbers
+    rows = metrics_of(tmp_path)
+    assert {"class frequencies", "FSD", "adjacency", "spatial prior", "components, speckle",
+            "memorization, memorized", "whole shapes", "softmax, entropy"} <= rows.keys()
+    assert "FID" not in rows
+    frequencies = rows["class frequencies"]
+    assert float(frequencies["value"]) > float(frequencies["real at half"]) > 0
     assert 0 < float(rows["softmax, entropy"]["value"]) < np.log(4)
+    first_pixels = lambda images, *_: images.reshape(len(images), -1)[:, :12].astype(np.float32)
     monkeypatch.setattr(inception, "load_weights", lambda path: {"some": "weights"})
-    monkeypatch.setattr(inception, "features", lambda images, *_: images.reshape(len(images), -1)[:, :12].astype(np.float32))
-    semgan.main(["evaluate", str(run), "--count", "24", "--out", str(tmp_path)])
-    rows = {row["metric"]: row for row in csv.DictReader(open(tmp_path / "metrics.csv", newline=""))}
-    assert float(rows["FID"]["value"]) > 0 and "No FID" not in capsys.readouterr().out
+    monkeypatch.setattr(inception, "features", first_pixels)
+    main(["evaluate", str(run), "--count", "24", "--out", str(tmp_path)])
+    assert float(metrics_of(tmp_path)["FID"]["value"]) > 0
+    assert "No FID" not in capsys.readouterr().out
+
+
+def metrics_of(folder):
+    """{metric: row} of metrics.csv."""
+    with open(folder / "metrics.csv", newline="") as file:
+        return {row["metric"]: row for row in csv.DictReader(file)}
 
 
 def test_evaluate_the_rgb_baseline(tmp_path, capsys):
-    semgan.main(["--model", "gan", *TINY_FLAGS, "--steps", "3", "--out", str(tmp_path)])
-    semgan.main(["evaluate", str(tmp_path)])
-    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("invalid colours"))
+    main(["--model", "gan", *TINY_FLAGS, "--steps", "3", "--out", str(tmp_path)])
+    main(["evaluate", str(tmp_path)])
+    lines = capsys.readouterr().out.splitlines()
+    line = next(line for line in lines if line.startswith("invalid colours"))
     assert 0.5 < float(line.split()[2]) <= 1 and float(line.split()[4]) == 0
 
 
-COMPARE = ["compare", "--side", "16", "--batch-size", "4", "--latent", "5", "--kernel-size", "3", "--save-every", "2",
-           "--generator-filters", "8", "6", "4", "--discriminator-filters", "5", "6"]
+COMPARE = ["compare", "--side", "16", "--batch-size", "4", "--latent", "5", "--kernel-size", "3",
+           "--save-every", "2", "--generator-filters", "8", "6", "4",
+           "--discriminator-filters", "5", "6"]
 
 
 def test_compare(tmp_path, capsys):
-    """Both models, few steps; killed in between it goes on, and the page tells of both."""
-    semgan.main([*COMPARE, "--steps", "2", "--out", str(tmp_path)])
+    """Both models, few steps, one page. A second call continues both runs."""
+    main([*COMPARE, "--steps", "2", "--out", str(tmp_path)])
     before = (tmp_path / "semgan" / "metrics.csv").read_text()
-    semgan.main([*COMPARE, "--steps", "4", "--evaluate-every", "2", "--out", str(tmp_path)])
-    assert "goes on from its checkpoint" in capsys.readouterr().out
+    main([*COMPARE, "--steps", "4", "--evaluate-every", "2", "--out", str(tmp_path)])
+    out = capsys.readouterr().out
+    assert "--- semgan: continues from its checkpoint" in out
+    assert "--- gan: continues from its checkpoint" in out
     assert (tmp_path / "semgan" / "metrics.csv").read_text().startswith(before)
     for model in "semgan", "gan":
-        steps = [row["step"] for row in metrics.read_table(tmp_path / model / "metrics.csv") if row["metric"] == "FSD"]
-        assert steps == ["1", "2", "4"] and semgan.load_checkpoint(tmp_path / model)[0]["step"] == 4
-    settings = [json.loads((tmp_path / model / "settings.json").read_text()) for model in ("semgan", "gan")]
-    assert [name for name in settings[0] if settings[0][name] != settings[1][name]] == ["model"]
+        rows = evaluation.read_table(tmp_path / model / "metrics.csv")
+        assert [row["step"] for row in rows if row["metric"] == "FSD"] == ["1", "2", "4"]
+        assert load_checkpoint(tmp_path / model)[0]["step"] == 4
+    a, b = (json.loads((tmp_path / model / "settings.json").read_text())
+            for model in ("semgan", "gan"))
+    assert [name for name in a if a[name] != b[name]] == ["model"]
     page = (tmp_path / "compare.md").read_text()
     assert "compare.png" in page and "4 and 4 steps, seed 0" in page and "196 samples" in page
-    swd = next(line for line in page.splitlines() if line.startswith("| SWD x1e3, average")).split("|")
-    assert all(float(cell) > 0 for cell in (swd[2], swd[3], swd[6])) and "(" in swd[4]
+    swd = next(line for line in page.splitlines() if line.startswith("| SWD x1e3, average"))
+    _, _, ours, theirs, best, _, real, _ = swd.split("|")
+    assert float(ours) > 0 and float(theirs) > 0 and float(real) > 0 and "(" in best
     assert min(Image.open(tmp_path / "compare.png").size) > 500
 
 
 def test_evaluations_past_the_checkpoint_are_replaced(tmp_path):
     path = tmp_path / "metrics.csv"
-    for step, value in ((2, 3.0), (4, 1.0), (6, 2.0), (4, 5.0)):  # it went on from a checkpoint before step 4
-        metrics.write_table(path, step, 10, 0, {"FSD": (value, value, value), "SWD x1e3": ("too small",) * 3})
-    assert [(r["step"], r["value"]) for r in metrics.read_table(path) if r["metric"] == "FSD"] == [("2", "3.0"), ("4", "5.0")]
-    assert metrics.best_values(path) == {"FSD": (3.0, 2)}
+    # After step 6 the run continued from a checkpoint before step 4.
+    for step, value in ((2, 3.0), (4, 1.0), (6, 2.0), (4, 5.0)):
+        table = {"FSD": (value, value, value), "SWD x1e3": ("too small",) * 3}
+        evaluation.write_table(path, step, 10, 0, table)
+    rows = [row for row in evaluation.read_table(path) if row["metric"] == "FSD"]
+    assert [(row["step"], row["value"]) for row in rows] == [("2", "3.0"), ("4", "5.0")]
+    assert evaluation.best_values(path) == {"FSD": (3.0, 2)}
     path.write_text("something else\n1\n")
-    with pytest.raises(data.InputError, match="metrics.csv: not a readable table"):
-        metrics.write_table(path, 2, 10, 0, {})
+    with pytest.raises(InputError, match="metrics.csv: not a readable table"):
+        evaluation.write_table(path, 2, 10, 0, {})
 
 
 def test_evaluate_refuses(run, capsys, tmp_path):
@@ -175,7 +214,7 @@ def test_evaluate_refuses(run, capsys, tmp_path):
 
 
 def test_interpolate(run, tmp_path):
-    semgan.main(["interpolate", str(run), "--keys", "3", "--frames", "4", "--out", str(tmp_path)])
+    main(["interpolate", str(run), "--keys", "3", "--frames", "4", "--out", str(tmp_path)])
     assert Image.open(tmp_path / "interpolation.gif").n_frames > 1
     assert Image.open(tmp_path / "interpolation.png").width > 100
 
@@ -183,10 +222,11 @@ def test_interpolate(run, tmp_path):
 def test_slerp_stays_on_the_sphere():
     a, b = np.random.default_rng(0).standard_normal((2, 50))
     b *= np.linalg.norm(a) / np.linalg.norm(b)
-    walk = semgan.slerp(a, b, 8)
+    walk = commands.slerp(a, b, 8)
     np.testing.assert_allclose(np.linalg.norm(walk, axis=1), np.linalg.norm(a))
     np.testing.assert_allclose(walk[0], a)
-    assert np.isfinite(semgan.slerp(a, a, 4)).all() and np.isfinite(semgan.slerp(a[:1], -a[:1], 4)).all()
+    assert np.isfinite(commands.slerp(a, a, 4)).all()
+    assert np.isfinite(commands.slerp(a[:1], -a[:1], 4)).all()
 
 
 def test_doctor():
@@ -199,47 +239,64 @@ def test_doctor_names_two_cupy_packages(monkeypatch, capsys):
     class Two:
         def __init__(self, name):
             self.metadata = {"Name": name}
-    monkeypatch.setattr(metadata, "distributions", lambda: [Two("cupy-cuda12x"), Two("cupy-cuda13x")])
+    two = [Two("cupy-cuda12x"), Two("cupy-cuda13x")]
+    monkeypatch.setattr(metadata, "distributions", lambda: two)
     monkeypatch.setattr(metadata, "version", lambda name: "13.0")
-    assert "cupy-cuda12x and cupy-cuda13x break each other" in fails(capsys, "doctor")
+    assert "cupy-cuda12x and cupy-cuda13x conflict" in fails(capsys, "doctor")
 
 
-def test_help_reads_well():
-    for words in (["--help"], ["sample", "--help"], ["interpolate", "--help"], ["doctor", "--help"]):
-        code, out, _ = call(*words)
-        assert code == 0 and max(map(len, out.splitlines())) <= 80
-    _, out, _ = call("--help")
+def test_help_reads_well(monkeypatch, capsys):
+    for command in [], ["sample"], ["evaluate"], ["interpolate"], ["doctor"], ["compare"]:
+        monkeypatch.setenv("COLUMNS", "80")
+        with pytest.raises(SystemExit) as stop:
+            main([*command, "--help"])
+        out = capsys.readouterr().out
+        assert stop.value.code == 0 and max(map(len, out.splitlines())) <= 80
     assert all("--" + name.replace("_", "-") in out for name in semgan.SETTINGS)
 
 
 def test_presets_are_what_they_promise():
-    full, paper, small = (semgan.resolve("shapes", preset)[0] for preset in ("full", "paper", "small"))
+    of = lambda dataset, preset: resolve({"dataset": dataset, "preset": preset})[0]
+    differences = lambda a, b: {name for name in vars(a) if getattr(a, name) != getattr(b, name)}
+    full, paper, small = (of("shapes", preset) for preset in ("full", "paper", "small"))
     assert (full.side, full.kernel_size, full.latent, full.batch_size) == (64, 11, 100, 32)
     assert full.learning_rate == full.discriminator_learning_rate == 1e-4 and full.steps == 50_000
     assert paper.bottleneck and not full.bottleneck and small.side == 32
-    assert {k for k, v in vars(paper).items() if v != getattr(full, k)} == {"preset", "bottleneck"}
-    scenes = semgan.resolve("somewhere.zip", "paper")[0]
-    assert (scenes.side, scenes.latent, scenes.kernel_size, scenes.learning_rate) == (128, 128, 7, 2e-4)
-    facades = semgan.resolve("facades", "paper")[0]
-    assert (facades.side, facades.latent, facades.kernel_size, facades.learning_rate) == (128, 300, 7, 2e-4)
-    own_small = vars(semgan.resolve("somewhere.zip", "small")[0])
-    assert {k for k, v in own_small.items() if v != getattr(small, k)} == {"dataset"}
+    assert differences(paper, full) == {"preset", "bottleneck"}
+    scenes, facades = of("somewhere.zip", "paper"), of("facades", "paper")
+    assert (scenes.side, scenes.latent, scenes.kernel_size) == (128, 128, 7)
+    assert (facades.side, facades.latent, facades.kernel_size) == (128, 300, 7)
+    assert scenes.learning_rate == facades.learning_rate == 2e-4
+    assert differences(of("somewhere.zip", "small"), small) == {"dataset"}
+
+
+def test_every_setting_has_the_origin_of_its_value():
+    given = {"dataset": "facades", "seed": 7, "latent": 300}
+    s, origin = resolve(given, gpu=True)
+    assert s.preset == "full" and list(origin) == list(vars(s))
+    for name, value in vars(s).items():
+        layers = {"default": vars(semgan.settings()), "on a GPU": {"preset": "full"},
+                  "the paper's facades": semgan.FACADES, "flag": given}
+        assert layers[origin[name]][name] == value, name
+    assert origin["side"] == "the paper's facades" and origin["latent"] == "flag"
+    assert resolve({})[1]["half_life"] == "preset small"
 
 
 def test_paper_networks_have_the_papers_shapes():
     """Figure 1 at 128x128: dense 32768, then 256, 128, 64 at sides 32, 64, 128, K, K."""
-    import kernels
-    s = semgan.resolve("somewhere.zip", "paper", kernel_size=3)[0]
+    s = semgan.settings("somewhere.zip", "paper", kernel_size=3)
     g = semgan.Generator(kernels.load("numpy"), s, 22, np.random.default_rng(0))
     assert g.params["dense.b"].shape == (32768,) and g.base == 16 and g.strides == [2, 2, 2, 1]
-    assert [g.params[f"deconv{i}.gamma"].shape for i in range(1, 5)] == [(256,), (128,), (64,), (22,)]
+    channels = [g.params[f"deconv{i}.gamma"].shape for i in range(1, 5)]
+    assert channels == [(256,), (128,), (64,), (22,)]
     assert g.params["conv.w"].shape == (3, 3, 22, 22)
-    maps, saved = g.forward(np.zeros((1, 128), np.float32))
-    assert maps.shape == (1, 128, 128, 22) and [y.shape[1] for _, _, y, _, _ in saved[1:-1]] == [32, 64, 128, 128]
+    maps, kept = g.forward(np.zeros((1, 128), np.float32))
+    assert maps.shape == (1, 128, 128, 22)
+    assert [layer.y.shape[1] for layer in kept.layers] == [32, 64, 128, 128]
     np.testing.assert_allclose(maps.sum(-1), 1, rtol=1e-5)
 
 
-# ------------------------------------------------------------------------------------------- mistakes
+# ----------------------------------------------------------------------------------------- mistakes
 @pytest.mark.parametrize("flags, message", [
     (["--kernel-size", "4"], "--kernel-size 4: expected an odd number"),
     (["--side", "30"], "--side 30: expected a multiple of 8"),
@@ -253,7 +310,8 @@ def test_paper_networks_have_the_papers_shapes():
     (["--generator-filters", "8", "0"], "--generator-filters"),
     (["--dataset", "no/such/folder"], "no such folder"),
     (["--dataset", "shapes", "--precision", "fp8"], "invalid choice"),
-    (["--dataset", "shapes", "--device", "numpy", "--precision", "bf16"], "precision bf16: on device cuda or emulator only"),
+    (["--dataset", "shapes", "--device", "numpy", "--precision", "bf16"],
+     "precision bf16: on device cuda or emulator only"),
     (["--no-such-flag"], "unrecognized arguments: --no-such-flag"),
     (["--kernel-size", "big"], "invalid int value"),
     (["--model", "vae"], "invalid choice"),
@@ -269,7 +327,8 @@ def test_paper_networks_have_the_papers_shapes():
     (["--dataset", "cityscapes", "--data", ""], "--data is empty"),
     (["--dataset", "cityscapes"], "needs --data PATH: gtFine_trainvaltest.zip"),
     (["--dataset", "cityscapes", "--data", "no/such"], "no/such: no such folder"),
-    (["--dataset", "facades"], "needs --data PATH: the folder that `python data.py facades --download` fills"),
+    (["--dataset", "facades"],
+     "needs --data PATH: the folder that `python data.py facades --download` fills"),
     (["--dataset", "facades", "--data", ".", "--classes", "13"], "the facades have 12"),
     (["--dataset", "cityscapes", "--data", ".", "--classes", "20"], "22, 19 and 34"),
     (["--dataset", ".", "--data", "."], "--data is for cityscapes and facades"),
@@ -307,7 +366,7 @@ def test_a_run_is_never_overwritten(run, capsys):
     (["--model", "gan"], "--model gan: .* was started with semgan"),
     (["--preset", "paper"], "--preset paper: .* was started with small"),
     (["--dataset", "other"], "--dataset .*other: .* was started with shapes"),
-    (["--steps", "3"], "--steps 3: .* is at step 10 already"),
+    (["--steps", "3"], "--steps 3: .* is already at step 10"),
     (["--steps", "0"], "--steps 0"),
 ])
 def test_resume_with_other_settings(run, flags, message, capsys):
@@ -316,134 +375,174 @@ def test_resume_with_other_settings(run, flags, message, capsys):
 
 
 def test_memory_that_is_not_there(tmp_path, capsys):
-    line = fails(capsys, *TINY_FLAGS, "--latent", 2 ** 30, "--batch-size", 2 ** 30, "--out", tmp_path / "run", code=1)
+    line = fails(capsys, *TINY_FLAGS, "--latent", 2 ** 30, "--batch-size", 2 ** 30,
+                 "--out", tmp_path / "run", code=1)
     assert "not enough memory" in line and not (tmp_path / "run").exists()
 
 
 def test_resume_with_other_maps(tmp_path, capsys):
-    """The data set changed under the run: another map, or another order of the palette's colours."""
-    rng, maps, palette = np.random.default_rng(0), tmp_path / "maps", tmp_path / "palette.txt"
-    maps.mkdir()
+    """The data set changed under the run: a map is gone, or the palette has another order."""
+    maps, palette, run = tmp_path / "maps", tmp_path / "palette.txt", tmp_path / "run"
+    save_maps(maps, np.array([[0, 0, 0], [255, 0, 0]], np.uint8), count=5)
     palette.write_text("0 0 0\n255 0 0\n")
-    for i in range(5):
-        Image.fromarray(np.array([[0, 0, 0], [255, 0, 0]], np.uint8)[rng.integers(0, 2, (8, 8))]).save(maps / f"{i}.png")
-    flags = [*TINY_FLAGS, "--dataset", str(maps), "--palette", str(palette), "--out", str(tmp_path / "run")]
-    semgan.main([*flags, "--steps", "3"])
-    semgan.main(["--resume", "--steps", "4", "--out", str(tmp_path / "run")])  # finds its data and palette by itself
+    main([*TINY_FLAGS, "--dataset", str(maps), "--palette", str(palette), "--out", str(run),
+          "--steps", "3"])
+    main(["--resume", "--steps", "4", "--out", str(run)])  # finds its data and palette by itself
+    message = "its maps or colours have changed since"
     palette.write_text("255 0 0\n0 0 0\n")
-    assert "no longer those" in fails(capsys, "--resume", "--steps", 5, "--out", tmp_path / "run")
+    assert message in fails(capsys, "--resume", "--steps", 5, "--out", run)
     palette.write_text("0 0 0\n255 0 0\n")
     (maps / "4.png").unlink()
-    assert "no longer those" in fails(capsys, "--resume", "--steps", 5, "--out", tmp_path / "run")
+    assert message in fails(capsys, "--resume", "--steps", 5, "--out", run)
+    assert message in fails(capsys, "evaluate", run)
+
+
+def save_maps(folder, colors, count):
+    """Random maps of 8x8 pixels in these colours."""
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(count):
+        Image.fromarray(colors[rng.integers(0, len(colors), (8, 8))]).save(folder / f"{i}.png")
 
 
 def test_training_on_cityscapes_and_resuming(tmp_path, capsys):
-    """The options of the data set are settings: stored, shown, found again by --resume, and refused when they change."""
+    """The options of a data set are settings: stored, shown, taken by --resume, never changed."""
     rng, city = np.random.default_rng(0), tmp_path / "gtFine" / "train" / "ulm"
     city.mkdir(parents=True)
     for i in range(5):
         maps = rng.integers(0, 34, (8, 16)).astype(np.uint8)
         Image.fromarray(maps).save(city / f"ulm_{i:06d}_000019_gtFine_labelIds.png")
     run = tmp_path / "run"
-    semgan.main([*TINY_FLAGS, "--dataset", "cityscapes", "--data", str(tmp_path), "--classes", "19", "--crop", "--steps", "3",
-                 "--out", str(run)])
+    main([*TINY_FLAGS, "--dataset", "cityscapes", "--data", str(tmp_path), "--classes", "19",
+          "--crop", "--steps", "3", "--out", str(run)])
     out = capsys.readouterr().out
     assert "5 of 19 classes" in out and "crop                         yes" in out
     assert json.loads((run / "settings.json").read_text())["data"] == [str(tmp_path)]
-    semgan.main(["--resume", "--steps", "4", "--out", str(run)])
-    for flags, message in ((["--classes", "22"], "was started with 19"), (["--no-crop"], "was started with yes"),
-                           (["--split", "val"], "was started with -"), (["--data", "elsewhere"], "was started with")):
+    main(["--resume", "--steps", "4", "--out", str(run)])
+    for flags, message in ((["--classes", "22"], "was started with 19"),
+                           (["--no-crop"], "was started with yes"),
+                           (["--split", "val"], "was started with -"),
+                           (["--data", "elsewhere"], "was started with")):
         assert message in fails(capsys, "--resume", "--out", run, *flags)
-    semgan.main(["sample", str(run), "--count", "1"])
+    main(["sample", str(run), "--count", "1"])
     assert not (run / "palette.txt").exists()
 
 
 def test_a_learnt_palette_is_written_beside_the_run(tmp_path):
-    maps, colors = tmp_path / "maps", np.array([[9, 0, 0], [0, 0, 255], [0, 77, 0]], np.uint8)
-    maps.mkdir()
-    for i in range(4):
-        Image.fromarray(colors[np.random.default_rng(i).integers(0, 3, (8, 8))]).save(maps / f"{i}.png")
-    semgan.main([*TINY_FLAGS, "--dataset", str(maps), "--steps", "2", "--out", str(tmp_path / "run")])
-    assert (tmp_path / "run" / "palette.txt").read_text() == "0 0 255 class 0\n0 77 0 class 1\n9 0 0 class 2\n"
-    semgan.main(["--resume", "--steps", "3", "--out", str(tmp_path / "run")])
-    semgan.main([*TINY_FLAGS, "--dataset", str(maps), "--palette", str(tmp_path / "run" / "palette.txt"), "--steps", "2",
-                 "--out", str(tmp_path / "run2")])
+    maps, run = tmp_path / "maps", tmp_path / "run"
+    save_maps(maps, np.array([[9, 0, 0], [0, 0, 255], [0, 77, 0]], np.uint8), count=4)
+    main([*TINY_FLAGS, "--dataset", str(maps), "--steps", "2", "--out", str(run)])
+    palette = run / "palette.txt"
+    assert palette.read_text() == "0 0 255 class 0\n0 77 0 class 1\n9 0 0 class 2\n"
+    main(["--resume", "--steps", "3", "--out", str(run)])
+    main([*TINY_FLAGS, "--dataset", str(maps), "--palette", str(palette), "--steps", "2",
+          "--out", str(tmp_path / "run2")])
 
 
-@pytest.mark.parametrize("content", [b"step,loss_d,features_1,features_2,seconds\nabc,1,1,1,1\n", b"\xff\xfe\x00\n"])
+@pytest.mark.parametrize("content", [
+    b"step,loss_d,features_1,features_2,seconds\nabc,1,1,1,1\n",
+    b"\xff\xfe\x00\n"])
 def test_damaged_log(run, tmp_path, content, capsys):
     (tmp_path / "checkpoint.npz").write_bytes((run / "checkpoint.npz").read_bytes())
     (tmp_path / "log.csv").write_bytes(content)
-    assert "log.csv: not a readable log" in fails(capsys, "--resume", "--steps", 12, "--out", tmp_path)
+    line = fails(capsys, "--resume", "--steps", 12, "--out", tmp_path)
+    assert "log.csv: not a readable log" in line
     (tmp_path / "log.csv").unlink()
-    semgan.main(["--resume", "--out", str(tmp_path)])  # a finished run without a log: nothing to plot, and no traceback
+    main(["--resume", "--out", str(tmp_path)])  # a finished run without a log: nothing to plot
 
 
 def test_resume_without_a_run(tmp_path, capsys):
     assert "no such checkpoint" in fails(capsys, "--resume", "--out", tmp_path)
 
 
-class Evil:
-    def __reduce__(self):
-        return os.system, ("touch evil_was_here",)
+DAMAGED_FILES = {
+    "truncated": lambda content: content[:len(content) // 2],
+    "empty": lambda _: b"",
+    "a flipped bit": lambda content: content[:5000] + bytes([content[5000] ^ 1]) + content[5001:],
+    "text": lambda _: b"not a checkpoint",
+    "a pickle": lambda _: pickle.dumps(Evil()),
+}
 
 
 def damage(kind, path):
-    content = path.read_bytes()
+    if kind in DAMAGED_FILES:
+        path.write_bytes(DAMAGED_FILES[kind](path.read_bytes()))
+        return
     with np.load(path) as file:
         arrays = dict(file)
-    header = json.loads(str(arrays["header"]))
-    if kind == "truncated":
-        path.write_bytes(content[:len(content) // 2])
-    elif kind == "empty":
-        path.write_bytes(b"")
-    elif kind == "a flipped bit":
-        path.write_bytes(content[:5000] + bytes([content[5000] ^ 1]) + content[5001:])
-    elif kind == "text":
-        path.write_text("not a checkpoint")
-    elif kind == "a pickle":
-        path.write_bytes(pickle.dumps(Evil()))
-    else:
-        if kind == "another model":
-            arrays["g.params"] = np.zeros(7, np.float32)
-        elif kind == "a missing array":
-            del arrays["d.m"]
-        elif kind == "a pickled array":
-            arrays["g.params"] = np.array([Evil()], object)
-        elif kind == "another version":
-            header["format"] = 99
-        elif kind == "other settings":
-            header["settings"]["generator_filters"] = [7, 7, 7]
-        elif kind.startswith("setting"):
-            _, name, value = kind.split()
-            header["settings"][name] = json.loads(value)
-        elif kind == "a negative step":
-            header["step"] = -1
-        elif kind == "another step":
-            header["step"] += 1
-        elif kind == "not a number":
-            arrays["g.params"][3] = np.nan
-        elif kind == "no header":
-            del arrays["header"]
-        if "header" in arrays:
-            arrays["header"] = json.dumps(header)
-        np.savez(path, **arrays)
+    header = json.loads(str(arrays.pop("header")))
+    settings = header["settings"]
+    if kind == "another model":
+        arrays["g.params"] = np.zeros(7, np.float32)
+    elif kind == "a missing array":
+        del arrays["d.m"]
+    elif kind == "a pickled array":
+        arrays["g.params"] = np.array([Evil()], object)
+    elif kind == "not a number":
+        arrays["g.params"][3] = np.nan
+    elif kind == "another version":
+        header["format"] = 99
+    elif kind == "other settings":
+        settings["generator_filters"] = [7, 7, 7]
+    elif kind == "a setting missing":
+        del settings["latent"]
+    elif kind == "a negative step":
+        header["step"] = -1
+    elif kind == "another step":
+        header["step"] += 1
+    elif kind.startswith("setting"):
+        _, name, value = kind.split()
+        settings[name] = json.loads(value)
+    if kind != "no header":
+        arrays["header"] = json.dumps(header)
+    np.savez(path, **arrays)
 
 
-@pytest.mark.parametrize("kind", ["truncated", "empty", "a flipped bit", "text", "a pickle", "another model", "a missing array",
-                                  "a pickled array", "another version", "other settings", "no header", "not a number",
-                                  "a negative step", "another step", 'setting side "8"', "setting latent -1",
-                                  "setting bottleneck 3", "setting generator_filters []", "setting palette 5", 'setting data "x"',
-                                  "setting crop 2", "setting data [5]",  "setting learning_rate null", 'setting model "vae"'])
-def test_damaged_checkpoints(run, tmp_path, kind, capsys, monkeypatch):
+@pytest.mark.parametrize("kind, message", [
+    ("truncated", ""), ("empty", ""), ("a flipped bit", ""), ("text", ""), ("a pickle", ""),
+    ("a pickled array", ""), ("no header", "header"), ("a missing array", "d.m: expected"),
+    ("another model", "g.params: expected"), ("not a number", "NaN or infinity"),
+    ("another version", "a newer version"), ("setting from_the_future 1", "a newer version"),
+    ("a setting missing", "latent is missing"), ("other settings", "g.params: expected"),
+    ("a negative step", "step is -1"), ("another step", "another step"),
+    ('setting side "8"', "side is '8'"), ("setting latent -1", "--latent -1"),
+    ("setting generator_filters []", "--generator-filters"), ('setting data "x"', "data is 'x'"),
+    ("setting data [5]", "--data [5]: expected paths"), ("setting crop 2", "crop is 2"),
+    ("setting learning_rate null", "learning_rate is None"), ('setting model "vae"', "--model vae"),
+])
+def test_damaged_checkpoints(run, tmp_path, kind, message, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "checkpoint.npz"
     path.write_bytes((run / "checkpoint.npz").read_bytes())
     damage(kind, path)
     damaged = path.read_bytes()
     line = fails(capsys, "--resume", "--steps", "12", "--out", tmp_path)
-    assert "checkpoint" in line and str(tmp_path) in line
+    assert "checkpoint" in line and str(tmp_path) in line and message in line
     if kind != "a missing array":
         assert "checkpoint" in fails(capsys, "sample", tmp_path)
     assert not (tmp_path / "evil_was_here").exists() and path.read_bytes() == damaged
     assert not (tmp_path / "settings.json").exists(), "nothing half-written"
+
+
+# ---------------------------------------------------------------------------- the process around it
+@pytest.mark.parametrize("rate", [1e-3, 1e30], ids=["done", "NaN"])
+def test_signals_and_numpy_warnings_are_as_before(tmp_path, rate):
+    """Also after a run that ends with infinite losses."""
+    state = lambda: (np.geterr(), signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM))
+    before = state()
+    with np.errstate(over="raise"):  # as a notebook may have set it
+        inside = state()
+        with suppress(SystemExit):
+            main([*TINY_FLAGS, "--steps", "5", "--learning-rate", str(rate),
+                  "--out", str(tmp_path)])
+        assert state() == inside
+    assert state() == before
+
+
+def test_curves_leave_pyplot_alone(run, tmp_path, monkeypatch):
+    """A notebook that shows its own plots keeps its backend."""
+    monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)  # an import would fail
+    monkeypatch.setattr(matplotlib, "use", None)
+    (tmp_path / "log.csv").write_bytes((run / "log.csv").read_bytes())
+    pictures.plot_curves(tmp_path)
+    assert Image.open(tmp_path / "curves.png").width > 500

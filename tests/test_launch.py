@@ -764,10 +764,10 @@ def test_a_compiler_or_cache_that_does_not_work_is_one_line(tmp_path, variable, 
 WITHOUT_COMPILER = """
 import importlib.util, shutil, sys
 sys.path.insert(0, sys.argv[1])
-import semgan
+from app.command_line import main
 shutil.which = lambda _: None
 importlib.util.find_spec = lambda _: None
-semgan.main(["--device", "emulator", "--out", sys.argv[2]])
+main(["--device", "emulator", "--out", sys.argv[2]])
 """
 
 

@@ -1,9 +1,12 @@
-"""Every metric: golden values of the authors' programs (tests/golden), closed forms, maps small enough to count by hand."""
+"""Every metric: golden values of the authors' programs, closed forms, maps to count by hand."""
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.testing import assert_allclose, assert_array_equal
 from scipy import ndimage
+from threadpoolctl import threadpool_info, threadpool_limits
 
 import data
 import metrics
@@ -23,12 +26,13 @@ def rng():
     return np.random.default_rng(0)
 
 
-# ------------------------------------------------------------------------- sliced Wasserstein distance
+# ---------------------------------------------------------------------- sliced Wasserstein distance
 @pytest.mark.parametrize("side", [64, 128])
 def test_swd_is_the_authors(side):
     ours = metrics.sliced_wasserstein(GOLDEN[f"real_{side}"], GOLDEN[f"fake_{side}"], seed=7)
-    assert list(ours) == [side >> level for level in range(len(ours) - 1)] + ["average"] and 16 in ours
-    np.testing.assert_allclose(list(ours.values()), GOLDEN[f"swd_{side}_seed7_batch32"], rtol=1e-6)
+    assert list(ours) == [side >> level for level in range(len(ours) - 1)] + ["average"]
+    assert 16 in ours
+    assert_allclose(list(ours.values()), GOLDEN[f"swd_{side}_seed7_batch32"], rtol=1e-6)
 
 
 @pytest.mark.parametrize("side, count", [(64, 3), (128, 4)])
@@ -39,10 +43,11 @@ def test_the_pyramid_is_bitwise_what_scipy_gives(side, count):
         small = ndimage.convolve(x, taps, mode="mirror")[:, ::2, ::2]
         doubled = np.zeros_like(x)
         doubled[:, ::2, ::2] = small
-        expected = x if level == count - 1 else x - ndimage.convolve(doubled, 4 * taps, mode="mirror")
+        lost = x - ndimage.convolve(doubled, 4 * taps, mode="mirror")
+        expected = x if level == count - 1 else lost
         ours = metrics.laplacian_level(GOLDEN[f"real_{side}"][:5], level, level == count - 1)
         assert ours.dtype == np.float32 and abs(ours).max() > 10
-        np.testing.assert_array_equal(ours, expected)
+        assert_array_equal(ours, expected)
         x = small
 
 
@@ -50,7 +55,8 @@ def test_swd_between_equal_distributions_falls_as_one_over_root_n():
     a, b = colored(shapes(32, seed=0)), colored(shapes(32, seed=1))
     order = rng().permutation(len(a))
     a, b = a[order], b[order[::-1]]
-    few = np.mean([metrics.sliced_wasserstein(a[i:i + 16], b[i:i + 16], seed=i)["average"] for i in range(0, 256, 16)])
+    few = np.mean([metrics.sliced_wasserstein(a[i:i + 16], b[i:i + 16], seed=i)["average"]
+                   for i in range(0, 256, 16)])
     many = metrics.sliced_wasserstein(a[:256], b[:256])["average"]
     assert few / many == pytest.approx(np.sqrt(256 / 16), rel=0.25)
 
@@ -70,7 +76,8 @@ def test_swd_of_a_constant_channel_is_an_error(value):
     fake[..., 1] = value
     with pytest.raises(ValueError, match="channel G is constant at level 32"):
         metrics.sliced_wasserstein(real, fake)
-    one_color = np.broadcast_to(np.uint8([253, value, 30]), real.shape)  # in float32, 253 has a deviation of rounding errors
+    # In float32, the standard deviation of 253s is a rounding error, and not 0.
+    one_color = np.broadcast_to(np.uint8([253, value, 30]), real.shape)
     with pytest.raises(ValueError, match="channel R is constant"):
         metrics.sliced_wasserstein(one_color, real)
     with pytest.raises(ValueError, match="channel R is constant at level 16"):
@@ -78,8 +85,9 @@ def test_swd_of_a_constant_channel_is_an_error(value):
 
 
 @pytest.mark.parametrize("shape, error", [
-    ((4, 8, 8, 3), "8x8"), ((4, 66, 67, 3), "66x67"), ((4, 16, 6, 3), "16x6"), ((4, 32, 33, 3), "32x33"),
-    ((4, 16, 16, 4), "N, H, W, 3"), ((4, 32, 36, 3), None), ((4, 36, 34, 3), None), ((4, 17, 7, 3), None)])
+    ((4, 8, 8, 3), "8x8"), ((4, 66, 67, 3), "66x67"), ((4, 16, 6, 3), "16x6"),
+    ((4, 32, 33, 3), "32x33"), ((4, 16, 16, 4), "N, H, W, 3"), ((4, 32, 36, 3), None),
+    ((4, 36, 34, 3), None), ((4, 17, 7, 3), None)])
 def test_sizes_that_do_not_fit_are_named(shape, error):
     a, b = rng().integers(0, 256, (2, *shape), np.uint8)
     if error is None:
@@ -89,10 +97,10 @@ def test_sizes_that_do_not_fit_are_named(shape, error):
         metrics.sliced_wasserstein(a, b)
     assert "\n" not in str(raised.value)
     with pytest.raises(ValueError, match="3 fake images"):
-        metrics.sliced_wasserstein(np.zeros((4, 32, 32, 3), np.uint8), np.zeros((3, 32, 32, 3), np.uint8))
+        metrics.sliced_wasserstein(*(np.zeros((n, 32, 32, 3), np.uint8) for n in (4, 3)))
 
 
-# --------------------------------------------------------------------------------------------- MS-SSIM
+# ------------------------------------------------------------------------------------------ MS-SSIM
 @pytest.mark.parametrize("side", [64, 128])
 def test_ms_ssim_is_the_authors(side):
     ours = metrics.diversity(GOLDEN[f"real_{side}"])
@@ -101,14 +109,21 @@ def test_ms_ssim_is_the_authors(side):
 
 
 def test_ms_ssim_of_equal_and_of_opposite_images():
-    images = rng().integers(0, 256, (70, 16, 48, 3), np.uint8)  # two blocks and a rest
-    np.testing.assert_allclose(metrics.ms_ssim(images, images), 1, rtol=1e-12)
+    images = rng().integers(0, 256, (70, 16, 48, 3), np.uint8)  # two chunks and a rest
+    assert_allclose(metrics.ms_ssim(images, images), 1, rtol=1e-12)
     assert (metrics.ms_ssim(images, 255 - images) == 0).all()
     near = metrics.ms_ssim(images, images ^ 16)
     assert (near > 0.7).all() and (near < 0.999).all()
-    np.testing.assert_allclose(near[[69]], metrics.ms_ssim(images[69:], images[69:] ^ 16), rtol=1e-12)
-    pairs = np.stack([images[0], images[0], images[1], 255 - images[1], images[2]])  # the last has no partner
+    assert_allclose(near[[69]], metrics.ms_ssim(images[69:], images[69:] ^ 16), rtol=1e-12)
+    # The last has no partner.
+    pairs = np.stack([images[0], images[0], images[1], 255 - images[1], images[2]])
     assert metrics.diversity(pairs) == pytest.approx({"mean": 0.5, "zero pairs": 0.5})
+
+
+def test_ms_ssim_of_all_sides_that_are_multiples_of_16():
+    for shape in (2, 16, 16, 3), (2, 32, 48, 3), (2, 48, 16, 3), (2, 48, 80, 3):
+        images = rng().integers(0, 256, shape, np.uint8)
+        assert_allclose(metrics.ms_ssim(images, images), 1, rtol=1e-12)
 
 
 def test_images_in_another_range_are_refused():
@@ -116,13 +131,13 @@ def test_images_in_another_range_are_refused():
     for wrong in (images / np.float32(127.5) - 1, images / 255, images.astype(int)):
         with pytest.raises(ValueError, match=r"0 to 255: from \[-1, 1\]"):
             metrics.ms_ssim(wrong, wrong)
-    with pytest.raises(ValueError, match="divide by 16"):
+    with pytest.raises(ValueError, match="multiples of 16"):
         metrics.ms_ssim(images[:, :24], images[:, :24])
     with pytest.raises(ValueError, match="two images"):
         metrics.diversity(images[:1])
 
 
-# ------------------------------------------------------------------------------------ Frechet distance
+# --------------------------------------------------------------------------------- Frechet distance
 @pytest.mark.parametrize("n", [60, 500])
 def test_frechet_distance_is_that_of_a_matrix_square_root(n):
     ours = metrics.frechet_distance(GOLDEN[f"fid_a_{n}"], GOLDEN[f"fid_b_{n}"])
@@ -139,11 +154,13 @@ def test_frechet_distance_of_a_set_to_itself_is_zero():
 def test_frechet_distance_of_diagonal_gaussians(n, m):
     def features(n, mean, variance):  # with exactly these statistics
         x = np.c_[np.ones(n), rng().standard_normal((n, len(mean)))]
-        return np.linalg.qr(x)[0][:, 1:] * np.sqrt((n - 1) * variance) + mean  # orthonormal, and orthogonal to ones
+        x = np.linalg.qr(x)[0][:, 1:]  # orthonormal, and orthogonal to ones
+        return x * np.sqrt((n - 1) * variance) + mean
     (mean_a, mean_b), (a, b) = rng().standard_normal((2, 10)), rng().uniform(0, 3, (2, 10))
     a[:3] = b[2:5] = 0
     expected = ((mean_a - mean_b) ** 2).sum() + ((np.sqrt(a) - np.sqrt(b)) ** 2).sum()
-    assert metrics.frechet_distance(features(n, mean_a, a), features(m, mean_b, b)) == pytest.approx(expected, rel=1e-10)
+    found = metrics.frechet_distance(features(n, mean_a, a), features(m, mean_b, b))
+    assert found == pytest.approx(expected, rel=1e-10)
 
 
 def test_frechet_distance_of_collapsed_sets():
@@ -156,7 +173,39 @@ def test_frechet_distance_of_collapsed_sets():
             metrics.frechet_distance(wrong, b)
 
 
-# ---------------------------------------------------------------------------------- metrics of label maps
+# ------------------------------------------------------------------------------- threads and BLAS
+def with_threads():
+    """The values of the metrics that use threads."""
+    real, fake = colored(shapes()[:70]), colored(shapes(seed=1)[:70])
+    features = rng().standard_normal((2, 90, 60))
+    return [*metrics.sliced_wasserstein(real, fake).values(), *metrics.ms_ssim(real, fake),
+            metrics.frechet_distance(*features)]
+
+
+def test_metrics_without_threads(monkeypatch):
+    expected = with_threads()
+
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    assert_allclose(with_threads(), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_blas_has_as_many_threads_as_before(count):
+    threads = lambda: [library["num_threads"] for library in threadpool_info()
+                       if library["user_api"] == "blas"]
+    with threadpool_limits(count, "blas"):
+        before = threads()
+        with_threads()
+        with pytest.raises(ValueError):
+            metrics.sliced_wasserstein(*np.zeros((2, 4, 32, 32, 3), np.uint8))
+        assert threads() == before
+        assert set(before) == {count}
+
+
+# ---------------------------------------------------------------------------- metrics of label maps
 def flat(value):
     return list(value.values()) if isinstance(value, dict) else [value]
 
@@ -167,15 +216,18 @@ def test_renaming_classes_in_both_sets_changes_nothing(name):
     fake[:, :9] = 0  # more than noise apart
     names = np.array([7, 2, 0, 9], np.uint8)
     value = flat(metric(real, fake))
-    np.testing.assert_allclose(flat(metric(names[real], names[fake])), value, rtol=1e-9)
-    assert np.abs(np.subtract(flat(metric(real, names[fake])), value)).max() > 1e-3 or name in ("boundary density", "components")
+    assert_allclose(flat(metric(names[real], names[fake])), value, rtol=1e-9)
+    change = np.abs(np.subtract(flat(metric(real, names[fake])), value)).max()
+    assert change > 1e-3 or name in ("boundary density", "components")
 
 
 @pytest.mark.parametrize("name", ["class frequencies", "FSD", "adjacency", "spatial prior"])
 def test_distances_are_zero_for_equal_sets_and_fall_with_the_number_of_maps(name):
-    metric, a, b = metrics.LABEL_METRICS[name], rng().permutation(shapes()), rng().permutation(shapes(seed=1))[::-1]
+    metric = metrics.LABEL_METRICS[name]
+    a, b = rng().permutation(shapes()), rng().permutation(shapes(seed=1))[::-1]
     assert metric(a, a[::-1]) == pytest.approx(0, abs=1e-12)
-    assert 0 < 1.5 * metric(a[:500], b[:500]) < np.mean([metric(a[i:i + 20], b[i:i + 20]) for i in range(0, 400, 20)])
+    few = np.mean([metric(a[i:i + 20], b[i:i + 20]) for i in range(0, 400, 20)])
+    assert 0 < 1.5 * metric(a[:500], b[:500]) < few
     with pytest.raises(ValueError, match="same sides"):
         metric(a, b[:, 1:])
     with pytest.raises(ValueError, match="uint8"):
@@ -191,72 +243,86 @@ def test_distances_counted_by_hand():
     # Boundary of a: {0, 1} twice; of b, in each map: {0, 3} once, {0, 1} once, {3, 1} once.
     assert metrics.adjacency_distance(a, b) == pytest.approx(2 / 3)
     assert metrics.boundary_density(a) == 2 / 8 and metrics.boundary_density(b) == 3 / 4
-    # Class 0: |1 - 1|, |1 - 0|, |1/2 - 0| twice; class 1: |1/2 - 1| twice; class 3: 1 at one pixel. Class 2 does not occur.
+    # Class 0: |1 - 1|, |1 - 0|, |1/2 - 0| twice; class 1: |1/2 - 1| twice; class 3: 1 at one pixel.
+    # Class 2 does not occur.
     assert metrics.spatial_distance(a, b) == pytest.approx((2 + 1 + 1) / 4 / 3)
     blank = np.zeros_like(a)
-    assert metrics.adjacency_distance(a, blank) == 1 and metrics.adjacency_distance(blank, blank) == 0
+    assert metrics.adjacency_distance(a, blank) == 1
+    assert metrics.adjacency_distance(blank, blank) == 0
 
 
 def test_areas_and_whole_share():
-    real = np.array([[[0, 1], [1, 1]], [[0, 0], [0, 1]], [[0, 0], [1, 1]]])  # areas of class 0: 1, 3, 2; of class 1: 3, 1, 2
-    np.testing.assert_array_equal(metrics.class_areas(real, 2), [[1, 3], [3, 1], [2, 2]])
+    # Areas of class 0: 1, 3, 2; of class 1: 3, 1, 2.
+    real = np.array([[[0, 1], [1, 1]], [[0, 0], [0, 1]], [[0, 0], [1, 1]]])
+    assert_array_equal(metrics.class_areas(real, 2), [[1, 3], [3, 1], [2, 2]])
     assert metrics.whole_share(real, real, 2) == 1  # medians 2 and 2: half of it is 1
     assert metrics.whole_share(np.zeros((4, 2, 2), int), real, 2) == 0
     assert metrics.whole_share(np.concatenate([real, np.ones((1, 2, 2), int)]), real, 2) == 0.75
 
 
+def regions(maps):
+    return metrics.components(maps)["per map"]
+
+
 def test_components_are_counted_map_by_map():
-    a = np.uint8([[0, 1, 0], [1, 1, 0], [0, 0, 0]])  # the zeros: the corner alone, and the rest: 2 + 1 of ones
+    # Zeros: the corner alone, and the rest. Ones: one region.
+    a = np.uint8([[0, 1, 0], [1, 1, 0], [0, 0, 0]])
     b = np.uint8([[0, 1], [1, 0]])                   # diagonal neighbours do not touch
-    assert metrics.mean_components(a[None], 2) == 3
-    assert metrics.mean_components(b[None], 2) == 4
-    assert metrics.mean_components(np.stack([b, b, b]), 2) == 4, "equal classes in neighbouring maps do not touch"
+    assert regions(a[None]) == 3
+    assert regions(b[None]) == 4
+    assert regions(np.stack([b, b, b])) == 4, "maps that follow each other do not touch"
     assert metrics.components(a[None]) == {"per map": 3, "speckle": 2 / 3}  # areas 1, 5 and 3
 
 
 def test_speckle_rises_in_proportion():
     maps = shapes()[:300]
     maps[:, :16] = 0
-    places = np.array([64 * (i // 16) + 2 * (i % 16) for i in range(128)])  # every other pixel of every other row
-    count = lambda m: np.prod(flat(metrics.components(m)))                 # regions of fewer than 4 pixels per map
+    # Every other pixel of every other row.
+    places = np.array([64 * (i // 16) + 2 * (i % 16) for i in range(128)])
+    count = lambda m: np.prod(flat(metrics.components(m)))  # regions under 4 pixels per map
     clean = count(maps)
     for planted in (1, 2, 4, 40):
         noisy = maps.copy()
         for m in noisy:
             m.flat[rng().choice(places, planted, replace=False)] = 3
         assert count(noisy) - clean == pytest.approx(planted, rel=0.02)
-        assert metrics.mean_components(noisy, 4) - metrics.mean_components(maps, 4) == pytest.approx(planted, rel=0.1)
+        assert regions(noisy) - regions(maps) == pytest.approx(planted, rel=0.1)
 
 
 def test_memorized_maps_are_flagged():
     train, heldout, fake = (rng().permutation(shapes(seed=seed))[:300] for seed in (0, 1, 2))
     train, heldout, fake = train[:250], heldout[100:], fake[50:]
     honest = metrics.memorization(train, fake, heldout)
-    assert honest["memorized"] < 0.06 and honest["agreement"] == pytest.approx(honest["held out"], abs=0.01)
+    assert honest["memorized"] < 0.06
+    assert honest["agreement"] == pytest.approx(honest["held out"], abs=0.01)
     copies = fake.copy()
     copies[:100] = train[:100]
     copies[:100, 5, 5] ^= 1  # all but exact
     flagged = metrics.memorization(train, copies, heldout)
-    assert flagged["memorized"] == pytest.approx(honest["memorized"] + 100 / 250 * (1 - honest["memorized"]), abs=0.02)
+    expected = honest["memorized"] + 100 / 250 * (1 - honest["memorized"])
+    assert flagged["memorized"] == pytest.approx(expected, abs=0.02)
     assert metrics.memorization(train, train, heldout)["agreement"] == 1
     # Without held-out maps the training maps judge each other, and no map itself.
     alone = metrics.memorization(train, copies)
-    assert alone["held out"] == pytest.approx(honest["held out"], abs=0.01) and alone["memorized"] >= 0.4
+    assert alone["held out"] == pytest.approx(honest["held out"], abs=0.01)
+    assert alone["memorized"] >= 0.4
 
 
 def test_nearest_agreement_is_that_of_comparing_byte_by_byte():
     maps, train = rng().integers(0, 5, (2, 300, 6, 7), np.uint8)
     maps[:, :2] = train[:, :2]
     agreement = (maps[:, None] == train).mean((2, 3))
-    np.testing.assert_allclose(metrics.nearest_agreement(maps, train), agreement.max(1))
+    assert_allclose(metrics.nearest_agreement(maps, train), agreement.max(1))
     own = (train[:, None] == train).mean((2, 3)) - np.eye(300)
-    np.testing.assert_allclose(metrics.nearest_agreement(train, train, same=True), own.max(1))
+    assert_allclose(metrics.nearest_agreement(train, train, same=True), own.max(1))
 
 
 # ------------------------------------------------------------- softmax, palette, and Colored Shapes
 def test_discreteness():
     p = np.float32([[[1, 0, 0, 0], [0.25, 0.25, 0.25, 0.25]], [[0.5, 0.5, 0, 0], [0, 0, 0, 1]]])
-    assert metrics.discreteness(p) == pytest.approx({"largest probability": 2.75 / 4, "entropy": (np.log(4) + np.log(2)) / 4})
+    entropy = (np.log(4) + np.log(2)) / 4
+    expected = {"largest probability": 2.75 / 4, "entropy": entropy}
+    assert metrics.discreteness(p) == pytest.approx(expected)
 
 
 def test_invalid_colors_rise_in_proportion():
@@ -272,14 +338,18 @@ def test_invalid_colors_rise_in_proportion():
     for share in (0.01, 0.02, 0.2):
         noisy, off = images.copy(), rng().random(images.shape[:3]) < share
         noisy[off] = 128
-        assert metrics.invalid_color_rate(noisy, palette) == off.mean() == pytest.approx(share, rel=0.05)
+        rate = metrics.invalid_color_rate(noisy, palette)
+        assert rate == off.mean() == pytest.approx(share, rel=0.05)
 
 
 def test_a_tolerance_that_reaches_two_colors_is_refused():
-    palette = np.uint8([[0, 60, 100], [0, 80, 100], [200, 200, 200], [0, 60, 100]])  # 20 apart; a colour may be there twice
+    # 20 grey levels apart; one colour is there twice.
+    palette = np.uint8([[0, 60, 100], [0, 80, 100], [200, 200, 200], [0, 60, 100]])
     images = np.broadcast_to(np.uint8([0, 69, 109]), (1, 2, 2, 3))
-    assert metrics.invalid_color_rate(images, palette, 9) == 0 and metrics.invalid_color_rate(images, palette, 8) == 1
-    with pytest.raises(ValueError, match="tolerance 10: two colours of the palette are 20 grey levels apart"):
+    assert metrics.invalid_color_rate(images, palette, 9) == 0
+    assert metrics.invalid_color_rate(images, palette, 8) == 1
+    message = "tolerance 10: two colours of the palette are 20 grey levels apart"
+    with pytest.raises(ValueError, match=message):
         metrics.invalid_color_rate(images, palette, 10)
 
 
@@ -303,7 +373,8 @@ def test_damaged_shapes_are_not_whole():
 
     def paint(*box, k):
         return lambda m: (m.__setitem__(box, k), m)[1]
-    rows = lambda top, bottom, k, left=0, right=64: paint(slice(top, bottom), slice(left, right), k=k)
+    def rows(top, bottom, k, left=0, right=64):
+        return paint(slice(top, bottom), slice(left, right), k=k)
     assert share(lambda m: m) == 1
     assert share(rows(30, 31, 0)) == 1, "a square without one of its ten rows"
     assert share(rows(30, 32, 0)) == 0.5, "without two"
@@ -311,8 +382,9 @@ def test_damaged_shapes_are_not_whole():
     assert share(rows(50, 53, 3, 50, 54)) == 0.5, "stray pixels far from the square, 12 of them"
     assert share(rows(45, 48, 0)) == 0.5, "a rectangle cut in two"
     assert share(rows(0, 11, 0)) == 0.5, "a circle without its top"
-    assert share(rows(30, 40, 1, 45, 50)) == 0.5, "circle pixels inside the square belong to no circle"
+    assert share(rows(30, 40, 1, 45, 50)) == 0.5, "circle pixels inside the square"
     assert share(lambda m: np.where(m == 3, 0, m).astype(np.uint8)) == 0.5, "no square"
-    assert share(lambda m: np.where(m == 3, 2, m).astype(np.uint8)) == 0.5, "a square of the rectangle's class"
+    relabelled = lambda m: np.where(m == 3, 2, m).astype(np.uint8)
+    assert share(relabelled) == 0.5, "a square of the rectangle's class"
     assert share(lambda m: m[:, ::-1]) == share(lambda m: m[::-1]) == 1
     assert share(lambda m: m.T) == 0.5, "the rectangle lies on its side"

@@ -1,4 +1,5 @@
 """Training: repeatable to the bit, resumable, the same as in PyTorch, robust against kills, and it learns."""
+import json
 import os
 import signal
 import subprocess
@@ -8,11 +9,15 @@ import time
 import numpy as np
 import pytest
 from conftest import ROOT, TINY_FLAGS, WITHOUT_GPU, tiny
+from PIL import Image
 
 import data
 import kernels
 import metrics
 import semgan
+from app.command_line import main
+from app.run_folder import load_checkpoint, restore_trainer, save_checkpoint
+from app.training import rehearse
 
 # L_D and the sum of L_G's layers in the first ten steps of tiny("semgan") and tiny("gan"), float32.
 FIRST_LOSSES = {
@@ -50,7 +55,7 @@ def assert_same_bits(a, b):
 
 
 def run_main(*words):
-    semgan.main(["--save-every", "5", "--log-every", "1", *TINY_FLAGS, *map(str, words)])
+    main(["--save-every", "5", "--log-every", "1", *TINY_FLAGS, *map(str, words)])
 
 
 # ----------------------------------------------------------------------------------------- repeatable
@@ -104,26 +109,23 @@ def test_two_runs_are_bitwise_equal(device, precision):
 @pytest.mark.parametrize("model", ["semgan", "gan"])
 def test_a_recorded_step_is_bitwise_equal(device, model, tmp_path, monkeypatch):
     """To the operations one by one: with decay, over blocks of inputs, with samples in between, and resumed in the middle."""
-    monkeypatch.setattr(semgan, "BLOCK", 3)
+    monkeypatch.setattr(semgan, "INPUT_STEPS", 3)
     make = lambda: trainer(device, model, decay_after=2, half_life=2)
     one_by_one, recorded, z = make(), make(), np.random.default_rng(9).standard_normal((70, 5))
     one_by_one.replay = one_by_one.operations
     for step in range(10):
         if step == 5:
-            semgan.save_checkpoint(tmp_path / "checkpoint.npz", recorded)
-            header, arrays = semgan.load_checkpoint(tmp_path)
+            save_checkpoint(tmp_path / "checkpoint.npz", recorded)
             recorded = make()
-            for net, network in recorded.networks.items():
-                semgan.restore(network, net, arrays, tmp_path)
-            recorded.step = header["step"]
+            restore_trainer(recorded, *load_checkpoint(tmp_path), tmp_path)
         for t in one_by_one, recorded:
             t.train_step()
         assert losses(one_by_one).tobytes() == losses(recorded).tobytes(), f"step {step}"
         if step % 2:
             np.testing.assert_array_equal(recorded.generator.sample(z), one_by_one.generator.sample(z))
-            semgan.rehearse(recorded)
+            rehearse(recorded)
     assert_same_bits(state(one_by_one), state(recorded))
-    assert device == "numpy" or recorded.replay != recorded.operations, "nothing was recorded"
+    assert device in ("numpy", "plain") or recorded.replay != recorded.operations, "not recorded"
     recorded.train_step()  # number 10: 8 steps past the first 2, and halved every 2
     np.testing.assert_allclose(recorded.ops.asnumpy(recorded.rate), recorded.s.learning_rate / 2 ** 4, rtol=1e-6)
 
@@ -164,33 +166,95 @@ def test_lanes_change_rounding_only():
 def test_resume_is_bitwise_equal(tmp_path, model):
     run_main("--model", model, "--steps", 20, "--out", tmp_path / "a")
     run_main("--model", model, "--steps", 10, "--out", tmp_path / "b")
-    half = semgan.load_checkpoint(tmp_path / "b")[1]
-    semgan.main(["--resume", "--model", model, "--steps", "20", "--save-every", "5", "--log-every", "1",
-                 "--out", str(tmp_path / "b")])
-    (header, whole), (_, resumed) = (semgan.load_checkpoint(tmp_path / run) for run in "ab")
+    half = load_checkpoint(tmp_path / "b")[1]
+    main(["--resume", "--model", model, "--steps", "20", "--save-every", "5", "--log-every", "1",
+          "--out", str(tmp_path / "b")])
+    (header, whole), (_, resumed) = (load_checkpoint(tmp_path / run) for run in "ab")
     assert header["step"] == 20
     assert_same_bits(whole, resumed)
     assert (half["g.params"] != whole["g.params"]).any()
     grids = [(tmp_path / run / "samples" / "step_000020.png").read_bytes() for run in "ab"]
     assert grids[0] == grids[1]
-    logs = [[line.rsplit(",", 1)[0] for line in (tmp_path / run / "log.csv").read_text().splitlines()] for run in "ab"]
-    assert logs[0] == logs[1] and len(logs[0]) == 21  # all but the column of seconds
+    a, b = ([line.rsplit(",", 1)[0] for line in (tmp_path / run / "log.csv").read_text().split()]
+            for run in "ab")
+    assert a == b and len(a) == 21  # all but the column of seconds
 
 
-def test_resume_by_other_arithmetic_is_told(tmp_path, capsys):
-    run_main("--steps", 1, "--device", "emulator", "--precision", "tf32", "--out", tmp_path)
-    run_main("--resume", "--steps", 2, "--device", "emulator", "--precision", "tf32", "--out", tmp_path)
-    assert "not to the same bits" not in capsys.readouterr().out
+def test_resume_by_other_arithmetic_is_announced(tmp_path, capsys):
+    tf32 = "--device", "emulator", "--precision", "tf32", "--out", tmp_path
+    run_main("--steps", 1, *tf32)
+    run_main("--resume", "--steps", 2, *tf32)
+    assert "bit-identical" not in capsys.readouterr().out
     run_main("--resume", "--steps", 3, "--out", tmp_path)
-    assert "was computed by the emulator in tf32, and goes on by NumPy: near the same course" in capsys.readouterr().out
+    assert ("was computed by the emulator in tf32 and continues on NumPy: results will be close, "
+            "not bit-identical") in capsys.readouterr().out
 
 
 def test_resume_drops_rows_past_the_checkpoint(tmp_path):
     run_main("--steps", 10, "--out", tmp_path)
     with open(tmp_path / "log.csv", "a") as log:
-        log.write("11,1,1,1,1\n12,1,")  # a run that was killed between checkpoints, in the middle of a row
+        log.write("11,1,1,1,1\n12,1,")  # killed between checkpoints, in the middle of a row
     run_main("--resume", "--steps", 12, "--out", tmp_path)
-    assert [line.split(",")[0] for line in (tmp_path / "log.csv").read_text().splitlines()] == ["step", *map(str, range(1, 13))]
+    steps = [line.split(",")[0] for line in (tmp_path / "log.csv").read_text().splitlines()]
+    assert steps == ["step", *map(str, range(1, 13))]
+
+
+# What these commits themselves logged for steps 7 to 12: L_D, and L_G layer by layer.
+EARLIER_RUNS = {
+    "9239939": [  # the first one that could train: no learning-rate decay, no options of data sets
+        (0.706466436, 0.141847461, 0.00596078346), (0.710007191, 0.141744792, 0.00801430177),
+        (0.686801672, 0.128970265, 0.00742280856), (0.709998488, 0.115638584, 0.00672274968),
+        (0.673954248, 0.102371588, 0.00703202374), (0.705062985, 0.106182784, 0.00587929925),
+    ],
+    "e008dea": [  # the RGB baseline
+        (0.618611634, 0.566265583, 0.242650971), (0.631231666, 0.490630239, 0.242859066),
+        (0.572285473, 0.575731635, 0.339224666), (0.647057295, 0.503272653, 0.232406735),
+        (0.589486718, 0.581119418, 0.350712806), (0.675592303, 0.41225481, 0.194091633),
+    ],
+}
+
+
+@pytest.mark.parametrize("commit", EARLIER_RUNS)
+def test_runs_of_earlier_commits_load(tmp_path, capsys, commit):
+    """A run of 6 steps continues as it did then, and can be sampled. See app/run_folder.py."""
+    golden = ROOT / "tests" / "golden" / f"run_{commit}.npz"
+    (tmp_path / "checkpoint.npz").write_bytes(golden.read_bytes())
+    header, arrays = load_checkpoint(tmp_path)
+    s = header["settings"]
+    t = semgan.Trainer(kernels.load("numpy"), s, data.colored_shapes(s.side, s.seed))
+    restore_trainer(t, header, arrays, tmp_path)
+    for expected in EARLIER_RUNS[commit]:
+        t.train_step()
+        np.testing.assert_allclose(losses(t), expected, rtol=0, atol=1e-6)
+    for command in ["sample", "--count", "3"], ["evaluate"], ["interpolate", "--keys", "2"]:
+        main([command[0], str(tmp_path), *command[1:]])
+    assert len(list((tmp_path / "generated").iterdir())) == 3
+    capsys.readouterr()
+    main(["--resume", "--device", "numpy", "--steps", "12", "--out", str(tmp_path)])
+    assert "computed by an earlier version of this program" in capsys.readouterr().out
+    whole, resumed = load_checkpoint(tmp_path)
+    assert whole["added"] == set() and whole["step"] == 12
+    np.testing.assert_array_equal(resumed["g.params"], state(t)["g.params"])
+
+
+def test_options_that_the_first_checkpoints_lack_can_be_given_again(tmp_path, capsys):
+    maps, palette = tmp_path / "maps", tmp_path / "palette.txt"
+    maps.mkdir()
+    colors = np.array([[255, 255, 255], [0, 0, 255], [0, 255, 0], [255, 0, 0]], np.uint8)
+    palette.write_text("\n".join(" ".join(map(str, color)) for color in colors.tolist()))
+    for i, ids in enumerate(data.colored_shapes(8).maps[:5]):
+        Image.fromarray(colors[ids]).save(maps / f"{i}.png")
+    with np.load(ROOT / "tests" / "golden" / "run_9239939.npz") as file:
+        arrays = dict(file)
+    header = json.loads(str(arrays["header"]))
+    header["settings"]["dataset"] = str(maps)
+    np.savez(tmp_path / "checkpoint.npz", **arrays | {"header": json.dumps(header)})
+    with pytest.raises(SystemExit):  # the palette that would be learnt has another order
+        main(["--resume", "--steps", "7", "--out", str(tmp_path)])
+    assert "its maps or colours have changed" in capsys.readouterr().err
+    main(["--resume", "--steps", "7", "--palette", str(palette), "--out", str(tmp_path)])
+    main(["--resume", "--steps", "8", "--out", str(tmp_path)])
+    assert load_checkpoint(tmp_path)[0]["settings"].palette == str(palette)
 
 
 def test_latents_and_maps_depend_on_the_step_alone():
@@ -253,8 +317,10 @@ def test_it_learns(model):
 
 # ---------------------------------------------------------------------------------------- kills and NaN
 def start(folder, *words):
-    command = [sys.executable, str(ROOT / "semgan.py"), *TINY_FLAGS, "--steps", "100000", "--out", str(folder), *map(str, words)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=WITHOUT_GPU)
+    command = [sys.executable, str(ROOT / "semgan.py"), *TINY_FLAGS, "--steps", "100000",
+               "--out", str(folder), *map(str, words)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                            cwd=ROOT, env=WITHOUT_GPU)
 
 
 def wait_for(happened, seconds=60):
@@ -266,7 +332,7 @@ def wait_for(happened, seconds=60):
 
 @pytest.mark.slow
 def test_kill_never_leaves_a_broken_checkpoint(tmp_path):
-    """kill -9 at random moments of a run that does little but write checkpoints, then go on from what is left."""
+    """kill -9 at random moments of a run that does little but write checkpoints, then resume."""
     rng, steps, resume, path = np.random.default_rng(0), [0], (), tmp_path / "checkpoint.npz"
     for attempt in range(8):
         written = path.stat().st_mtime_ns if resume else 0
@@ -274,11 +340,11 @@ def test_kill_never_leaves_a_broken_checkpoint(tmp_path):
         if attempt % 4 == 3:  # at any moment, the start included; else once it writes
             time.sleep(rng.uniform(0, 1.5))
         else:
-            wait_for(lambda before=written: path.exists() and path.stat().st_mtime_ns != before)
+            wait_for(lambda old=written: path.exists() and path.stat().st_mtime_ns != old)
             time.sleep(rng.uniform(0, 0.3))
         process.kill()
         process.wait()
-        header, arrays = semgan.load_checkpoint(tmp_path)
+        header, arrays = load_checkpoint(tmp_path)
         assert np.isfinite(arrays["g.params"]).all()
         steps.append(header["step"])
         resume = ("--resume",)
@@ -289,7 +355,7 @@ def test_kill_never_leaves_a_broken_checkpoint(tmp_path):
 def test_dying_while_writing_keeps_the_old_checkpoint(tmp_path, monkeypatch, dies_in):
     t, path = trainer(), tmp_path / "checkpoint.npz"
     t.train_step()
-    semgan.save_checkpoint(path, t)
+    save_checkpoint(path, t)
     before = path.read_bytes()
     t.train_step()
 
@@ -299,11 +365,11 @@ def test_dying_while_writing_keeps_the_old_checkpoint(tmp_path, monkeypatch, die
         raise KeyboardInterrupt
     monkeypatch.setattr(np if dies_in == "savez" else os, dies_in, die)
     with pytest.raises(KeyboardInterrupt):
-        semgan.save_checkpoint(path, t)
+        save_checkpoint(path, t)
     assert path.read_bytes() == before
     monkeypatch.undo()
-    semgan.save_checkpoint(path, t)
-    assert semgan.load_checkpoint(tmp_path)[0]["step"] == 2
+    save_checkpoint(path, t)
+    assert load_checkpoint(tmp_path)[0]["step"] == 2
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
@@ -316,7 +382,7 @@ def test_interrupt_saves_and_leaves(tmp_path, number):
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 128 + number and "Traceback" not in err
-    step = semgan.load_checkpoint(tmp_path)[0]["step"]
+    step = load_checkpoint(tmp_path)[0]["step"]
     assert f"Stopped at step {step}" in out and step > 0
 
 
@@ -332,16 +398,16 @@ def test_nan_stops_the_run(tmp_path, monkeypatch, capsys):
         run_main("--out", tmp_path)
     message = str(stop.value)
     assert "step 13" in message and "step 10" in message and "--learning-rate" in message
-    assert semgan.load_checkpoint(tmp_path)[0]["step"] == 10
+    assert load_checkpoint(tmp_path)[0]["step"] == 10
 
 
 def test_a_learning_rate_that_explodes(tmp_path):
-    """The real thing: whatever turns infinite first, loss or parameter, no bad checkpoint is written."""
+    """Whatever turns infinite first, a loss or a parameter, no bad checkpoint is written."""
     with pytest.raises(SystemExit) as stop:
         run_main("--learning-rate", 1e30, "--discriminator-learning-rate", 1e30, "--out", tmp_path)
-    assert "finite" in str(stop.value)
+    assert "infinite" in str(stop.value)
     if (tmp_path / "checkpoint.npz").exists():
-        assert all(np.isfinite(a).all() for a in semgan.load_checkpoint(tmp_path)[1].values())
+        assert all(np.isfinite(a).all() for a in load_checkpoint(tmp_path)[1].values())
 
 
 @pytest.mark.slow

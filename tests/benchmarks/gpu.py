@@ -34,7 +34,7 @@ import semgan  # noqa: E402
 from kernels import launch  # noqa: E402
 from kernels.cuda_ops import CudaOps  # noqa: E402
 from kernels.numpy_ops import conv_shape  # noqa: E402
-from label_maps import LabelMaps  # noqa: E402
+from formats.label_maps import LabelMaps  # noqa: E402
 
 try:
     import torch

@@ -17,6 +17,7 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import data  # noqa: E402
+from formats.label_maps import load_maps  # noqa: E402
 
 MEASURE = """
 import resource, sys, time
@@ -61,7 +62,7 @@ def main():
             (few / file.name).write_bytes(file.read_bytes())
         options = data.cityscapes()
         options.pop("complete")
-        turns = {"ours": lambda: data.load_maps(Path(folder) / "few", 128, **options).maps,
+        turns = {"ours": lambda: load_maps(Path(folder) / "few", 128, **options).maps,
                  "Pillow": lambda: np.stack([np.asarray(Image.open(f).resize((128, 128), Image.NEAREST)) for f in files])}
         assert np.array_equal(turns["ours"](), options["table"][turns["Pillow"]()])
         times = {name: [] for name in turns}

@@ -1,0 +1,188 @@
+"""The command line: `python semgan.py [command] [flags]`."""
+import argparse
+import sys
+from contextlib import suppress
+
+import kernels
+import semgan
+from app.commands import doctor, evaluate, interpolate, sample
+from app.comparison import compare
+from app.data_command import add_arguments
+from app.run_settings import shown
+from app.training import train
+from formats.files import InputError
+
+USAGE = """semgan.py --dataset shapes [options]
+       semgan.py compare --dataset shapes [options]
+       semgan.py {sample,evaluate,interpolate} RUN
+       semgan.py doctor"""
+DESCRIPTION = """Train a GAN whose generator writes label maps: the probabilities of K classes for
+every pixel. Other commands: compare (SemGAN beside the RGB baseline), sample (new maps), evaluate
+(all metrics), interpolate (a walk through the latent space), doctor (what this machine has)."""
+
+
+def main(argv=None):
+    """Run one command. Bad input and failures end the program with one line on stderr."""
+    command, args = parse(sys.argv[1:] if argv is None else argv)
+    try:
+        command(args)
+    except (InputError, kernels.DeviceError) as error:
+        fail(error, 2)
+    except kernels.KernelError as error:
+        fail(error, 1)
+    except OSError as error:
+        fail(f"{error.filename or 'a file'}: {error.strerror or error}", 1)
+    except MemoryError as error:
+        fail(f"not enough memory ({error}); try a smaller side, batch size or count", 1)
+    except KeyboardInterrupt:
+        fail("interrupted", 130)
+
+
+def fail(message, code):
+    print(f"semgan: {message}", file=sys.stderr)
+    sys.exit(code)
+
+
+def parse(argv):
+    """(command, arguments). Without the name of a command, the command is train."""
+    parsers = {"sample": (sample, sample_parser), "interpolate": (interpolate, interpolate_parser),
+               "evaluate": (evaluate, evaluate_parser), "doctor": (doctor, doctor_parser),
+               "compare": (compare, training_parser)}
+    name = argv[0] if argv else ""
+    if name in parsers:
+        command, parser = parsers[name]
+        return command, parser().parse_args(argv[1:])
+    return train, training_parser().parse_args(argv)
+
+
+# ----------------------------------------------------------------------- commands on a finished run
+def run_parser(command, description):
+    """The flags that sample, evaluate and interpolate share."""
+    parser = argparse.ArgumentParser(prog=f"semgan.py {command}", description=description)
+    parser.add_argument("run", metavar="RUN", help="a run folder, such as runs/shapes-semgan")
+    parser.add_argument("--seed", type=natural, default=0, metavar="N",
+                        help="determines the latent vectors (default 0)")
+    parser.add_argument("--out", metavar="DIR",
+                        help="where to write (default: inside the run folder)")
+    parser.add_argument("--device", default="auto", choices=kernels.DEVICES,
+                        help="where to compute (default auto)")
+    return parser
+
+
+def sample_parser():
+    parser = run_parser("sample", "New maps, each as an indexed PNG (RGB from the baseline), and "
+                                  "a picture of them all.")
+    parser.add_argument("--count", type=positive, default=64, metavar="N",
+                        help="how many maps (default 64)")
+    return parser
+
+
+def evaluate_parser():
+    parser = run_parser("evaluate", "Every metric of new samples, beside the same metric of real "
+                                    "maps. The numbers are printed and written to metrics.csv.")
+    parser.add_argument("--count", type=positive, metavar="N",
+                        help="how many samples (default: as many as there are training maps)")
+    parser.add_argument("--weights", metavar="FILE",
+                        help="weights of Inception, which FID needs (default: in the cache, where "
+                             "`python inception.py --download` puts them)")
+    return parser
+
+
+def interpolate_parser():
+    parser = run_parser("interpolate", "A closed walk through the latent space, as a GIF and as a "
+                                       "picture.")
+    parser.add_argument("--keys", type=at_least_two, default=6, metavar="N",
+                        help="latent vectors to pass through (default 6)")
+    parser.add_argument("--frames", type=positive, default=16, metavar="N",
+                        help="frames from one to the next (default 16)")
+    return parser
+
+
+def doctor_parser():
+    return argparse.ArgumentParser(
+        prog="semgan.py doctor",
+        description="What this machine has, what will be used, and why.")
+
+
+# ----------------------------------------------------------------------------------------- training
+def training_parser():
+    """The flags of train and compare."""
+    parser = argparse.ArgumentParser(
+        prog="semgan.py", usage=USAGE, description=DESCRIPTION,
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, width=80))
+    add_arguments(parser)
+    parser.add_argument("--model", choices=["semgan", "gan"],
+                        help="semgan: softmax over the classes (the default); gan: RGB through "
+                             "tanh, the paper's baseline")
+    parser.add_argument("--preset", choices=semgan.PRESETS,
+                        help="small: side 32, minutes on two cores (the default without a GPU); "
+                             "full: the paper's sizes, without its bottleneck (the default on a "
+                             "GPU); paper: exactly the paper's drawing")
+    add_run_flags(parser.add_argument_group("the run"))
+    add_settings(parser)
+    return parser
+
+
+def add_run_flags(group):
+    """Where a run is kept, how often it is saved, and where it is computed."""
+    def add(flag, **options):
+        group.add_argument(flag, **options)
+
+    add("--out", metavar="DIR", help="the run folder (default runs/DATASET-MODEL)")
+    add("--resume", action="store_true", help="continue from the checkpoint in the run folder")
+    add("--save-every", type=positive, default=250, metavar="N",
+        help="steps between checkpoints, each with a picture of 16 samples (default 250)")
+    add("--log-every", type=positive, default=10, metavar="N",
+        help="steps between rows of log.csv (default 10)")
+    add("--evaluate-every", type=positive, default=0, metavar="N",
+        help="steps between evaluations of all metrics, written to metrics.csv (default: none; "
+             "compare: a tenth of the steps)")
+    add("--device", default="auto", choices=kernels.DEVICES,
+        help="where to compute. cuda: on a GPU; numpy: on the CPU; emulator: the CUDA kernels on "
+             "the CPU; auto: cuda if there is a GPU, else numpy (default auto)")
+    add("--precision", choices=kernels.PRECISIONS,
+        help="to what convolutions on a GPU or in the emulator round their factors. fp32: no "
+             "rounding; tf32 or bf16: for tensor cores. Sums and everything else stay in float32 "
+             "(default: tf32 on a GPU of compute capability 8.0 or higher, else fp32)")
+
+
+def add_settings(parser):
+    """One flag for each setting of the method. Its help names the values that presets change."""
+    scenes = ", ".join(f"{name.replace('_', ' ')} {shown(value)}"
+                       for name, value in semgan.STREET_SCENES.items())
+    group = parser.add_argument_group(
+        "the method", "In brackets: the default, then the values of the presets that change it. "
+        "For your own maps, presets full and paper start from the paper's settings for street "
+        f"scenes: {scenes}. For facades they are the same, with latent "
+        f"{semgan.FACADES['latent']}.")
+    for name, (default, meaning) in semgan.SETTINGS.items():
+        values = [shown(default)]
+        values += [f"{preset} {shown(changes[name])}"
+                   for preset, changes in semgan.PRESETS.items() if name in changes]
+        if isinstance(default, bool):
+            options = dict(action=argparse.BooleanOptionalAction)
+        elif isinstance(default, list):
+            options = dict(type=int, nargs="+", metavar="N")
+        elif name in semgan.CHOICES:
+            options = dict(choices=semgan.CHOICES[name])
+        else:
+            options = dict(type=type(default), metavar="N" if isinstance(default, int) else "X")
+        group.add_argument("--" + name.replace("_", "-"), default=None,
+                           help=f"{meaning} [{'; '.join(values)}]", **options)
+
+
+# --------------------------------------------------------------------------------- numbers of flags
+def natural(text, least=0):
+    """The integer, if it is `least` or more."""
+    with suppress(ValueError):
+        if int(text) >= least:
+            return int(text)
+    raise argparse.ArgumentTypeError(f"{text}: expected {least} or more")
+
+
+def positive(text):
+    return natural(text, 1)
+
+
+def at_least_two(text):
+    return natural(text, 2)

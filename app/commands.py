@@ -1,0 +1,124 @@
+"""The commands that use a trained run (sample, interpolate, evaluate), and doctor."""
+import platform
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+import inception
+import kernels
+from app import evaluation
+from app.pictures import grid
+from app.run_folder import load_checkpoint, load_generator, make_folder, same_maps
+from app.run_settings import load_dataset
+from formats.files import InputError
+
+
+def sample(args):
+    """`sample RUN`: new maps as indexed PNGs (RGB from the baseline), and a picture of them all."""
+    g, palette = load_generator(args.run, args.device)
+    out = Path(args.out or Path(args.run) / "generated")
+    z = np.random.default_rng(args.seed).standard_normal((args.count, g.s.latent))
+    maps = g.sample(z)
+    make_folder(out)
+    if any(out.glob("map_*.png")):
+        raise InputError(f"{out} already holds maps; remove them, or choose another folder "
+                         "with --out")
+    for i, pixels in enumerate(tqdm(maps, unit=" maps", disable=None, delay=1)):
+        image = Image.fromarray(pixels)
+        if not g.rgb:
+            image.putpalette(palette.tobytes())
+        image.save(out / f"map_{i:05d}.png")
+    picture = out.with_name(out.name + ".png")  # not in the folder, which can then be a data set
+    grid(maps[:256], palette).save(picture)
+    print(f"{len(maps)} maps in {out}, a picture of them in {picture}")
+
+
+# -------------------------------------------------------------------------------------- interpolate
+def interpolate(args):
+    """`interpolate RUN`: a closed walk through the latent space, as a GIF and as a picture."""
+    g, palette = load_generator(args.run, args.device)
+    keys = np.random.default_rng(args.seed).standard_normal((args.keys, g.s.latent))
+    pairs = zip(keys, np.roll(keys, -1, 0))  # from the last back to the first
+    maps = g.sample(np.concatenate([slerp(a, b, args.frames) for a, b in pairs]))
+    out = Path(args.out or args.run)
+    make_folder(out)
+    frames = [grid(m[None], palette) for m in maps]
+    frames = [frame.resize([4 * side for side in frame.size], 0) for frame in frames]
+    frames[0].save(out / "interpolation.gif", save_all=True, append_images=frames[1:],
+                   duration=60, loop=0)
+    first = maps[:args.frames * 2]  # from the first key to the third
+    grid(first, palette, columns=args.frames).save(out / "interpolation.png")
+    print(f"interpolation.gif ({len(maps)} frames) and interpolation.png in {out}")
+
+
+def slerp(a, b, frames):
+    """Spherical interpolation from a towards b: (frames, latent), without b itself.
+
+    Normal vectors lie near a sphere. A straight line from a to b would leave it. (Shoemake 1985)
+    """
+    cosine = a @ b / np.linalg.norm(a) / np.linalg.norm(b)
+    angle = np.arccos(np.clip(cosine, -1, 1))
+    t = np.arange(frames)[:, None] / frames
+    if np.sin(angle) < 1e-6:  # almost the same direction, or the opposite one
+        return (1 - t) * a + t * b
+    return (np.sin((1 - t) * angle) * a + np.sin(t * angle) * b) / np.sin(angle)
+
+
+# ----------------------------------------------------------------------------------------- evaluate
+def evaluate(args):
+    """`evaluate RUN`: every metric of new samples, beside the same metric of real maps."""
+    header, _ = load_checkpoint(args.run)
+    g, _ = load_generator(args.run, args.device)
+    dataset = load_dataset(g.s)
+    if not same_maps(header, dataset):
+        raise InputError(f"{g.s.dataset}: its maps or colours have changed since {args.run} was "
+                         "started")
+    count = min(args.count or len(dataset.maps), len(dataset.maps))
+    if count < 4:
+        raise InputError(f"{count} maps: expected 4 or more, since one half is compared "
+                         "with the other")
+    weights, reason = fid_weights(args.weights)
+    table = evaluation.measure(g, dataset, count, args.seed, weights)
+    print(f"{args.run}: step {header['step']}, {count} samples, seed {args.seed}\n"
+          f"{evaluation.describe(table, dataset.palette)}")
+    if reason:
+        print(f"\nNo FID: {reason}")
+    out = Path(args.out or args.run)
+    make_folder(out)
+    evaluation.write_table(out / "metrics.csv", header["step"], count, args.seed, table)
+    print(f"\nIn {out / 'metrics.csv'}. The last two columns compare {count // 2} maps with "
+          f"{count // 2}.")
+
+
+def fid_weights(path):
+    """(weights of FID's network or None, why there are none). A path that was given must work."""
+    try:
+        return inception.load_weights(path), ""
+    except InputError as error:
+        if path:
+            raise
+        return None, str(error)
+
+
+# ------------------------------------------------------------------------------------------- doctor
+def doctor(args):
+    """`doctor`: what this machine has, what will be used, and why."""
+    names = [package.metadata["Name"] for package in metadata.distributions()]
+    installed = {name.lower() for name in names if name}
+    version = lambda name: metadata.version(name) if name in installed else "missing"
+    cupy = sorted(name for name in installed
+                  if name == "cupy" or name.startswith(("cupy-cuda", "cupy-rocm")))
+    system = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
+    libraries = "numpy", "scipy", "pillow", "tqdm", "matplotlib", "threadpoolctl"
+    rows = [("Python", system),
+            *((name, version(name)) for name in libraries),
+            ("CuPy", ", ".join(f"{name} {version(name)}" for name in cupy) or "missing"),
+            *kernels.found(),
+            ("will use", kernels.load().why)]
+    print("\n".join(f"{name:14s} {value}" for name, value in rows))
+    if len(cupy) > 1:
+        raise InputError(f"{' and '.join(cupy)} conflict: uninstall all of them with pip, then "
+                         "install one")

@@ -1,0 +1,126 @@
+"""The compare command: SemGAN and the RGB baseline trained alike, and the page that shows both."""
+import argparse
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+import kernels
+from app.evaluation import best_values, read_table
+from app.pictures import grid
+from app.run_folder import load_checkpoint
+from app.run_settings import given_settings, load_dataset, resolve
+from app.training import train
+from formats.files import InputError
+
+TITLES = {"semgan": "SemGAN", "gan": "GAN"}
+
+
+def compare(args):
+    """`compare`: SemGAN and the RGB baseline with the same data, seed, steps and networks.
+
+    Only their last layers differ. A run that was interrupted continues from its checkpoint.
+    """
+    if args.model:
+        raise InputError("compare trains both models; leave out --model")
+    folder = Path(args.out or f"runs/{Path(args.dataset or 'shapes').stem}-compare")
+    every = args.evaluate_every or max(1, total_steps(args) // 10)
+    for model in TITLES:
+        run = folder / model
+        started = (run / "checkpoint.npz").exists()
+        print(f"\n--- {model}" + ": continues from its checkpoint" * started, flush=True)
+        changes = dict(model=model, out=str(run), resume=started, evaluate_every=every)
+        train(argparse.Namespace(**vars(args) | changes))
+    steps = [load_checkpoint(folder / model)[0]["step"] for model in TITLES]
+    s = load_checkpoint(folder / "semgan")[0]["settings"]
+    facts = (f"{steps[0]} and {steps[1]} steps, seed {s.seed}, side {s.side}, "
+             f"kernel size {s.kernel_size}.")
+    comparison_page(folder, f"SemGAN and GAN on {Path(s.dataset).name}", pictures(folder, s), facts)
+
+
+def total_steps(args):
+    """--steps, or those of the preset that this machine takes."""
+    if args.steps:
+        return args.steps
+    gpu = kernels.load(args.device).name == "gpu"
+    return resolve(given_settings(args), gpu)[0].steps
+
+
+def pictures(folder, s):
+    """{title: image} of 16 real maps and of the last samples of both models."""
+    dataset = load_dataset(s)
+    some = np.linspace(0, len(dataset.maps) - 1, 16).astype(int)
+    images = {"real maps": grid(dataset.maps[some], dataset.palette)}
+    for model, title in TITLES.items():
+        last = max((folder / model / "samples").glob("step_*.png"))
+        images[title] = Image.open(last).convert("RGB")
+    return images
+
+
+# -------------------------------------------------------------------------- the page of both models
+def comparison_page(folder, title, grids, facts):
+    """Write compare.png and compare.md to `folder`, from metrics.csv of semgan/ and gan/ in it.
+
+    grids: {title: PIL image}, one above the other. facts: a sentence on the runs.
+    """
+    rows = {model: read_table(folder / model / "metrics.csv") for model in TITLES}
+    _plot(rows, grids).savefig(folder / "compare.png", dpi=110)
+    lowest = {model: best_values(folder / model / "metrics.csv") for model in TITLES}
+    table = _table(rows, lowest)
+    text = (f"{facts} {rows['semgan'][-1]['samples']} samples against as many training maps. "
+            "Best: the lowest value during training, as the paper reports. "
+            "Real: one half of the maps against the other.")
+    lines = [f"# {title}", "", "![curves and samples](compare.png)", "", text, "", *table]
+    (folder / "compare.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    print("\n" + "\n".join(table) + f"\n\nIn {folder}: compare.md, compare.png.")
+
+
+def _is_number(text):
+    return text[:1].isdigit()
+
+
+def _plot(rows, grids):
+    """SWD during training at each level, above the grids. rows: {model: rows of metrics.csv}."""
+    from matplotlib.figure import Figure
+    curves = {}  # {metric: {model: [(step, value)]}}
+    for model in TITLES:
+        for row in rows[model]:
+            if row["metric"].startswith("SWD") and _is_number(row["value"]):
+                models = curves.setdefault(row["metric"], {})
+                models.setdefault(model, []).append((int(row["step"]), float(row["value"])))
+    figure = Figure(figsize=(11, 7.5), layout="constrained")
+    above, below = figure.subfigures(2, 1, height_ratios=[1, 1.3])
+    axes = above.subplots(1, max(1, len(curves)), squeeze=False)[0]
+    for ax, (name, models) in zip(axes, curves.items()):
+        for model, points in models.items():
+            ax.plot(*zip(*points), marker=".", label=TITLES[model])
+        real = next(float(row["real at half"]) for model in models for row in rows[model]
+                    if row["metric"] == name)
+        ax.axhline(real, color="grey", linestyle=":", label="real, half as many")
+        ax.set(title=name, xlabel="step", ylim=(0, None))
+        ax.legend(fontsize=8)
+    for ax, (name, image) in zip(below.subplots(len(grids), 1), grids.items()):
+        ax.imshow(image, interpolation="nearest")
+        ax.set_title(name, fontsize=10, loc="left")
+        ax.axis("off")
+    return figure
+
+
+def _table(rows, lowest):
+    """The lines of a Markdown table: the last values, the best ones, those of real maps."""
+    number = lambda text: f"{float(text):.4g}" if _is_number(text) else "-"
+    last = {}
+    for model in TITLES:
+        step = rows[model][-1]["step"]
+        last[model] = {row["metric"]: row for row in rows[model] if row["step"] == step}
+    lines = ["| metric | SemGAN | GAN | best SemGAN (step) | best GAN (step) | real |",
+             "|---|---|---|---|---|---|"]
+    for name in last["semgan"] | last["gan"]:
+        there = [last[model].get(name) for model in TITLES]
+        cells = [number(row["value"]) if row else "-" for row in there]
+        for model in TITLES:
+            value, step = lowest[model].get(name, (None, None))
+            cells.append("-" if value is None else f"{value:.4g} ({step})")
+        cells.append(number(next(row["real at half"] for row in there if row)))
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return lines

@@ -1,0 +1,213 @@
+"""The commands of data.py, and the flags that name a data set."""
+import argparse
+import sys
+import tarfile
+import zipfile
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+
+import data
+from formats.files import InputError, download, printable, written
+from formats.images import UNKNOWN, Prepared
+
+# Address, bytes, SHA-256; None: not published.
+DOWNLOADS = {
+    "cmp": [("https://cmp.felk.cvut.cz/~tylecr1/facade/CMP_facade_DB_base.zip", None, None),
+            ("https://cmp.felk.cvut.cz/~tylecr1/facade/CMP_facade_DB_extended.zip", None, None)],
+    "pix2pix": [("http://efrosgans.eecs.berkeley.edu/pix2pix/datasets/facades.tar.gz",
+                 30168306, None)]}
+
+
+# ----------------------------------------------------------------------------------------- download
+def download_facades(args):
+    """`facades --download`: fetches the CMP Facades (base and extended), or pix2pix's copy."""
+    for url, size, sha256 in DOWNLOADS[args.download]:
+        fetch_archive(url, Path(args.out) / url.rsplit("/", 1)[1], size, sha256)
+    print(f"Look at it: python data.py inspect --dataset facades --data {args.out}\n"
+          f"Train:      python semgan.py --dataset facades --data {args.out}")
+
+
+def fetch_archive(url, path, size=None, sha256=None):
+    """Download a .zip or .tar and print what could be verified. Raises InputError."""
+    found, checksum = download(url, path, size, sha256, _check_archive)
+    known = [name for name, value in (("size", size), ("SHA-256", sha256)) if value]
+    verified = "no size or checksum is published to verify it by"
+    if known:
+        verified = f"{' and '.join(known)} verified"
+    print(f"{path}: {found} bytes, {verified}; SHA-256 {checksum}")
+
+
+def _check_archive(file, name):
+    if not zipfile.is_zipfile(file) and not tarfile.is_tarfile(file):
+        raise InputError(f"{name}: the file is neither a .zip nor a .tar")
+
+
+# ------------------------------------------------------------------------------------------ inspect
+def inspect(args):
+    """`inspect`: what to look at before training: 16 maps, class frequencies, sizes."""
+    survey = []
+    side = args.side or (64 if args.dataset == "shapes" else 128)
+    options = {name: getattr(args, name) for name in data.OPTIONS}
+    loaded = data.load(args.dataset, side, survey=survey, **options)
+    if not survey:  # generated
+        survey = [_survey_of(m) for m in loaded.maps]
+    pixels, present, unknown = _count(survey, loaded.classes)
+    total = sum(w * h for w, h in (image.size for image in survey))
+    resized = np.bincount(loaded.maps.ravel(), minlength=256) / loaded.maps.size
+    rows = [(loaded.names[k], pixels[k] / total, resized[k], present[k])
+            for k in range(loaded.classes)]
+    print(f"{'':4s}{'class':24s} {'pixels':>8s} {'resized':>8s} {'in maps':>8s}")
+    for k, (name, share, small, count) in enumerate(rows):
+        print(f"{k:3d} {name[:24]:24s} {share:8.2%} {small:8.2%} {count:8d}")
+    void = pixels[loaded.classes] / total
+    facts = _facts(loaded, survey, side, args.crop, void) + _describe_unknown(unknown)
+    print("\n" + "\n".join(map(printable, facts)))
+    path = Path(args.out or f"inspect-{Path(args.dataset).stem or 'maps'}.png")
+    try:
+        with written(path) as file:
+            picture(loaded, rows, facts[0]).savefig(file, dpi=100, format="png")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror or error})") from None
+    print(f"picture: {path}")
+
+
+def _survey_of(ids):
+    """A map that comes from no file, as load_maps would put it into a survey."""
+    pixels = [(k, k, int((ids == k).sum())) for k in np.unique(ids)]
+    return Prepared("", None, ids.shape[::-1], pixels, None, 0, 0)
+
+
+def _count(survey, classes):
+    """Pixels and maps of each class, and {unknown value: [pixels, first file]}, before resizing."""
+    pixels, present, unknown = Counter(), Counter(), {}
+    for image in survey:
+        for value, k, count in image.pixels:
+            if k == UNKNOWN and k >= classes:
+                unknown.setdefault(value, [0, image.name])[0] += count
+            else:
+                pixels[k] += count
+        present.update({k for _, k, _ in image.pixels})
+    return pixels, present, unknown
+
+
+def _facts(loaded, survey, side, crop, void):
+    """Lines on the number of maps, their sizes, and what reading them changed."""
+    sizes = Counter(image.size for image in survey).most_common()
+    listed = ", ".join(f"{w}x{h} ({count})" for (w, h), count in sizes[:4])
+    more = f" and {len(sizes) - 4} more" if len(sizes) > 4 else ""
+    where = " from the square in the middle" if crop else ""
+    changed = np.mean([image.changed for image in survey])
+    facts = [f"{len(loaded.maps)} maps, {loaded.classes} classes, "
+             f"resized to {side}x{side}{where}",
+             f"sizes: {listed}{more}",
+             f"resizing shows {changed:.2%} of the pixels as another class"]
+    if void:
+        facts.append(f"{void:.2%} of the pixels are void and take the class of the nearest pixel "
+                     "that has one")
+    if loaded.doubtful:
+        facts.append(f"{loaded.doubtful:.2%} of the pixels are doubtful, blurred by JPEG")
+    return facts
+
+
+def _describe_unknown(unknown):
+    """Lines on values that are no class: ids, or colours as 24-bit numbers."""
+    facts = []
+    for value, (count, first) in list(unknown.items())[:5]:
+        if value > 255:
+            value = f"{value >> 16} {value >> 8 & 255} {value & 255}"
+        facts.append(f"unknown id {value}: {count} pixels, first in {first}")
+    return [*facts, f"unknown ids: {len(unknown) or 'none'}"]
+
+
+def picture(loaded, rows, title):
+    """A figure of 16 maps from all over the data set, and a bar for each class in its colour.
+
+    rows: for each class its name, its shares of the pixels before and after resizing, and the
+    number of maps that have it.
+    """
+    from matplotlib.figure import Figure
+    figure = Figure(figsize=(13, 6.8), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=[1.15, 1])
+    left.imshow(_grid(loaded), interpolation="nearest")
+    left.axis("off")
+    shares = [100 * small for _, _, small, _ in rows]
+    right.barh(range(len(rows)), shares, color=loaded.palette / 255, edgecolor="#444",
+               linewidth=0.6)
+    size = min(10, 320 / len(rows))
+    right.set_yticks(range(len(rows)), [name for name, *_ in rows], fontsize=size)
+    for y, (share, row) in enumerate(zip(shares, rows)):
+        maps = row[-1] / len(loaded.maps)
+        right.text(share, y, f"  {share:.2g} %, in {maps:.0%} of the maps", va="center",
+                   fontsize=min(9, size))
+    right.set(xlim=(0, max(shares) * 1.5), xlabel="% of the pixels, after resizing",
+              ylim=(len(rows) - 0.4, -0.6))
+    right.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(title)
+    return figure
+
+
+def _grid(loaded):
+    """Four by four maps as one RGB image. Pixels of unknown classes are magenta."""
+    n, side = loaded.maps.shape[:2]
+    white = 256
+    colors = np.full((257, 3), (255, 0, 255), np.uint8)
+    colors[:loaded.classes] = loaded.palette
+    colors[white] = 255
+    gap = max(1, side // 32)
+    canvas = np.full((4 * (side + gap) - gap,) * 2, white)
+    for i, m in enumerate(loaded.maps[np.linspace(0, n - 1, min(n, 16)).astype(int)]):
+        top, left = ((side + gap) * place for place in divmod(i, 4))
+        canvas[top:top + side, left:left + side] = m
+    return colors[canvas]
+
+
+# ------------------------------------------------------------------------------------- command line
+def add_arguments(parser):
+    """Add the flags that name a data set, for the commands of data.py and for training."""
+    parser.add_argument("--dataset", metavar="NAME",
+                        help="shapes, cityscapes, facades, or the path of a folder, .zip or .tar "
+                             "of label maps (default shapes)")
+    parser.add_argument("--data", metavar="PATH", nargs="+",
+                        help="where cityscapes (gtFine_trainvaltest.zip or its folder) or facades "
+                             "(CMP base and extended, or pix2pix's archive) are")
+    parser.add_argument("--split", choices=data.SPLITS,
+                        help="of cityscapes (default train) or pix2pix's facades (default all)")
+    parser.add_argument("--classes", type=int, metavar="K",
+                        help="cityscapes: 22, 19 (void filled in) or 34 (default 22); "
+                             "your own maps: default highest id + 1")
+    parser.add_argument("--crop", action=argparse.BooleanOptionalAction, default=None,
+                        help="take the square in the middle instead of squeezing the map")
+    parser.add_argument("--palette", metavar="FILE",
+                        help="for your own maps: one class per line, R G B and a name")
+    parser.add_argument("--labels", metavar="GLOB",
+                        help="which of your files are label maps, such as '*_label.png' or "
+                             "'labels/*.png' (default every lossless image)")
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(prog="data.py", description="Look at label maps before "
+                                     "training, or fetch the CMP Facades.")
+    commands = parser.add_subparsers(required=True, metavar="{inspect,facades}")
+    one = commands.add_parser("inspect", help="a picture of 16 maps and of the class frequencies; "
+                              "sizes; unknown ids")
+    add_arguments(one)
+    one.add_argument("--side", type=int,
+                     help="height and width to resize to (default 128; shapes 64)")
+    one.add_argument("--out", metavar="FILE", help="the picture (default inspect-DATASET.png)")
+    one.set_defaults(command=inspect, dataset="shapes")
+    one = commands.add_parser("facades", help="fetch the CMP Facades")
+    one.add_argument("--download", nargs="?", const="cmp", choices=DOWNLOADS, required=True,
+                     help="cmp: the original, base and extended (the default); "
+                          "pix2pix: its copy of them")
+    one.add_argument("--out", metavar="DIR", default="facades", help="where to (default facades)")
+    one.set_defaults(command=download_facades)
+    args = parser.parse_args(argv)
+    try:
+        args.command(args)
+    except InputError as error:
+        print(f"data: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)

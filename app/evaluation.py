@@ -1,0 +1,126 @@
+"""All metrics of a generator, and their table, metrics.csv."""
+import csv
+
+import numpy as np
+
+import inception
+import metrics
+from formats.files import InputError, written
+
+TABLE_HEADER = ["step", "samples", "seed", "metric", "value", "value at half", "real at half"]
+LOWER_IS_BETTER = ("class frequencies", "FSD", "adjacency", "spatial prior", "components, speckle",
+                   "invalid colours", "SWD", "MS-SSIM, mean", "FID")
+
+
+def measure(g, dataset, count, seed, weights=None):
+    """{metric: (of the samples, of half of them, of real maps in place of samples)}.
+
+    The first value compares `count` samples with as many training maps; the paper takes all of
+    them (its Appendix B). The second compares half of these maps with as many samples, the third
+    the same maps with the other half of the maps: no generator can do better than that. In place
+    of a metric that cannot be computed stands a text. weights: from inception.load_weights.
+    """
+    order = np.random.default_rng([seed, 5]).permutation(len(dataset.maps))[:count]
+    real = dataset.maps[order]
+    z = np.random.default_rng([seed, 4]).standard_normal((count, g.s.latent))
+    fake = g.sample(z)
+    ids = [metrics.nearest_class(maps, dataset.palette) for maps in (real, fake)]
+    images = [dataset.palette[maps] if maps.ndim == 3 else maps for maps in (real, fake)]
+    table = {}
+    for name, metric in metrics.LABEL_METRICS.items():
+        table |= _compare(name, metric, *ids)
+    if g.s.dataset == "shapes":
+        table |= _compare("whole shapes", lambda _, maps: metrics.whole_shapes(maps), *ids)
+    for name, metric in metrics.IMAGE_METRICS.items():
+        table |= _compare(name, metric, *images)
+    if weights:
+        features = [inception.features(x, weights, g.ops.unrounded()) for x in images]
+        table |= _compare("FID", metrics.frechet_distance, *features)
+    if g.rgb:
+        rate = lambda _, x: metrics.invalid_color_rate(x, dataset.palette)
+        table |= _compare("invalid colours", rate, *images)
+    else:
+        table |= _measure_softmax(g, z)
+    return table
+
+
+def _compare(name, metric, real, fake):
+    """The rows of `measure` for one metric, a function of two sets."""
+    half = len(real) // 2
+    pairs = (real, fake), (real[:half], fake[:half]), (real[:half], real[half:2 * half])
+    try:
+        values = [metric(*pair) for pair in pairs]
+    except ValueError as error:
+        return {name: (str(error),) * 3}
+    if not isinstance(values[0], dict):
+        return {name: tuple(values)}
+    return {f"{name}, {key}": tuple(value[key] for value in values) for key in values[0]}
+
+
+def _measure_softmax(g, z):
+    """The rows of `measure` that tell how discrete the softmax outputs are."""
+    found, sizes = [], []
+    for probabilities in g.outputs(z):
+        found.append(metrics.discreteness(probabilities))
+        sizes.append(len(probabilities))
+    rows = {}
+    for key, of_real_maps in ("largest probability", 1.0), ("entropy", 0.0):
+        mean = float(np.average([values[key] for values in found], weights=sizes))
+        rows[f"softmax, {key}"] = mean, mean, of_real_maps
+    return rows
+
+
+def describe(table, palette):
+    """The table of `measure` as the text that `evaluate` prints."""
+    colors = " ".join(bytes(color).hex() for color in palette)
+    number = lambda x: f"{x:.4g}" if isinstance(x, float) else "-"
+    lines = [f"SWD, MS-SSIM: as in Karras et al. 2018, palette {colors}",
+             f"FID: {inception.PREPROCESSING}", "",
+             f"{'':32s}{'samples':>12s}{'half of them':>14s}{'real maps':>12s}"]
+    for name, values in table.items():
+        full, half, real = map(number, values)
+        reason = f"   {values[0]}" if isinstance(values[0], str) else ""
+        lines.append(f"{name:32s}{full:>12s}{half:>14s}{real:>12s}{reason}")
+    return "\n".join(lines)
+
+
+# -------------------------------------------------------------------------------------- metrics.csv
+def read_table(path):
+    """The rows of metrics.csv as dicts, none if there is no such file. Raises InputError."""
+    if not path.exists():
+        return []
+    with open(path, newline="") as file:
+        reader = csv.DictReader(file)
+        rows = list(reader)
+    if reader.fieldnames != TABLE_HEADER or not all(row["step"].isdigit() for row in rows):
+        raise InputError(f"{path}: not a readable table of metrics; remove it to go on without it")
+    return rows
+
+
+def write_table(path, step, count, seed, table):
+    """Add the metrics of one step to metrics.csv.
+
+    They replace those of this and of later steps, which are there if a run was resumed from an
+    earlier checkpoint. Raises InputError.
+    """
+    rows = [row for row in read_table(path) if int(row["step"]) < step]
+    for name, values in table.items():
+        rows.append(dict(zip(TABLE_HEADER, [step, count, seed, name, *values])))
+    with written(path, "w", newline="") as file:
+        writer = csv.DictWriter(file, TABLE_HEADER)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def best_values(path):
+    """{metric: (lowest value, its step)} of metrics.csv, of the metrics where lower is better."""
+    found = {}
+    for row in read_table(path):
+        name = row["metric"]
+        try:
+            value = float(row["value"])
+        except ValueError:  # it could not be computed; the text says why
+            continue
+        if name.startswith(LOWER_IS_BETTER):
+            found[name] = min(found.get(name, (np.inf, 0)), (value, int(row["step"])))
+    return found

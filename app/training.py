@@ -1,0 +1,222 @@
+"""The training command: prepare, train until --steps or Ctrl-C, report."""
+import csv
+import signal
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+import inception
+import kernels
+import metrics
+import semgan
+from app import evaluation
+from app.pictures import grid, plot_curves
+from app.run_folder import load_checkpoint, restore_trainer, save_checkpoint, start_folder
+from app.run_settings import given_settings, load_dataset, print_settings, resolve, resumed
+from formats.files import InputError
+
+
+def train(args):
+    """Train until --steps or Ctrl-C, then report."""
+    trainer, origin, run = prepare(args)
+    s = trainer.s
+    with start_folder(run, trainer) as log, np.errstate(all="ignore"):  # the recorder looks for NaN
+        print_settings(s, origin, run, trainer.dataset)
+        steps = s.steps - trainer.step
+        print(f"\n{trainer.ops.why}, preset {s.preset}: {steps} steps.", flush=True)
+        if steps >= 20:
+            print(f"They will take about {duration(steps * rehearse(trainer))}.", flush=True)
+        with stop_signals() as stop:
+            loop(trainer, Recorder(trainer, run, log, args), stop)
+        plot_curves(run)
+        if stop:
+            print(f"Stopped at step {trainer.step}. To continue: {resume_command(args, run)}")
+            sys.exit(128 + stop[0])
+        report(trainer, run)
+    if args.evaluate_every:
+        print()
+        for name, (value, step) in evaluation.best_values(run / "metrics.csv").items():
+            print(f"best {name:32s} {value:10.4g} at step {step}")
+
+
+# ---------------------------------------------------------------------------- before the first step
+def prepare(args):
+    """Returns the trainer, {setting: its origin} and the run folder. Bad input fails here."""
+    given = given_settings(args)
+    ops = kernels.load(args.device, precision=args.precision)
+    run = Path(args.out or f"runs/{run_name(given)}")
+    if args.resume:
+        header, arrays = load_checkpoint(run)
+        s, origin = resumed(header, given, run)
+    elif (run / "checkpoint.npz").exists():
+        raise InputError(f"{run} already holds a run; continue it with --resume, or choose another "
+                         "folder with --out")
+    else:
+        s, origin = resolve(given, gpu=ops.name == "gpu")
+    trainer = semgan.Trainer(ops, s, load_dataset(s))
+    trainer.inputs(0)  # a batch that does not fit into memory fails here
+    if args.resume:
+        restore_trainer(trainer, header, arrays, run)
+        before = header["arithmetic"] or "an earlier version of this program"
+        if before != ops.arithmetic:
+            print(f"{run} was computed by {before} and continues on {ops.arithmetic}: results will "
+                  "be close, not bit-identical. See --device and --precision.")
+    return trainer, origin, run
+
+
+def run_name(given):
+    """DATASET-MODEL, the name of the default run folder."""
+    dataset = Path(given.get("dataset", "shapes")).name.removesuffix(".gz")
+    return f"{dataset.rsplit('.', 1)[0]}-{given.get('model', 'semgan')}"
+
+
+def rehearse(trainer):
+    """The seconds that one step takes: two steps, after which the trainer is as it was before.
+
+    The first step also compiles and allocates, so only the second counts.
+    """
+    ops, step = trainer.ops, trainer.step
+    arrays = [array for net in trainer.networks.values() for array in net.state().values()]
+    before = [ops.asnumpy(array).copy() for array in arrays]
+    for _ in range(2):
+        began = time.perf_counter()
+        trainer.train_step()
+        ops.asnumpy(trainer.losses)  # waits for the device
+    seconds = time.perf_counter() - began
+    for array, values in zip(arrays, before):
+        ops.write(array, values)
+    trainer.step = step
+    return seconds
+
+
+def duration(seconds):
+    """75 -> '1 minute', 86400 -> '24 hours'."""
+    for unit, size in ("day", 86400), ("hour", 3600), ("minute", 60), ("second", 1):
+        if seconds >= 1.5 * size or unit == "second":
+            count = max(1, round(seconds / size))
+            return f"{count} {unit}{'s' * (count > 1)}"
+
+
+# ------------------------------------------------------------------------------------ training loop
+@contextmanager
+def stop_signals():
+    """A list that collects SIGINT and SIGTERM, so that the loop can finish its step."""
+    received = []
+    old = {number: signal.signal(number, lambda number, _: received.append(number))
+           for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+def loop(trainer, recorder, stop):
+    """Train until the last step, or until `stop` is no longer empty. Then a checkpoint is saved.
+
+    Losses or parameters that are not finite end the program with the last good checkpoint.
+    """
+    s = trainer.s
+    bar = tqdm(total=s.steps, initial=trainer.step, unit=" steps", smoothing=0.05,
+               dynamic_ncols=True, disable=None)
+    try:
+        with bar:
+            while trainer.step < s.steps and not stop:
+                trainer.train_step()
+                bar.update()
+                recorder.after_step(bar, last=trainer.step == s.steps or bool(stop))
+        if recorder.saved != trainer.step:  # the signal came after `last` was determined
+            recorder.save()
+    except FloatingPointError as error:
+        kept = "no checkpoint was saved yet"
+        if recorder.saved:
+            kept = f"the last good checkpoint is of step {recorder.saved}, in {recorder.checkpoint}"
+        sys.exit(f"semgan: {error}; {kept}. Try a lower --learning-rate, a lower "
+                 "--discriminator-learning-rate, or --feature-matching mean.")
+
+
+class Recorder:
+    """Writes what a run leaves behind: losses, checkpoints, pictures of samples, metrics."""
+
+    def __init__(self, trainer, run, log, args):
+        self.trainer, self.run, self.log, self.args = trainer, run, log, args
+        self.checkpoint = run / "checkpoint.npz"
+        self.saved = trainer.step  # the step of the checkpoint
+        self.began = time.perf_counter()
+        rng = np.random.default_rng([trainer.s.seed, 2])
+        self.z = rng.standard_normal((16, trainer.s.latent))  # of every picture
+        self.weights = None  # of FID's network
+        if args.evaluate_every and inception.cached_file().exists():
+            self.weights = inception.load_weights()
+
+    def after_step(self, bar, last):
+        """Do whatever is due after this step. last: training ends here."""
+        step, args = self.trainer.step, self.args
+        if step % args.log_every == 0 or last:
+            self.log_losses(bar)
+        if step % args.save_every == 0 or last:
+            self.save()
+            self.draw()
+        if args.evaluate_every:
+            if step % args.evaluate_every == 0 or step == self.trainer.s.steps:
+                self.evaluate()
+
+    def log_losses(self, bar):
+        """A row of log.csv. Raises FloatingPointError if a loss is not finite."""
+        losses = self.trainer.ops.asnumpy(self.trainer.losses)
+        if not np.isfinite(losses).all():
+            raise FloatingPointError(f"step {self.trainer.step}: a loss is NaN or infinite")
+        seconds = f"{time.perf_counter() - self.began:.1f}"
+        csv.writer(self.log).writerow([self.trainer.step, *(f"{x:.6g}" for x in losses), seconds])
+        self.log.flush()
+        bar.set_postfix_str(f"loss D {losses[0]:.3f} G {losses[1:].sum():.4f}")
+
+    def save(self):
+        """The checkpoint. Raises FloatingPointError if a parameter is not finite."""
+        save_checkpoint(self.checkpoint, self.trainer)
+        self.saved = self.trainer.step
+
+    def draw(self):
+        """A picture of 16 samples, always of the same latent vectors."""
+        maps = self.trainer.generator.sample(self.z)
+        path = self.run / "samples" / f"step_{self.trainer.step:06d}.png"
+        grid(maps, self.trainer.dataset.palette).save(path)
+
+    def evaluate(self):
+        """All metrics of as many samples as there are training maps, in metrics.csv."""
+        t = self.trainer
+        count, seed = len(t.dataset.maps), t.s.seed
+        table = evaluation.measure(t.generator, t.dataset, count, seed, self.weights)
+        evaluation.write_table(self.run / "metrics.csv", t.step, count, seed, table)
+
+
+# ------------------------------------------------------------------------------ after the last step
+def resume_command(args, run):
+    """The command line that continues an interrupted run."""
+    words = ["python semgan.py --resume --out", str(run)]
+    for name in "device", "precision":
+        value = getattr(args, name)
+        if value not in (None, "auto"):
+            words += [f"--{name}", value]
+    return " ".join(words)
+
+
+def report(trainer, run):
+    """Print how good 256 samples are, beside the real maps, and where everything is."""
+    s, dataset = trainer.s, trainer.dataset
+    z = np.random.default_rng([s.seed, 3]).standard_normal((256, s.latent))
+    maps = metrics.nearest_class(trainer.generator.sample(z), dataset.palette)
+    real = dataset.maps[::-(-len(dataset.maps) // 2000)]  # enough for two digits
+    whole = [f"{metrics.whole_share(m, real, dataset.classes):.0%}" for m in (maps, real)]
+    regions = [f"{metrics.components(m)['per map']:.2f}" for m in (maps, real)]
+    print(f"\n{'':46s}256 samples   real maps")
+    print("{:46s}{:>11s}{:>12s}".format("maps with every class at half its median area", *whole))
+    print("{:46s}{:>11s}{:>12s}".format("regions per map", *regions))
+    print(f"\nIn {run}: samples/, log.csv, curves.png, checkpoint.npz.\n"
+          f"More maps:   python semgan.py sample {run}\n"
+          f"A walk:      python semgan.py interpolate {run}\n"
+          f"All metrics: python semgan.py evaluate {run}")

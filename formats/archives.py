@@ -1,0 +1,125 @@
+"""The files in a folder, a .zip or a .tar. Nothing is ever unpacked to disk."""
+import fnmatch
+import functools
+import lzma
+import tarfile
+import zipfile
+import zlib
+from collections import Counter
+from contextlib import contextmanager
+from pathlib import PurePosixPath
+from typing import Any, NamedTuple
+
+from formats.files import InputError, digest
+
+LARGEST_FILE = 256 << 20  # bytes of one file in an archive; more must be a decompression bomb
+UNREADABLE = (OSError, EOFError, RuntimeError, zipfile.BadZipFile, tarfile.TarError, zlib.error,
+              lzma.LZMAError)
+
+
+class Member(NamedTuple):
+    """One file in a folder or an archive."""
+    name: str         # inside the folder or archive
+    full: str         # with the path of the folder or archive, for messages
+    read: Any         # () -> bytes
+    fingerprint: Any  # () -> a value that changes with the content
+
+
+@contextmanager
+def opened(path, patterns):
+    """A context with the members of a folder, .zip or .tar(.gz) whose names match a pattern.
+
+    An archive's members come in its own order, a folder's by their names. Raises InputError.
+    """
+    try:
+        if path.is_dir():
+            yield _members_of_folder(path, patterns)
+        elif not path.exists():
+            raise InputError(f"{path}: no such folder or archive")
+        elif zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                yield _members_of_zip(path, archive, patterns)
+        elif tarfile.is_tarfile(path):
+            with tarfile.open(path) as archive:
+                yield _members_of_tar(path, archive, patterns)
+        else:
+            raise InputError(f"{path}: neither a folder nor a readable .zip or .tar")
+    except UNREADABLE as error:
+        raise InputError(f"{path}: cannot be read ({error})") from None
+
+
+def content(member):
+    """The bytes of a member. Raises InputError."""
+    try:
+        return member.read()
+    except UNREADABLE as error:
+        raise InputError(f"{member.full}: cannot be read ({error})") from None
+
+
+def _members_of_folder(path, patterns):
+    members = []
+    for file in path.rglob("*"):
+        name = file.relative_to(path).as_posix()
+        if _wanted(path, name, patterns) and (file.is_file() or file.is_symlink()):
+            fingerprint = functools.partial(digest, file)
+            members.append(Member(name, f"{path}/{name}", file.read_bytes, fingerprint))
+    return sorted(members)
+
+
+def _members_of_zip(path, archive, patterns):
+    members = []
+    for info in archive.infolist():
+        name = info.filename
+        link = info.external_attr >> 28 == 0o12
+        if info.is_dir() or not _safe(path, name, patterns, info.file_size, link):
+            continue
+        read = functools.partial(archive.read, info)
+        crc = [info.CRC, info.file_size]
+        members.append(Member(name, f"{path}:{name}", read, lambda crc=crc: crc))
+    return _unique(path, members)
+
+
+def _members_of_tar(path, archive, patterns):
+    whole = functools.cache(lambda: digest(path))  # a .tar has no checksums of its members
+    members = []
+    for info in archive:
+        link = not info.isreg()
+        if info.isdir() or not _safe(path, info.name, patterns, info.size, link):
+            continue
+        read = lambda info=info: archive.extractfile(info).read()
+        members.append(Member(info.name, f"{path}:{info.name}", read, whole))
+    return _unique(path, members)
+
+
+def _wanted(path, name, patterns):
+    """Whether a name matches a pattern and is not hidden."""
+    parts = PurePosixPath(name).parts
+    if any(part.startswith((".", "__MACOSX")) for part in parts):
+        return False
+    # With the folder's own name, a pattern such as train/*.png is also found in a folder train.
+    full = f"/{path.name}/{name}".lower()
+    return any(fnmatch.fnmatchcase(full, f"*/{pattern}".lower()) for pattern in patterns)
+
+
+def _safe(path, name, patterns, size, link):
+    """Whether a member of an archive is wanted. Raises InputError if it could do harm."""
+    pure = PurePosixPath(name.replace("\\", "/"))
+    problem = None
+    if link:
+        problem = "is a link"
+    elif pure.is_absolute() or ".." in pure.parts or ":" in name[:2]:
+        problem = "points outside the archive"
+    if problem:
+        raise InputError(f"{path}: the member {name!r} {problem}; refused")
+    wanted = _wanted(path, name, patterns)
+    if wanted and size > LARGEST_FILE:
+        raise InputError(f"{path}: the member {name!r} has {size >> 20} MB; "
+                         f"expected {LARGEST_FILE >> 20} at most")
+    return wanted
+
+
+def _unique(path, members):
+    for name, count in Counter(member.name for member in members).items():
+        if count > 1:
+            raise InputError(f"{path}: the member {name!r} is there twice")
+    return members

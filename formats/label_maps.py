@@ -1,0 +1,321 @@
+"""Any folder, .zip or .tar of label maps -> classes, with a cache of the prepared maps.
+
+Three kinds of images are read: grey (their values are class ids), palette-indexed (their indices
+are) and RGB, whose colours are those of a palette or are learnt if there are at most 64.
+Read `load_maps` first. data.py adds the data sets that have a name.
+"""
+import functools
+import hashlib
+import json
+import os
+import warnings
+from contextlib import ExitStack, contextmanager
+from itertools import islice
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from formats import archives
+from formats.files import InputError, note, written
+from formats.images import UNKNOWN, prepare_image
+from formats.palettes import color_code, distinct_colors
+from kernels.workers import available_cores, thread_map
+
+IMAGES = (".png", ".bmp", ".gif", ".tif", ".tiff")  # lossless formats: JPEG changes class ids
+MOST_CLASSES = 64  # more look like a mistake (255 often marks void pixels) unless asked for
+FORMAT = 1         # of the cache; a new number makes the files written before it useless
+
+
+class LabelMaps(NamedTuple):
+    """A data set: N label maps of K classes."""
+    maps: np.ndarray      # (N, side, side) uint8
+    palette: np.ndarray   # (K, 3) uint8: a colour for each class
+    names: list           # K class names
+    sources: list = ()    # N names of files, inside their folder or archive
+    doubtful: float = 0   # share of pixels whose class is in doubt because of JPEG
+    learnt: bool = False  # whether the palette was learnt from the maps' own colours
+
+    @property
+    def classes(self):
+        return len(self.palette)
+
+
+# -------------------------------------------------------------- any folder or archive of label maps
+def load_maps(paths, side, classes=None, palette=None, names=None, labels=None, crop=False,
+              table=None, jpeg=None, least=0, cache=None, survey=None):
+    """All label maps in one or several folders, .zip or .tar(.gz) files, by name -> LabelMaps.
+
+    side     height and width to resize to; crop: take the square in the middle, do not squeeze
+    classes  K; without it, the palette's length, or the highest id + 1
+    palette  (K, 3) uint8, the colours of RGB maps, and the K class `names`
+    labels   glob or globs of the files to take
+    table    (256,) uint8, which turns ids into classes
+    jpeg     function that decodes a JPEG: (name, bytes) -> (image of ids, share in doubt)
+    least    a map without any id of `least` or more is refused as a dummy
+    cache    folder in which prepared maps are kept
+    survey   a list to fill with what `inspect` shows of each map; see data.load
+    Raises InputError, and then leaves nothing behind.
+    """
+    paths = [Path(p) for p in ([paths] if isinstance(paths, (str, os.PathLike)) else paths)]
+    known = _known_classes(classes, palette)
+    if table is None and known and known < 256:
+        table = identity(known)
+    with _members(paths, labels, jpeg) as members, thread_map(available_cores()) as parallel_map:
+        if cache:
+            options = [side, known, labels, bool(crop), least, names,
+                       *(a if a is None else a.tolist() for a in (palette, table))]
+            file = _cache_file(Path(cache), paths[0], side, members, options, parallel_map)
+            if found := read_cache(file, (len(members), side, side)):
+                return found
+        # The ids and the colours that are classes; None: any.
+        allowed = table, None if palette is None else set(color_code(palette).tolist())
+        prepare = functools.partial(prepare_image, side=side, crop=crop, allowed=allowed, jpeg=jpeg,
+                                    survey=survey is not None)
+        images = _prepare_all(members, prepare, parallel_map, paths[0].name, least)
+    if jpeg is None:  # facades differ in size by nature
+        _note_mixed_sizes(images, side)
+    loaded = _to_classes(images, paths[0], known, palette, names, table, survey)
+    loaded = loaded._replace(sources=sorted(member.name for member in members))
+    if cache:
+        write_cache(file, loaded)
+    return loaded
+
+
+def _known_classes(classes, palette):
+    """The number of classes, if it is given by the one or the other."""
+    if palette is not None and classes not in (None, len(palette)):
+        raise InputError(f"--classes {classes} does not fit the palette's {len(palette)} colours")
+    if classes is not None and not 2 <= classes <= 256:
+        raise InputError(f"--classes {classes}: expected 2 to 256")
+    return classes if palette is None else len(palette)
+
+
+@contextmanager
+def _members(paths, labels, jpeg):
+    """A context with the members of all paths that `labels` match."""
+    patterns = [labels] if isinstance(labels, str) else labels or [f"*{end}" for end in IMAGES]
+    with ExitStack() as stack:
+        members = []
+        for path in paths:
+            members += stack.enter_context(archives.opened(path, patterns))
+        if not members:
+            hint = "; JPEG changes class ids" if jpeg is None else ""
+            raise InputError(f"{', '.join(map(str, paths))}: no label maps in it "
+                             f"(expected {', '.join(patterns)} files{hint})")
+        endings = {PurePosixPath(member.name).suffix.lower() for member in members}
+        if jpeg is not None and len(endings) > 1:
+            raise InputError(f"{paths[0]}: holds both the original and pix2pix's copy; "
+                             "expected one of them")
+        yield members
+
+
+def _prepare_all(members, prepare, parallel_map, title, least):
+    """All members as Prepared images, in the order of their names."""
+    arguments = ((member.full, archives.content(member)) for member in members)
+    images = []
+    # Warning filters belong to the whole process, so they are set here and not in each thread.
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        prepared = _in_order(parallel_map, prepare, arguments)
+        for image in _progress(prepared, len(members), f"reading {title}"):
+            if max(image.pixels) < least:
+                raise InputError(f"{image.name}: a dummy without labels, as Cityscapes publishes "
+                                 "for its test split; expected --split train or val")
+            images.append(image)
+    order = sorted(range(len(members)), key=lambda i: members[i].name)
+    return [images[i] for i in order]
+
+
+def _progress(items, total, title):
+    return tqdm(items, title, total, unit=" maps", delay=1, leave=False)
+
+
+def _in_order(parallel_map, function, arguments):
+    """Yields function(*a) for each a of `arguments`, in order.
+
+    Works on some at a time, so that memory stays bounded. While these are computed the next
+    ones are read.
+    """
+    arguments, running = iter(arguments), ()
+    while chunk := list(islice(arguments, 2 * available_cores())):
+        started = parallel_map(function, *zip(*chunk))
+        yield from running
+        running = started
+    yield from running
+
+
+def _note_mixed_sizes(images, side):
+    first = images[0]
+    other = next((image for image in images if image.size != first.size), None)
+    if other:
+        (w, h), (other_w, other_h) = first.size, other.size
+        note(f"mixed sizes: {first.name} is {w}x{h}, {other.name} is {other_w}x{other_h}; "
+             f"each is resized to {side}x{side}")
+
+
+# ---------------------------------------------------------------------------- raw values -> classes
+def _to_classes(images, path, known, palette, names, table, survey):
+    """Prepared images -> LabelMaps: ids or colours become classes."""
+    raw = sorted(set().union(*(image.pixels for image in images)))
+    learnt = _are_rgb(images, path) and palette is None
+    if learnt:
+        palette = _learn_palette(raw, path, known)
+        known = len(palette)
+    own = _own_palette(images) if palette is None else {}
+    known = known or _count_classes(raw, path, survey)
+    if known < 2:
+        raise InputError(f"{path}: every pixel has class 0; expected at least 2 classes")
+    if palette is None:
+        palette = distinct_colors(known)
+        for k in own.keys() & set(range(known)):
+            palette[k] = own[k]
+    palette = np.asarray(palette, np.uint8)
+    classes_of = _classifier(palette, identity(known) if table is None else table)
+    maps = [_fill_void(image.name, classes_of(image.small), known) for image in images]
+    if survey is not None:
+        survey += [_surveyed(image, classes_of) for image in images]
+    return LabelMaps(np.stack(maps), palette, names or [f"class {k}" for k in range(known)],
+                     doubtful=float(np.mean([image.doubtful for image in images])), learnt=learnt)
+
+
+def identity(classes):
+    """The table of ids that are classes already."""
+    return np.where(np.arange(256) < classes, np.arange(256), UNKNOWN).astype(np.uint8)
+
+
+def _are_rgb(images, path):
+    """Whether the images are RGB: all or none must be."""
+    other = [image.name for image in images if image.small.dtype != images[0].small.dtype]
+    if other:
+        raise InputError(f"{path}: some maps are RGB and some hold class ids, such as {other[0]}; "
+                         "expected one kind")
+    return images[0].small.dtype == np.uint32
+
+
+def _learn_palette(raw, path, known):
+    """(K, 3) uint8 of colours that occur, as 24-bit numbers."""
+    if len(raw) > MOST_CLASSES:
+        raise InputError(f"{path}: RGB images of {len(raw)} colours, more than {MOST_CLASSES}: "
+                         "anti-aliased or compressed? "
+                         "Give --palette FILE with one `R G B name` line per class")
+    if known and known != len(raw):
+        raise InputError(f"{path}: {len(raw)} colours; expected the {known} of --classes")
+    return np.array([[code >> 16, code >> 8 & 255, code & 255] for code in raw], np.uint8)
+
+
+def _count_classes(raw, path, survey):
+    """K from the ids that occur, in ascending order."""
+    if raw[-1] < MOST_CLASSES:
+        return raw[-1] + 1
+    if survey is None:
+        raise InputError(f"{path}: class ids up to {raw[-1]}; for more than {MOST_CLASSES} classes "
+                         "give --classes (is the highest id a mark for void pixels?)")
+    return max((value for value in raw if value < MOST_CLASSES), default=0) + 1
+
+
+def _own_palette(images):
+    """id -> colour of palette-indexed images. They must agree, and use no colour twice."""
+    own, owner = {}, {}
+    for image in images:
+        for k in image.pixels if image.colors is not None else ():
+            color = tuple(image.colors[k].tolist())
+            if own.setdefault(k, color) != color:
+                raise InputError(f"{image.name}: its palette gives class {k} another colour than "
+                                 "the maps before it")
+            if owner.setdefault(color, k) != k:
+                raise InputError(f"{image.name}: its palette gives classes {owner[color]} and {k} "
+                                 f"the same colour {color}; expected one colour per class "
+                                 "(--palette FILE can give others)")
+    return own
+
+
+def _classifier(palette, table):
+    """A function from raw values (...) to class ids, UNKNOWN where a value is no class."""
+    codes = color_code(palette)
+    order = np.argsort(codes)
+
+    def classes_of(raw):
+        if raw.dtype == np.uint8:
+            return table[raw]
+        place = np.searchsorted(codes, raw, sorter=order).clip(max=len(codes) - 1)
+        ids = order[place]
+        return np.where(codes[ids] == raw, ids, UNKNOWN).astype(np.uint8)
+
+    return classes_of
+
+
+def _fill_void(name, ids, void):
+    """(H, W): void pixels take the class of the nearest pixel that has one.
+
+    void: the id of void pixels, one past the last class.
+    """
+    is_void = ids == void
+    if not is_void.any() or void == UNKNOWN:
+        return ids
+    if is_void.all():
+        raise InputError(f"{name}: every pixel is void; expected some class")
+    from scipy import ndimage
+    nearest = ndimage.distance_transform_edt(is_void, return_distances=False, return_indices=True)
+    return ids[tuple(nearest)]
+
+
+def _surveyed(image, classes_of):
+    """What `inspect` shows of an image: its pixels become [(raw value, class, number)]."""
+    dtype = image.small.dtype
+    pixels = [(value, int(classes_of(np.array([value], dtype))[0]), count)
+              for value, count in image.pixels.items()]
+    return image._replace(small=None, pixels=pixels)
+
+
+# ----------------------------------------------------------------------- the cache of prepared maps
+def _cache_file(folder, path, side, members, options, parallel_map):
+    """The path of the prepared maps. Its last part is a hash of all that they depend on."""
+    prints = parallel_map(lambda member: (member.name, member.fingerprint()), members)
+    prints = sorted(_progress(prints, len(members), f"hashing {path.name}"))
+    text = json.dumps([FORMAT, options, prints])
+    key = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+    return folder / f"{path.stem}-{side}-{key}.npz"
+
+
+def _key(file):
+    return file.stem.rsplit("-", 1)[1]
+
+
+def read_cache(file, shape):
+    """The LabelMaps that write_cache wrote, or None. Nothing in the file is ever executed."""
+    if not file.exists():
+        return None
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            header = json.loads(str(arrays["header"]))
+            loaded = LabelMaps(arrays["maps"], arrays["palette"], **header["fields"])
+        if header["key"] != _key(file):
+            raise ValueError("made from other maps or with other options")
+        k = loaded.classes
+        fits = (loaded.maps.shape == shape and loaded.palette.shape == (k, 3)
+                and loaded.maps.dtype == loaded.palette.dtype == np.uint8
+                and loaded.maps.max() < k
+                and len(loaded.names) == k and len(loaded.sources) == shape[0])
+        if not fits:
+            raise ValueError("its arrays do not fit together")
+        return loaded
+    except Exception as error:  # a damaged zip, array or header fails in many ways
+        note(f"{file}: the cache cannot be used ({error or type(error).__name__}); "
+             "the maps are prepared again")
+
+
+def write_cache(file, loaded):
+    """Keep LabelMaps for the next start. If that fails, a note says so: it only costs time."""
+    fields = loaded._asdict()
+    arrays = {name: fields.pop(name) for name in ("maps", "palette")}
+    header = json.dumps(dict(key=_key(file), fields=fields))
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with written(file) as aside:
+            np.savez_compressed(aside, **arrays, header=header)
+    except OSError as error:
+        note(f"{file}: the cache cannot be written ({error.strerror or error}); "
+             "the maps will be prepared again next time")
