@@ -81,8 +81,9 @@ def compare(folder, files, rounds):
             times[name].append(len(files) / (time.perf_counter() - start))
     ours, pillow = (float(np.median(t)) for t in times.values())
     kilobytes = np.mean([file.stat().st_size for file in files]) / 1000
-    print(f"maps/s    ours {ours:.0f}   Pillow in a loop {pillow:.0f}   ratio {ours / pillow:.2f}   "
-          f"({os.cpu_count()} cores, {kilobytes:.0f} KB a map)", flush=True)
+    print(f"maps/s    ours {ours:.0f}   Pillow in a loop {pillow:.0f}   "
+          f"ratio {ours / pillow:.2f}   ({os.cpu_count()} cores, {kilobytes:.0f} KB a map)",
+          flush=True)
 
 
 def starts(folder, cache):

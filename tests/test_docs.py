@@ -1,0 +1,83 @@
+"""README and docs: links, flags and files that they name exist, and their Python runs."""
+import contextlib
+import io
+import re
+import runpy
+import sys
+
+import pytest
+from conftest import ROOT
+
+README = ROOT / "README.md"
+PAGES = [README, ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+CODE = re.compile(r"^```.*?^```", re.M | re.S)
+FLAG = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
+COMMANDS = ["semgan.py", "semgan.py sample", "semgan.py evaluate", "semgan.py interpolate",
+            "semgan.py compare", "semgan.py doctor", "data.py", "data.py inspect",
+            "data.py facades", "inception.py"]
+
+
+def text_of(page):
+    return page.read_text(encoding="utf-8")
+
+
+def name(page):
+    return page.name
+
+
+def anchors(page):
+    """The names that a code host gives the headings of a page."""
+    headings = re.findall(r"^#+ (.+)$", CODE.sub("", text_of(page)), re.M)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_links_resolve(page):
+    for link in re.findall(r"\]\(([^)\s]+)\)", CODE.sub("", text_of(page))):
+        if link.startswith("https://"):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), f"{page.name}: {link}"
+        assert not anchor or anchor in anchors(target), f"{page.name}: {link}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_lines_of_prose_are_short(page):
+    lines = CODE.sub("", text_of(page)).split("\n")
+    assert [line for line in lines if len(line) > 100 and not line.startswith("|")] == []
+
+
+def test_the_readme_is_short():
+    assert len(text_of(README).split()) < 1600
+
+
+@pytest.fixture(scope="module")
+def flags():
+    """{command: the flags that its --help names}."""
+    found = {}
+    with pytest.MonkeyPatch.context() as patch:
+        for command in COMMANDS:
+            script, *words = command.split()
+            patch.setattr(sys, "argv", [script, *words, "--help"])
+            found[command] = set(FLAG.findall(printed(ROOT / script)))
+    return found
+
+
+def printed(script):
+    """What a script prints before it exits."""
+    with contextlib.redirect_stdout(io.StringIO()) as out, pytest.raises(SystemExit):
+        runpy.run_path(str(script), run_name="__main__")
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_flags_exist(page, flags):
+    """Each flag belongs to a command; in a line that calls one, to that one."""
+    known = set().union(*flags.values())
+    for line in text_of(page).split("\n"):
+        line = line.split("  #")[0]
+        call = re.search(r"(?:^|&& )[.\w/\\]*python (\w+\.py)(?: (\w+))?", line)
+        script, word = call.groups() if call else ("", "")
+        there = flags.get(f"{script} {word}", flags.get(script, known))
+        assert set(FLAG.findall(line)) <= there, line
