@@ -99,7 +99,8 @@ def report(title, device, work, params):
     def line(name, amount, ms, moved, last):
         print(f"{name:36s}{amount:>14}{ms:9.3f}{moved / 1e6:9.1f} MB{last}")
     conv_ms = 2e3 * sum(adds for adds, _ in work.values()) / FLOPS
-    print(f"{title}\n{'convolutions':36s}{'multiply-adds':>14s}{'ms':>9s}{'operands':>12s}{'ms':>9s}")
+    print(title)
+    print(f"{'convolutions':36s}{'multiply-adds':>14s}{'ms':>9s}{'operands':>12s}{'ms':>9s}")
     for name, (adds, moved) in work.items():
         line(name, f"{adds / 1e9:.1f} G", 2e3 * adds / FLOPS, moved, f"{1e3 * moved / COPY:9.3f}")
 
