@@ -8,6 +8,8 @@ import sys
 import pytest
 from conftest import ROOT
 
+import kernels
+
 README = ROOT / "README.md"
 PAGES = [README, ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 CODE = re.compile(r"^```.*?^```", re.M | re.S)
@@ -81,3 +83,19 @@ def test_flags_exist(page, flags):
         script, word = call.groups() if call else ("", "")
         there = flags.get(f"{script} {word}", flags.get(script, known))
         assert set(FLAG.findall(line)) <= there, line
+
+
+def python_code(page):
+    """The page's blocks of Python, but for notebook cells."""
+    blocks = re.findall(r"^```python\n(.*?)^```", text_of(page), re.M | re.S)
+    return [block for block in blocks if not block.startswith("!")]
+
+
+def test_the_kernel_of_your_own(tmp_path, monkeypatch):
+    """The example's fault is caught, with the message that the page gives."""
+    code, = python_code(ROOT / "docs" / "kernels.md")
+    message = " ".join(re.findall(r"^# (.*)", code, re.M))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(kernels.KernelError) as fault:
+        exec(code, {})
+    assert f"KernelError: {fault.value}" == message
