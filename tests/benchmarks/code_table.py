@@ -2,8 +2,7 @@
 
     python tests/benchmarks/code_table.py [FOLDER]
 
-Comments, docstrings, blank lines are no code; line ends and indents are no tokens; up to Python
-3.11 an f-string is one. The last row is about all Python files outside tests/ together.
+Comments, docstrings and blank lines are no code. The last row: all Python outside tests/.
 """
 import ast
 import io
@@ -41,8 +40,8 @@ def show(name, purpose, lines, wide, tokens, code, longest):
 
 
 def main(root):
-    print("| file | purpose | lines | tokens a code line | over 100 columns | longest function |")
-    print("|---|---|---|---|---|---|")
+    print("| file | purpose | lines | tokens a code line | over 100 columns | longest function |\n"
+          "|---|---|---|---|---|---|")
     found = []
     for path in sorted(root.rglob("*.*")):
         name = path.relative_to(root)
