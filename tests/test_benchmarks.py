@@ -13,8 +13,7 @@ import readme_tables
 from conftest import ROOT
 from test_launch import resources
 
-from kernels import launch
-from kernels.numpy_ops import NumpyOps
+from kernels import NumpyEngine, contract, launch
 
 TINY = "--device", "emulator", "--preset", "tiny", "--precision", "fp32"
 
@@ -37,17 +36,18 @@ def test_all_operations_of_a_step_are_measured(monkeypatch):
             called.add(method.__name__)
             return method(*args, **kwargs)
         return call
-    for name, method in list(vars(NumpyOps).items()):
-        if inspect.isfunction(method) and not name.startswith("_"):
-            monkeypatch.setattr(NumpyOps, name, spied(method))
+    for name, method in inspect.getmembers(NumpyEngine, inspect.isfunction):
+        if not name.startswith("_"):
+            monkeypatch.setattr(NumpyEngine, name, spied(method))
     benchmark = gpu.Benchmark.__new__(gpu.Benchmark)
-    benchmark.ops = NumpyOps(np.float32)
+    benchmark.ops = NumpyEngine(np.float32)
     benchmark.args = gpu.argparse.Namespace(preset="tiny")
     _, calls = benchmark.recorded()
     assert {call.name for call in calls} == set(readme_tables.OPERATIONS) - {"bias_activation"}
-    moves = {"empty", "asarray", "asnumpy", "write", "record", "take_row", "operand"}
+    moves = {"empty", "asarray", "asnumpy", "write", "record", "take_row", "rounded"}
     part_of_batch_norm = {"batch_norm_inference"}
     assert called - moves - part_of_batch_norm <= set(readme_tables.OPERATIONS)
+    assert set(readme_tables.OPERATIONS) <= set(contract.OPERATIONS)
     assert len({str(call) for call in calls}) == len(calls), "two rows of one name"
 
 

@@ -3,10 +3,11 @@ import contextlib
 import io
 import re
 import runpy
+import subprocess
 import sys
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, TINY, TINY_FLAGS, WITHOUT_GPU
 
 import kernels
 
@@ -99,3 +100,29 @@ def test_the_kernel_of_your_own(tmp_path, monkeypatch):
     with pytest.raises(kernels.KernelError) as fault:
         exec(code, {})
     assert f"KernelError: {fault.value}" == message
+
+
+def test_files_exist():
+    """Each file of the README's table, and each file of the project that a page names."""
+    _, _, text = text_of(README).partition("## The files")
+    rows = re.findall(r"^\| (`.*?) \|", text.partition("\n## ")[0], re.M)
+    assert len(rows) > 10
+    named = set(re.findall(r"`(.+?)`", " ".join(rows)))
+    folders = "app", "docs", "formats", "kernels", "tests", "tutorial"
+    for page in PAGES:
+        if page.name != "CHANGELOG.md":
+            named |= set(re.findall(rf"\b(?:{'|'.join(folders)})/[\w/.*]*\w", text_of(page)))
+    for path in named:
+        assert list(ROOT.glob(path.rstrip("/"))), path
+
+
+def test_a_run_is_loaded_and_sampled(tmp_path, monkeypatch):
+    """The README's lines of Python, after a tiny run."""
+    command = [sys.executable, ROOT / "semgan.py", *TINY_FLAGS, "--steps", "1", "--device", "numpy"]
+    subprocess.run(command, cwd=tmp_path, env=WITHOUT_GPU, check=True, capture_output=True)
+    code, = python_code(README)
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(code, names)
+    assert names["maps"].shape == (8, TINY["side"], TINY["side"])
+    assert names["colors"].shape == (8, TINY["side"], TINY["side"], 3)

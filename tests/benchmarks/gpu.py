@@ -34,10 +34,10 @@ from measure import Array, Call, Clock, Recorder, Results  # noqa: E402
 
 import kernels  # noqa: E402
 import semgan  # noqa: E402
+from formats.label_maps import LabelMaps  # noqa: E402
 from kernels import launch  # noqa: E402
+from kernels.contract import conv_shape  # noqa: E402
 from kernels.cuda_ops import CudaOps  # noqa: E402
-from kernels.numpy_ops import conv_shape  # noqa: E402
-from label_maps import LabelMaps  # noqa: E402
 
 try:
     import torch
@@ -49,6 +49,11 @@ except ImportError:
 TINY = dict(side=8, batch_size=4, latent=5, kernel_size=3, generator_filters=[6, 5, 4],
             discriminator_filters=[5, 6])
 TINY_LAYER = (2, 8, 8, 6), (3, 3, 6, 5)  # shapes of x and w
+IN_PLACE = {  # results that a training step writes over arguments
+    "adam": ("params", "m", "v", "step"),
+    "batch_norm": (None, None, None, "running_mean", "running_var"),
+    "feature_matching": (None, "dabove"),
+}
 PRESETS = {  # data set, K, changed settings
     "full": ("shapes", 4, {}),
     "street": ("cityscapes", 22, {}),
@@ -102,7 +107,7 @@ class Benchmark:
     def settings(self):
         """Settings, and a stand-in for the data set: 4x4 squares of random classes."""
         dataset, classes, changes = PRESETS[self.args.preset]
-        s = semgan.resolve(dataset, "full", **changes)[0]
+        s = semgan.settings(dataset, "full", **changes)
         shape = 256, s.side // 4, s.side // 4
         maps = np.random.default_rng(0).integers(classes, size=shape, dtype=np.uint8)
         palette = np.zeros((classes, 3), np.uint8)
@@ -208,8 +213,6 @@ class Benchmark:
         results = runs["ours"][1]()
         row = dict(count=count, flop=call.flop(), bytes=call.bytes(results))
         if torch:
-            written = torch_ops.WRITTEN.get(call.name, ())
-            results += tuple(sets[1][name] for name in written if name in sets[1])
             row["error"] = self.error(call, hosts[1], map(ops.asnumpy, results))
             allowed = PRECISIONS[precision][0]
             if not row["error"] <= allowed:
@@ -281,7 +284,7 @@ class Benchmark:
         same = semgan.Trainer(kernels.load("numpy"), *self.settings())
         theirs = TorchTrainer(same, device=self.torch_device, bf16=self.args.precision == "bf16")
         inputs = [[torch.tensor(np.array(a), device=self.torch_device) for a in same.inputs(i)]
-                  for i in range(semgan.BLOCK)]
+                  for i in range(semgan.INPUT_STEPS)]
         if name == "compiled":
             theirs.g.compile(mode="max-autotune")
             theirs.d.compile(mode="max-autotune")
@@ -289,7 +292,7 @@ class Benchmark:
         def run():
             if name == "compiled":
                 torch.compiler.cudagraph_mark_step_begin()
-            return theirs.device_step(*inputs[theirs.step % semgan.BLOCK])
+            return theirs.device_step(*inputs[theirs.step % semgan.INPUT_STEPS])
         found = []
         if name == "graph":
             run, found = graph(theirs, inputs, run)
@@ -320,11 +323,10 @@ class Benchmark:
 
 
 def run_once(ops, name, arguments):
-    """What an operation returns, as a tuple."""
+    """What an operation returns, as a tuple. It writes in place where a training step does so."""
+    out = tuple(arguments.get(place) for place in IN_PLACE.get(name, ())) or None
     with ops.arena:
-        results = getattr(ops, name)(**arguments)
-    if results is None:
-        return ()
+        results = getattr(ops, name)(**arguments, out=out)
     return results if isinstance(results, tuple) else (results,)
 
 
@@ -344,7 +346,7 @@ def graph(theirs, inputs, warm_up):
     theirs.step -= 1  # that one was recorded, not run
 
     def run():
-        for a, b in zip(fixed, inputs[theirs.step % semgan.BLOCK]):
+        for a, b in zip(fixed, inputs[theirs.step % semgan.INPUT_STEPS]):
             a.copy_(b)
         recording.replay()
         theirs.step += 1

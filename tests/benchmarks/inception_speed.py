@@ -42,7 +42,7 @@ class TorchOps:
     Maps are (B, C, H, W).
     """
 
-    def concat(self, *parts):
+    def concat(self, parts):
         import torch
         return torch.cat(parts, 1)
 
@@ -74,7 +74,8 @@ def measure(batch, rounds):
     import torch
     ops = kernels.load("numpy")
     weights = random_weights()
-    torch.set_num_threads(ops.lanes)
+    cores = ops.workers.count
+    torch.set_num_threads(cores)
     theirs = {name: to_torch(*pair) for name, pair in weights.items()}
     images = np.random.default_rng(0).integers(0, 256, (batch, 64, 64, 3), np.uint8)
     turns = {
@@ -91,7 +92,7 @@ def measure(batch, rounds):
                 start = time.perf_counter()
                 run()
                 times[name].append(time.perf_counter() - start)
-    return {name: float(np.median(t)) for name, t in times.items()}, ops.lanes
+    return {name: float(np.median(t)) for name, t in times.items()}, cores
 
 
 def main():

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from readme_tables import OPERATIONS
 
-from kernels.numpy_ops import conv_shape
+from kernels.contract import conv_shape
 
 REPEATS = 30     # timed calls of an operation
 FLUSH = 1 << 30  # bytes: overwrites any cache, and takes longer than to launch an operation

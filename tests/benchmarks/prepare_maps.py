@@ -18,6 +18,7 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import data  # noqa: E402
+from formats.label_maps import load_maps  # noqa: E402
 
 DIFFERENT = 100  # maps; each stands under many names
 NAME = "town_{:06d}_000019_gtFine_labelIds.png"
@@ -69,7 +70,7 @@ def compare(folder, files, rounds):
     def shrunk(file):
         return np.asarray(Image.open(file).resize((128, 128), Image.NEAREST))
     turns = {
-        "ours": lambda: data.load_maps(folder, 128, **options).maps,
+        "ours": lambda: load_maps(folder, 128, **options).maps,
         "Pillow": lambda: np.stack([shrunk(file) for file in files]),
     }
     assert np.array_equal(turns["ours"](), options["table"][turns["Pillow"]()])

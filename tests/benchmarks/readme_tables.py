@@ -19,7 +19,7 @@ PRESETS = {
     "street": "street scenes, 128x128, ks 7, K 22",
     "facades": "facades, 128x128, ks 7, K 12",
 }
-OPERATIONS = [
+OPERATIONS = [  # of a training step, in the tables' order; kernels/contract.py has all there are
     "conv", "conv_input_grad", "conv_weight_grad", "bias_activation", "bias_activation_grad",
     "batch_norm", "batch_norm_grad", "softmax", "softmax_grad", "gather", "bce_with_logits",
     "feature_matching", "adam",

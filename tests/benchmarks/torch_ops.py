@@ -2,22 +2,14 @@
 
 Parameters have the contract's names. Maps are (B, C, H, W) and weights (Cout, Cin, kh, kw) in the
 memory format channels_last. In memory they equal ours but for the order of the weights' axes:
-`to_torch` and `from_torch` translate. Each function returns a tuple: what ours returns (None where
-PyTorch does not), then the arguments of WRITTEN. A layer that sees one pixel is a matrix product,
-as in nn.Linear.
+`to_torch` and `from_torch` translate. Each function returns what ours returns, as a tuple (None
+where PyTorch does not return it). A layer that sees one pixel is a matrix product, as in nn.Linear.
 """
 import numpy as np
 import torch
 import torch.nn.functional as F
 
 aten = torch.ops.aten
-WRITTEN = {  # arguments that an operation fills
-    "bias_activation_grad": ["dbias"],
-    "batch_norm": ["running_mean", "running_var"],
-    "batch_norm_grad": ["dgamma", "dbeta"],
-    "softmax_grad": ["dbias"],
-    "adam": ["params", "m", "v"],
-}
 
 
 def to_torch(name, a, dtype, device):
@@ -84,9 +76,9 @@ def bias_activation(x, bias=None, activation=None):
     return activate(x if bias is None else x + bias.view(-1, 1, 1), activation),
 
 
-def bias_activation_grad(dy, y, activation=None, dbias=None):
+def bias_activation_grad(dy, y, activation=None):
     dx = activate_grad(dy, y, activation)
-    return (dx,) if dbias is None else (dx, dx.sum((0, 2, 3)))
+    return dx, dx.sum((0, 2, 3))
 
 
 def batch_norm(x, gamma, beta, running_mean, running_var, momentum=0.1, eps=1e-5,
@@ -95,8 +87,7 @@ def batch_norm(x, gamma, beta, running_mean, running_var, momentum=0.1, eps=1e-5
     return activate(y, activation), None, None, running_mean, running_var
 
 
-def batch_norm_grad(dy, x, y, gamma, mean, var, eps=1e-5, activation=None, dgamma=None,
-                    dbeta=None):
+def batch_norm_grad(dy, x, y, gamma, mean, var, eps=1e-5, activation=None):
     dy = activate_grad(dy, y, activation)
     inverse_std = (var + eps).rsqrt()  # autograd would have saved it: two small launches too many
     return aten.native_batch_norm_backward(
@@ -107,21 +98,21 @@ def softmax(x, bias=None):
     return (x if bias is None else x + bias.view(-1, 1, 1)).softmax(1),
 
 
-def softmax_grad(dp, p, dbias=None):
+def softmax_grad(dp, p):
     dx = aten._softmax_backward_data(dp, p, 1, p.dtype)
-    return (dx,) if dbias is None else (dx, dx.sum((0, 2, 3)))
+    return dx, dx.sum((0, 2, 3))
 
 
 def gather(labels, index, table):
     return table[labels[index].long()],
 
 
-def bce_with_logits(logits, target, loss=None):
+def bce_with_logits(logits, target):
     loss = F.binary_cross_entropy_with_logits(logits, target)[None]
     return loss, (logits.sigmoid() - target) / logits.numel()
 
 
-def feature_matching(real, fake, reading="mean", loss=None, dfake=None, activation=None):
+def feature_matching(real, fake, reading="mean", dabove=None, activation=None):
     if reading == "mean":
         gap = fake.mean(0, keepdim=True) - real.mean(0, keepdim=True)
         loss = (gap * gap).mean()[None]
@@ -130,10 +121,10 @@ def feature_matching(real, fake, reading="mean", loss=None, dfake=None, activati
         gap = fake - real
         loss = gap.abs().mean()[None]
         gradient = gap.sign() / fake.numel()
-    if dfake is None:
+    if dabove is None:
         dfake = gradient.expand_as(fake).contiguous(memory_format=torch.channels_last)
     else:
-        dfake += gradient
+        dfake = dabove.add_(gradient)
     return loss, activate_grad(dfake, fake, activation)
 
 
@@ -142,4 +133,4 @@ def adam(params, grads, m, v, step, lr, beta1, beta2, eps):
     torch._fused_adam_(
         [params], [grads], [m], [v], [], [step], lr=lr.float()[0], beta1=beta1, beta2=beta2,
         weight_decay=0, eps=eps, amsgrad=False, maximize=False)
-    return params, m, v
+    return params, m, v, step

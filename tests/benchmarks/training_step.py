@@ -24,9 +24,9 @@ def measure(preset, rounds):
     """Prints a line about a preset; the same as a dictionary."""
     import torch
     from torch_step import TorchTrainer
-    s = semgan.resolve("shapes", preset)[0]
+    s = semgan.settings("shapes", preset)
     trainer = semgan.Trainer(kernels.load("numpy"), s, data.colored_shapes(s.side, s.seed))
-    cores = trainer.ops.lanes
+    cores = trainer.ops.workers.count
     torch.set_num_threads(cores)
     yardstick = TorchTrainer(trainer)
     turns = {
