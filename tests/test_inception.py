@@ -107,8 +107,8 @@ def test_batches_do_not_change_the_features(monkeypatch):
     narrow = {name: pair for name, pair in weights().items() if not name.startswith("Mixed_7")}
     together = inception.features(images, narrow, ops, 768)
     assert together.shape == (5, 768) and len(np.unique(together[:, 0])) == 5
-    for lanes, batch in ((ops.lanes, 2), (3, 5), (1, 1)):
-        other = kernels.numpy_ops.NumpyOps(np.float32, lanes)
+    for workers, batch in ((None, 2), (3, 5), (1, 1)):
+        other = kernels.NumpyEngine(np.float32, workers)
         found = inception.features(images, narrow, other, 768, batch)
         assert_allclose(found, together, rtol=0, atol=1e-5)
     assert inception.features(images[:0], narrow, ops).shape == (0, 2048)

@@ -1,8 +1,9 @@
-"""The ladder of convolution kernels, step by step: multiply-adds a second of conv and both its gradients.
+"""Speed of each step of the ladder: multiply-adds a second of conv and its two gradients.
 
     python tests/benchmarks/convolutions.py [--device emulator|cuda]
 
-The layer is one of the middle of the preset small (emulator) or full (cuda). Medians of several launches, the first left out.
+The layer is a middle one of the preset small (emulator) or full (cuda). Printed are medians of
+several launches; the first is left out.
 """
 import argparse
 import sys
@@ -16,19 +17,27 @@ import kernels  # noqa: E402
 from kernels import launch  # noqa: E402
 from kernels.cuda_ops import CudaOps  # noqa: E402
 
-LAYERS = {"emulator": ((4, 16, 16, 32), (11, 11, 32, 64)), "cuda": ((32, 32, 32, 128), (11, 11, 128, 256))}  # x, w; stride 2
+LAYERS = {  # shapes of x and w; stride 2
+    "emulator": ((4, 16, 16, 32), (11, 11, 32, 64)),
+    "cuda": ((32, 32, 32, 128), (11, 11, 128, 256)),
+}
 
 
 def speeds(ops, x_shape, w_shape, launches):
     """Million multiply-adds a second of conv, conv_input_grad, conv_weight_grad."""
-    rng, pad = np.random.default_rng(0), w_shape[0] // 2
-    x, w = ops.asarray(rng.standard_normal(x_shape)), ops.asarray(rng.standard_normal(w_shape))
+    rng = np.random.default_rng(0)
+    pad = w_shape[0] // 2
+    x = ops.asarray(rng.standard_normal(x_shape))
+    w = ops.asarray(rng.standard_normal(w_shape))
     dy = ops.conv(x, w, 2, pad)
-    for run in (lambda: ops.conv(x, w, 2, pad), lambda: ops.conv_input_grad(dy, w, x_shape, 2, pad),
-                lambda: ops.conv_weight_grad(x, dy, w_shape, 2, pad)):
+    for run in (
+        lambda: ops.conv(x, w, 2, pad),
+        lambda: ops.conv_input_grad(dy, w, x_shape, 2, pad),
+        lambda: ops.conv_weight_grad(x, dy, w_shape, 2, pad),
+    ):
         times = []
         for _ in range(launches):
-            ops.asnumpy(dy[:1, 0, 0])  # waits for what was launched before
+            ops.asnumpy(dy[:1, 0, 0])  # waits for earlier launches
             start = time.perf_counter()
             ops.asnumpy(run()[:1, 0, 0])
             times.append(time.perf_counter() - start)
@@ -40,13 +49,16 @@ def main():
     parser.add_argument("--device", choices=LAYERS, default="emulator")
     parser.add_argument("--launches", type=int, default=6)
     args = parser.parse_args()
-    # From step 4 on, tensor cores: in TF32.
-    devices = [kernels.load(args.device, precision=precision).device for precision in ("fp32", "tf32")]
-    device, layer = devices[0], LAYERS[args.device]
-    print(f"{device}: x {layer[0]}, w {layer[1]}, stride 2; million multiply-adds a second\n"
-          f"{'step':20s}{'conv':>14s}{'input gradient':>18s}{'weight gradient':>18s}")
+    # From step 4 on the kernels use tensor cores, in TF32.
+    exact, tensor_cores = (
+        kernels.load(args.device, precision=precision).device for precision in ("fp32", "tf32"))
+    x_shape, w_shape = LAYERS[args.device]
+    print(f"{exact}: x {x_shape}, w {w_shape}, stride 2; million multiply-adds a second")
+    print(f"{'step':20s}{'conv':>14s}{'input gradient':>18s}{'weight gradient':>18s}")
     for path in sorted((launch.FOLDER / "conv").glob("*.cu")):
-        conv, input_grad, weight_grad = speeds(CudaOps(devices[path.stem >= "4"], path.stem), *layer, args.launches)
+        device = tensor_cores if path.stem >= "4" else exact
+        found = speeds(CudaOps(device, path.stem), x_shape, w_shape, args.launches)
+        conv, input_grad, weight_grad = found
         print(f"{path.stem:20s}{conv:14,.0f}{input_grad:18,.0f}{weight_grad:18,.0f}", flush=True)
 
 

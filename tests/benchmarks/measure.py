@@ -1,4 +1,4 @@
-"""What gpu.py is made of: the file of results, a clock for the GPU, and the calls of operations that a training step makes."""
+"""Parts of gpu.py: the file of results, a clock for the GPU, the operations of a training step."""
 import collections
 import datetime
 import inspect
@@ -15,35 +15,45 @@ from typing import NamedTuple
 import numpy as np
 from readme_tables import OPERATIONS
 
-from kernels.numpy_ops import conv_shape
+from kernels.contract import conv_shape
 
 REPEATS = 30     # timed calls of an operation
-FLUSH = 1 << 30  # bytes: overwrites any cache, and takes so long that Python has launched all of an operation's kernels
+FLUSH = 1 << 30  # bytes: overwrites any cache, and takes longer than to launch an operation
+POSITIVE = "var", "running_var", "v", "step", "lr"  # parameters of operations
 
 
-def said(*command):
+def first_line_of(*command):
     """The first line that a command prints; "unknown" where it cannot be run."""
     try:
-        return subprocess.run([*map(str, command)], capture_output=True, text=True).stdout.split("\n")[0] or "unknown"
+        answer = subprocess.run([*map(str, command)], capture_output=True, text=True)
     except OSError:
         return "unknown"
+    return answer.stdout.split("\n")[0] or "unknown"
 
 
 class Results:
-    """results/<card>.json: {key: row}. A row's "run" leads to the commit, date and versions that it was measured with."""
+    """results/<card>.json: {key: row}.
+
+    A row's "run" names the commit, date and versions that it was measured with.
+    """
 
     def __init__(self, folder, ops, torch, commit=None):
         self.gpu = ops.name == "gpu"
         self.card = str(ops.device) if self.gpu else ops.name
-        self.path = Path(folder) / (re.sub(r"\W+", "-", self.card).strip("-").lower() + ".json")
+        name = re.sub(r"\W+", "-", self.card).strip("-").lower()
+        self.path = Path(folder) / f"{name}.json"
         self.run = datetime.datetime.now().isoformat(timespec="milliseconds")
-        self.facts = dict(command=" ".join(sys.argv[1:]), python=platform.python_version(), torch=torch and torch.__version__,
-                          commit=commit or said("git", "-C", Path(__file__).parent, "describe", "--always", "--dirty"))
-        self.path.parent.mkdir(parents=True, exist_ok=True)  # what cannot be written or read shows before anything is measured
+        git = "git", "-C", Path(__file__).parent, "describe", "--always", "--dirty"
+        self.facts = dict(command=" ".join(sys.argv[1:]), python=platform.python_version(),
+                          torch=torch and torch.__version__,
+                          commit=commit or first_line_of(*git))
+        # A file that cannot be written or read shows before anything is measured.
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         self.read()
         if self.gpu:
-            self.facts |= dict(driver=said("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"),
-                               cupy=ops.device.cupy.__version__, nvrtc="{}.{}".format(*ops.device.nvrtc),
+            query = "nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"
+            self.facts |= dict(driver=first_line_of(*query), cupy=ops.device.cupy.__version__,
+                               nvrtc="{}.{}".format(*ops.device.nvrtc),
                                cudnn=torch and torch.backends.cudnn.version())
 
     def read(self):
@@ -53,25 +63,34 @@ class Results:
             if not isinstance(data, dict) or not {"device", "card", "runs", "rows"} <= data.keys():
                 raise ValueError("not a file of results")
             return data
-        return {"device": "gpu" if self.gpu else "cpu", "card": self.card, "runs": {}, "rows": {}}
+        device = "gpu" if self.gpu else "cpu"
+        return {"device": device, "card": self.card, "runs": {}, "rows": {}}
 
     def rows(self):
         return self.read()["rows"]
 
     def add(self, key, row):
-        """Into what the file holds by now; written aside and renamed, so that it is whole at any moment."""
+        """Add a row to what the file holds now.
+
+        Written beside the file and renamed, so that the file is whole at any moment.
+        """
         data = self.read()
         data["rows"][key] = row | {"run": self.run}
         used = {row["run"] for row in data["rows"].values()}
-        data["runs"] = {run: facts for run, facts in (data["runs"] | {self.run: self.facts}).items() if run in used}
+        runs = data["runs"] | {self.run: self.facts}
+        data["runs"] = {run: facts for run, facts in runs.items() if run in used}
         aside = self.path.with_suffix(f".{os.getpid()}")
         aside.write_text(json.dumps(data, indent=1, sort_keys=True) + "\n")
         os.replace(aside, self.path)
-        print(key, json.loads(json.dumps(row), parse_float=lambda text: float(f"{float(text):.4g}")), flush=True)
+        print(key, json.loads(json.dumps(row), parse_float=four_digits), flush=True)
+
+
+def four_digits(text):
+    return float(f"{float(text):.4g}")
 
 
 class Clock:
-    """CUDA events: CuPy and PyTorch both launch on CUDA's default stream, there they are recorded. On a CPU: wall clock."""
+    """CUDA events on the default stream, where CuPy and PyTorch launch. On a CPU: wall clock."""
 
     def __init__(self, ops):
         self.cupy = ops.device.cupy if ops.name == "gpu" else None
@@ -81,34 +100,41 @@ class Clock:
             self.cupy.cuda.runtime.deviceSynchronize()
 
     def medians(self, runs):
-        """{name: [run, ...]}, a run for each set of inputs -> {name: seconds}, and the spread (10th to 90th percentile).
+        """{name: [run, ...]}, a run for each set of inputs -> {name: seconds}, {name: spread}.
 
-        All take turns, and before each run the cache is overwritten.
+        The spread is from the 10th to the 90th percentile, as a share of the median. All take
+        turns, and before each run the cache is overwritten.
         """
-        times, cupy = {name: [] for name in runs}, self.cupy
-        flush = cupy and cupy.empty(FLUSH, np.uint8).data
         for sets in runs.values():
             for run in sets:  # warm-up: compiles, and lets cuDNN choose
                 run()
-        for i in range(REPEATS if cupy else 2):
+        flush = self.cupy and self.cupy.empty(FLUSH, np.uint8).data
+        times = {name: [] for name in runs}
+        for i in range(REPEATS if self.cupy else 2):
             for name, sets in runs.items():
-                run = sets[i % len(sets)]
-                if cupy:
-                    flush.memset_async(0, FLUSH)
-                    start, stop = cupy.cuda.Event(), cupy.cuda.Event()
-                    start.record()
-                    run()
-                    stop.record()
-                    times[name].append((start, stop))
-                else:
-                    start = time.perf_counter()
-                    run()
-                    times[name].append(time.perf_counter() - start)
+                times[name].append(self._timed(sets[i % len(sets)], flush))
         self.wait()
-        if cupy:
-            times = {name: [cupy.cuda.get_elapsed_time(*pair) / 1000 for pair in pairs] for name, pairs in times.items()}
-        spread = {name: float(np.ptp(np.quantile(t, (0.1, 0.9))) / np.median(t)) for name, t in times.items()}
-        return {name: float(np.median(t)) for name, t in times.items()}, spread
+        if self.cupy:
+            elapsed = self.cupy.cuda.get_elapsed_time
+            times = {name: [elapsed(*pair) / 1000 for pair in pairs]
+                     for name, pairs in times.items()}
+        medians = {name: float(np.median(t)) for name, t in times.items()}
+        spread = {name: float(np.ptp(np.quantile(t, (0.1, 0.9))) / medians[name])
+                  for name, t in times.items()}
+        return medians, spread
+
+    def _timed(self, run, flush):
+        """A pair of events around a run, or on a CPU its seconds."""
+        if not self.cupy:
+            start = time.perf_counter()
+            run()
+            return time.perf_counter() - start
+        flush.memset_async(0, FLUSH)
+        start, stop = self.cupy.cuda.Event(), self.cupy.cuda.Event()
+        start.record()
+        run()
+        stop.record()
+        return start, stop
 
     def per_call(self, run, calls):
         """Seconds a call of many in a row, between two waits for the device."""
@@ -120,14 +146,14 @@ class Clock:
         return (time.perf_counter() - start) / calls
 
 
-# -------------------------------------------------------------------------------------- calls of operations
+# ------------------------------------------------------------------------- calls of operations
 class Array(NamedTuple):
     shape: tuple
     kind: str = "f"  # of its dtype: float, int or unsigned
 
 
 class Call(NamedTuple):
-    """An operation of the contract and what it is called with: ((parameter, Array or value), ...)."""
+    """An operation and what it is called with: ((parameter, Array or value), ...)."""
     name: str
     arguments: tuple
 
@@ -136,13 +162,17 @@ class Call(NamedTuple):
         for name, a in self.arguments:
             size = getattr(a, "shape", a)
             if isinstance(size, tuple):
-                words.append(f"{name} {'x'.join(map(str, size))}" if len(size) > 1 or not words else name)
+                shown = len(size) > 1 or not words
+                words.append(f"{name} {'x'.join(map(str, size))}" if shown else name)
             elif isinstance(a, str) or name == "stride":
                 words.append(a if isinstance(a, str) else f"stride {a}")
         return f"{self.name}: {', '.join(words)}"
 
     def flop(self):
-        """Of a convolution: 2 for each multiply-add, none for the zeros that a transposed one seems to insert."""
+        """Of a convolution: 2 for each multiply-add.
+
+        Zeros that a transposed convolution seems to insert do not count.
+        """
         if not self.name.startswith("conv"):
             return 0
         a = {name: getattr(a, "shape", a) for name, a in self.arguments}
@@ -154,29 +184,41 @@ class Call(NamedTuple):
         a = {name: a for name, a in self.arguments if isinstance(a, Array)}
         if "labels" in a:  # of all maps only some are read
             a["labels"] = Array((*a["index"].shape, *a["labels"].shape[1:]), "u")
-        return sum(int(np.prod(x.shape)) * (1 if x.kind == "u" else 4) for x in a.values()) + sum(r.nbytes for r in results)
+        read = sum(int(np.prod(x.shape)) * (1 if x.kind == "u" else 4) for x in a.values())
+        return read + sum(result.nbytes for result in results)
 
     def inputs(self, rng, noise):
-        """{parameter: value}, with arrays of fresh random numbers: pieces of `noise`, a long array of normal ones."""
+        """{parameter: value}, with arrays of fresh random numbers.
+
+        They are pieces of `noise`, a long array of normal numbers.
+        """
         values = dict(self.arguments)
         for name, a in self.arguments:
-            if isinstance(a, Array) and a.kind == "f":
+            if not isinstance(a, Array):
+                continue
+            if a.kind == "f":
                 size = int(np.prod(a.shape))
                 start = int(rng.integers(len(noise) - size + 1))
                 values[name] = noise[start:start + size].reshape(a.shape).copy()
-                if name in ("var", "running_var", "v", "step", "lr"):
+                if name in POSITIVE:
                     values[name] = np.abs(values[name]) + np.float32(0.1)
-            elif isinstance(a, Array):
+            else:  # classes below the table's rows, indices below the number of maps
                 below = dict(self.arguments)["table" if name == "labels" else "labels"].shape[0]
-                values[name] = rng.integers(below, size=a.shape, dtype=np.uint8 if a.kind == "u" else np.int32)
+                dtype = np.uint8 if a.kind == "u" else np.int32
+                values[name] = rng.integers(below, size=a.shape, dtype=dtype)
         return values
 
 
 class Recorder:
-    """ops that count which operations a training step calls, with which shapes; not again when it is recorded as a graph."""
+    """Operations that count their calls and the shapes they are called with.
+
+    They do not count again when a training step is recorded as a graph.
+    """
 
     def __init__(self, ops):
-        self.ops, self.calls, self.counting = ops, collections.Counter(), True
+        self.ops = ops
+        self.calls = collections.Counter()
+        self.counting = True
 
     def record(self, run):
         self.counting = False
@@ -184,12 +226,21 @@ class Recorder:
 
     def __getattr__(self, name):
         operation = getattr(self.ops, name)
+        if name not in OPERATIONS:
+            return operation
 
         def count(*args, **kwargs):
             if self.counting:
                 given = inspect.signature(operation).bind(*args, **kwargs).arguments
-                kind = lambda a: getattr(a, "dtype", np.dtype(np.float32)).kind  # an Operand stands for an array of floats
-                shape = lambda a: Array(tuple(a.shape), kind(a)) if getattr(a, "shape", ()) else a
-                self.calls[Call(name, tuple((p, shape(a)) for p, a in given.items() if p != "out" and a is not None))] += 1
+                arguments = tuple((parameter, described(a)) for parameter, a in given.items()
+                                  if parameter != "out" and a is not None)
+                self.calls[Call(name, arguments)] += 1
             return operation(*args, **kwargs)
-        return count if name in OPERATIONS else operation
+        return count
+
+
+def described(a):
+    """An Array in place of an array; what is rounded for tensor cores counts as floats."""
+    if not getattr(a, "shape", ()):
+        return a
+    return Array(tuple(a.shape), getattr(a, "dtype", np.dtype(np.float32)).kind)

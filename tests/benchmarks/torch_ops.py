@@ -1,16 +1,15 @@
-"""The contract's operations in PyTorch, with the contract's parameter names: reference in float64 and yardstick of gpu.py.
+"""The contract's operations in PyTorch: gpu.py's reference in float64 and its yardstick.
 
-Maps are (B, C, H, W) and weights (Cout, Cin, kh, kw) in the memory format channels_last, so in memory they are what ours
-are but for the order of the weights' axes: `to_torch` and `from_torch` translate. Each function returns a tuple: what ours
-returns (None: PyTorch does not), then the arguments of WRITTEN. A layer that sees one pixel is a matrix product, as nn.Linear.
+Parameters have the contract's names. Maps are (B, C, H, W) and weights (Cout, Cin, kh, kw) in the
+memory format channels_last. In memory they equal ours but for the order of the weights' axes:
+`to_torch` and `from_torch` translate. Each function returns what ours returns, as a tuple (None
+where PyTorch does not return it). A layer that sees one pixel is a matrix product, as in nn.Linear.
 """
 import numpy as np
 import torch
 import torch.nn.functional as F
 
 aten = torch.ops.aten
-WRITTEN = dict(bias_activation_grad=["dbias"], batch_norm=["running_mean", "running_var"], softmax_grad=["dbias"],
-               batch_norm_grad=["dgamma", "dbeta"], adam=["params", "m", "v"])
 
 
 def to_torch(name, a, dtype, device):
@@ -66,61 +65,72 @@ def conv_weight_grad(x, dy, w_shape, stride=1, pad=0):
     kh, kw, cin, cout = w_shape
     if x.shape[-2:] == (1, 1) == (kh, kw):
         return (dy.flatten(1).T @ x.flatten(1))[..., None, None],
-    w = torch.empty(cout, cin, kh, kw, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)  # for its shape
-    return aten.convolution_backward(dy, x, w, None, (stride, stride), (pad, pad), (1, 1), False, (0, 0), 1,
-                                     (False, True, False))[1],
+    w = torch.empty(cout, cin, kh, kw, dtype=x.dtype, device=x.device,
+                    memory_format=torch.channels_last)  # only its shape matters
+    return aten.convolution_backward(
+        dy, x, w, None, (stride, stride), (pad, pad), (1, 1), False, (0, 0), 1,
+        (False, True, False))[1],
 
 
 def bias_activation(x, bias=None, activation=None):
     return activate(x if bias is None else x + bias.view(-1, 1, 1), activation),
 
 
-def bias_activation_grad(dy, y, activation=None, dbias=None):
+def bias_activation_grad(dy, y, activation=None):
     dx = activate_grad(dy, y, activation)
-    return (dx,) if dbias is None else (dx, dx.sum((0, 2, 3)))
+    return dx, dx.sum((0, 2, 3))
 
 
-def batch_norm(x, gamma, beta, running_mean, running_var, momentum=0.1, eps=1e-5, activation=None):
+def batch_norm(x, gamma, beta, running_mean, running_var, momentum=0.1, eps=1e-5,
+               activation=None):
     y = F.batch_norm(x, running_mean, running_var, gamma, beta, True, momentum, eps)
     return activate(y, activation), None, None, running_mean, running_var
 
 
-def batch_norm_grad(dy, x, y, gamma, mean, var, eps=1e-5, activation=None, dgamma=None, dbeta=None):
-    # autograd would have saved 1 / std: two launches of a few numbers too many
-    return aten.native_batch_norm_backward(activate_grad(dy, y, activation), x, gamma, None, None, mean, (var + eps).rsqrt(),
-                                           True, eps, (True, True, True))
+def batch_norm_grad(dy, x, y, gamma, mean, var, eps=1e-5, activation=None):
+    dy = activate_grad(dy, y, activation)
+    inverse_std = (var + eps).rsqrt()  # autograd would have saved it: two small launches too many
+    return aten.native_batch_norm_backward(
+        dy, x, gamma, None, None, mean, inverse_std, True, eps, (True, True, True))
 
 
 def softmax(x, bias=None):
     return (x if bias is None else x + bias.view(-1, 1, 1)).softmax(1),
 
 
-def softmax_grad(dp, p, dbias=None):
+def softmax_grad(dp, p):
     dx = aten._softmax_backward_data(dp, p, 1, p.dtype)
-    return (dx,) if dbias is None else (dx, dx.sum((0, 2, 3)))
+    return dx, dx.sum((0, 2, 3))
 
 
 def gather(labels, index, table):
     return table[labels[index].long()],
 
 
-def bce_with_logits(logits, target, loss=None):
-    return F.binary_cross_entropy_with_logits(logits, target)[None], (logits.sigmoid() - target) / logits.numel()
+def bce_with_logits(logits, target):
+    loss = F.binary_cross_entropy_with_logits(logits, target)[None]
+    return loss, (logits.sigmoid() - target) / logits.numel()
 
 
-def feature_matching(real, fake, reading="mean", loss=None, dfake=None, activation=None):
-    gap = fake.mean(0, keepdim=True) - real.mean(0, keepdim=True) if reading == "mean" else fake - real
-    loss = (gap * gap if reading == "mean" else gap.abs()).mean()[None]
-    gradient = gap * (2 / fake.numel()) if reading == "mean" else gap.sign() / fake.numel()
-    if dfake is None:
+def feature_matching(real, fake, reading="mean", dabove=None, activation=None):
+    if reading == "mean":
+        gap = fake.mean(0, keepdim=True) - real.mean(0, keepdim=True)
+        loss = (gap * gap).mean()[None]
+        gradient = gap * (2 / fake.numel())
+    else:
+        gap = fake - real
+        loss = gap.abs().mean()[None]
+        gradient = gap.sign() / fake.numel()
+    if dabove is None:
         dfake = gradient.expand_as(fake).contiguous(memory_format=torch.channels_last)
     else:
-        dfake += gradient
+        dfake = dabove.add_(gradient)
     return loss, activate_grad(dfake, fake, activation)
 
 
 def adam(params, grads, m, v, step, lr, beta1, beta2, eps):
     step = step.float() + 1  # counter and rate are float32, whatever the parameters are
-    torch._fused_adam_([params], [grads], [m], [v], [], [step], lr=lr.float()[0], beta1=beta1, beta2=beta2, weight_decay=0,
-                       eps=eps, amsgrad=False, maximize=False)
-    return params, m, v
+    torch._fused_adam_(
+        [params], [grads], [m], [v], [], [step], lr=lr.float()[0], beta1=beta1, beta2=beta2,
+        weight_decay=0, eps=eps, amsgrad=False, maximize=False)
+    return params, m, v, step

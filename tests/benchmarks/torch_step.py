@@ -1,4 +1,4 @@
-"""The same training step in PyTorch, written as a PyTorch user would: for parity tests and as the benchmark's yardstick."""
+"""The training step as a PyTorch user would write it, for tests and as a yardstick."""
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -11,12 +11,17 @@ class Generator(nn.Module):
         f, k, n = s.generator_filters, s.kernel_size, len(s.generator_filters) - 1
         self.first = (f[0], s.side >> n, s.side >> n)
         self.dense = nn.Linear(s.latent, int(np.prod(self.first)))
-        blocks, widths = [], f + [classes] * s.bottleneck
+        layers = []
+        widths = f + [classes] * s.bottleneck
         for i, (cin, cout) in enumerate(zip(widths, widths[1:])):
             stride = 2 if i < n else 1
-            blocks += [nn.ConvTranspose2d(cin, cout, k, stride, k // 2, output_padding=stride - 1, bias=False),
-                       nn.BatchNorm2d(cout, eps=s.bn_eps, momentum=s.bn_momentum), nn.ReLU()]
-        self.deconvs = nn.Sequential(*blocks)
+            layers += [
+                nn.ConvTranspose2d(
+                    cin, cout, k, stride, k // 2, output_padding=stride - 1, bias=False),
+                nn.BatchNorm2d(cout, eps=s.bn_eps, momentum=s.bn_momentum),
+                nn.ReLU(),
+            ]
+        self.deconvs = nn.Sequential(*layers)
         self.rgb = s.model == "gan"
         self.conv = nn.Conv2d(widths[-1], 3 if self.rgb else classes, k, padding=k // 2)
 
@@ -28,8 +33,10 @@ class Generator(nn.Module):
 class Discriminator(nn.Module):
     def __init__(self, s, classes):
         super().__init__()
-        f, k = [3 if s.model == "gan" else classes] + s.discriminator_filters, s.kernel_size
-        self.convs = nn.ModuleList(nn.Conv2d(cin, cout, k, 2, k // 2) for cin, cout in zip(f, f[1:]))
+        f = [3 if s.model == "gan" else classes] + s.discriminator_filters
+        k = s.kernel_size
+        self.convs = nn.ModuleList(
+            nn.Conv2d(cin, cout, k, 2, k // 2) for cin, cout in zip(f, f[1:]))
         self.dense = nn.Linear((s.side >> len(self.convs)) ** 2 * f[-1], 1)
 
     def forward(self, x):
@@ -44,25 +51,30 @@ class TorchTrainer:
     """Starts from the weights of a semgan.Trainer; losses (1 + L,) as there. bf16: by autocast."""
 
     def __init__(self, trainer, dtype=torch.float32, device="cpu", bf16=False):
-        self.s, self.step, classes = trainer.s, trainer.step, trainer.dataset.classes
+        self.s = s = trainer.s
+        self.step = trainer.step
         self.autocast = lambda: torch.autocast(device, torch.bfloat16, enabled=bf16)
-        self.g, self.d = Generator(self.s, classes), Discriminator(self.s, classes)
-        s = self.s
+        self.g = Generator(s, trainer.dataset.classes)
+        self.d = Discriminator(s, trainer.dataset.classes)
         for net in self.g, self.d:
             net.to(device, dtype, memory_format=torch.channels_last)
         with torch.no_grad():
             self._copy_weights(trainer)
-        options = dict(betas=(s.beta1, s.beta2), eps=s.adam_eps, fused=True, capturable=device == "cuda")
-        self.adam_g = torch.optim.Adam(self.g.parameters(), s.learning_rate, **options)
-        self.adam_d = torch.optim.Adam(self.d.parameters(), s.discriminator_learning_rate, **options)
+        options = dict(betas=(s.beta1, s.beta2), eps=s.adam_eps, fused=True,
+                       capturable=device == "cuda")
+        adam = torch.optim.Adam
+        self.adam_g = adam(self.g.parameters(), s.learning_rate, **options)
+        self.adam_d = adam(self.d.parameters(), s.discriminator_learning_rate, **options)
         self.table = torch.tensor(trainer.ops.asnumpy(trainer.table), dtype=dtype, device=device)
         self.labels = torch.from_numpy(trainer.dataset.maps).to(device)
 
     def _copy_weights(self, trainer):
         to = lambda a: torch.from_numpy(np.array(trainer.ops.asnumpy(a)))
-        p, (c, h, w) = trainer.generator.params, self.g.first
+        p = trainer.generator.params
+        c, h, w = self.g.first
         # Ours is flattened as (h, w, c), PyTorch's as (c, h, w).
-        self.g.dense.weight.copy_(to(p["dense.w"])[0, 0].view(-1, h, w, c).permute(3, 1, 2, 0).reshape(c * h * w, -1))
+        dense = to(p["dense.w"])[0, 0].view(-1, h, w, c)
+        self.g.dense.weight.copy_(dense.permute(3, 1, 2, 0).reshape(c * h * w, -1))
         self.g.dense.bias.copy_(to(p["dense.b"]).view(h, w, c).permute(2, 0, 1).flatten())
         for i in range(len(trainer.generator.strides)):
             self.g.deconvs[3 * i].weight.copy_(to(p[f"deconv{i + 1}.w"]).permute(3, 2, 0, 1))
@@ -70,8 +82,9 @@ class TorchTrainer:
         p = trainer.discriminator.params
         for i, conv in enumerate(self.d.convs, 1):
             conv.weight.copy_(to(p[f"conv{i}.w"]).permute(3, 2, 0, 1))
-        c, side = self.d.convs[-1].out_channels, self.s.side >> len(self.d.convs)
-        self.d.dense.weight.copy_(to(p["dense.w"]).view(side, side, c).permute(2, 0, 1).flatten()[None])
+        side = self.s.side >> len(self.d.convs)
+        dense = to(p["dense.w"]).view(side, side, -1)
+        self.d.dense.weight.copy_(dense.permute(2, 0, 1).flatten()[None])
         for net in self.g.conv, self.d.dense, *self.d.convs:
             net.bias.zero_()
 
@@ -82,32 +95,42 @@ class TorchTrainer:
 
     def device_step(self, z, index):
         """One step on tensors of the device, without waiting for it."""
-        s, b = self.s, len(index)
         x = self.table[self.labels[index].long()].permute(0, 3, 1, 2)  # channels_last already
         with self.autocast():
             fake = self.g(z)
-            logits, _ = self.d(torch.cat([x, fake.detach()]))
-            targets = torch.cat([torch.ones_like(logits[:b]), torch.zeros_like(logits[b:])])
-            loss_d = F.binary_cross_entropy_with_logits(logits, targets)
-        self.adam_d.zero_grad()
-        loss_d.backward()
-        self.adam_d.step()
+        loss_d = self._update_discriminator(x, fake.detach())
+        losses = self._update_generator(x, fake)
+        self.step += 1
+        return torch.stack([loss_d, *losses]).detach()
 
+    def _update_discriminator(self, x, fake):
+        with self.autocast():
+            logits, _ = self.d(torch.cat([x, fake]))
+            real, generated = logits.chunk(2)
+            targets = torch.cat([torch.ones_like(real), torch.zeros_like(generated)])
+            loss = F.binary_cross_entropy_with_logits(logits, targets)
+        self.adam_d.zero_grad()
+        loss.backward()
+        self.adam_d.step()
+        return loss
+
+    def _update_generator(self, x, fake):
+        s = self.s
         self.d.requires_grad_(False)  # G's loss needs no gradient of D's weights
         with self.autocast():
             with torch.no_grad():
                 _, real_features = self.d(x)
             _, fake_features = self.d(fake)
-        pairs = [(real.to(x.dtype), fake.to(x.dtype)) for real, fake in zip(real_features, fake_features)]
+        pairs = [(real.to(x.dtype), fake.to(x.dtype))
+                 for real, fake in zip(real_features, fake_features)]
         if s.feature_matching == "mean":
-            losses = [((r.mean(0) - f.mean(0)) ** 2).mean() for r, f in pairs]
+            losses = [((real.mean(0) - fake.mean(0)) ** 2).mean() for real, fake in pairs]
         else:
-            losses = [(r - f).abs().mean() for r, f in pairs]
+            losses = [(real - fake).abs().mean() for real, fake in pairs]
         if s.feature_layers == "last":
             losses[:-1] = [torch.zeros_like(loss) for loss in losses[:-1]]
         self.adam_g.zero_grad()
         sum(losses).backward()
         self.adam_g.step()
         self.d.requires_grad_(True)
-        self.step += 1
-        return torch.stack([loss_d, *losses]).detach()
+        return losses

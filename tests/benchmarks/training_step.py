@@ -1,8 +1,9 @@
-"""One training step (both networks, all gradients, both Adam updates): this project against PyTorch on the same cores.
+"""Seconds of one training step on the CPU, beside PyTorch on the same cores.
 
     python tests/benchmarks/training_step.py small paper
 
-The two take turns of a few steps, so that a noisy machine disturbs both alike; printed are medians and their ratio.
+A step is both networks, all gradients, both Adam updates. The two take turns of a few steps, so
+that a noisy machine disturbs both alike; printed are medians and their ratio.
 """
 import argparse
 import json
@@ -20,30 +21,42 @@ import semgan  # noqa: E402
 
 
 def measure(preset, rounds):
+    """Prints a line about a preset; the same as a dictionary."""
     import torch
     from torch_step import TorchTrainer
-    s = semgan.resolve("shapes", preset)[0]
+    s = semgan.settings("shapes", preset)
     trainer = semgan.Trainer(kernels.load("numpy"), s, data.colored_shapes(s.side, s.seed))
-    torch.set_num_threads(trainer.ops.lanes)
+    cores = trainer.ops.workers.count
+    torch.set_num_threads(cores)
     yardstick = TorchTrainer(trainer)
-    turns = {"ours": trainer.train_step, "PyTorch": lambda: yardstick.train_step(*trainer.inputs(yardstick.step))}
-    for _ in range(2):  # the same step indeed; and warm-up
+    turns = {
+        "ours": trainer.train_step,
+        "PyTorch": lambda: yardstick.train_step(*trainer.inputs(yardstick.step)),
+    }
+    for _ in range(2):  # the same step indeed; and a warm-up
         turns["ours"]()
         np.testing.assert_allclose(turns["PyTorch"](), trainer.losses, rtol=0.05, atol=1e-4)
-    rounds, per_round = (rounds, 10) if s.side <= 32 else (max(1, rounds // 2), 2)
+    small = s.side <= 32
+    times = alternate(turns, rounds if small else max(1, rounds // 2), 10 if small else 2)
+    ours, theirs = (float(np.median(t)) for t in times.values())
+    print(f"{preset:8s} ours {ours:.4f} s   PyTorch {theirs:.4f} s   ratio {ours / theirs:.2f}   "
+          f"({cores} cores, {len(times['ours'])} steps each)", flush=True)
+    return dict(preset=preset, ours_s=ours, pytorch_s=theirs, ratio=ours / theirs, cores=cores,
+                cpu=platform.processor() or platform.machine(),
+                numpy=np.__version__, torch=torch.__version__)
+
+
+def alternate(turns, rounds, steps):
+    """{name: [seconds of a step]}: in every round each takes a turn of so many steps."""
     times = {name: [] for name in turns}
     for _ in range(rounds):
         for name, run in turns.items():
-            for i in range(1 + per_round):
+            run()  # finds the other's data in the cache and its threads still spinning
+            for _ in range(steps):
                 start = time.perf_counter()
                 run()
-                if i:  # the first step of a turn finds the other's data in the cache and its threads still spinning
-                    times[name].append(time.perf_counter() - start)
-    ours, theirs = (float(np.median(t)) for t in times.values())
-    print(f"{preset:8s} ours {ours:.4f} s   PyTorch {theirs:.4f} s   ratio {ours / theirs:.2f}   "
-          f"({trainer.ops.lanes} cores, {len(times['ours'])} steps each)", flush=True)
-    return dict(preset=preset, ours_s=ours, pytorch_s=theirs, ratio=ours / theirs, cores=trainer.ops.lanes,
-                cpu=platform.processor() or platform.machine(), numpy=np.__version__, torch=torch.__version__)
+                times[name].append(time.perf_counter() - start)
+    return times
 
 
 def main():
