@@ -5,8 +5,6 @@ tiles they compute, in constants that are read from their text.
 """
 from dataclasses import dataclass
 
-import numpy as np
-
 from kernels import launch
 from kernels.contract import LEAKY_SLOPE, activation_number, check_dy, conv_shape, pair
 

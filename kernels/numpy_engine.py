@@ -12,7 +12,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from kernels import numpy_ops
-from kernels.contract import activation_number, check_dy, conv_shape, pair
+from kernels.contract import Arena, activation_number, check_dy, conv_shape, pair
 from kernels.fourier_conv import FourierConv, is_cheaper
 from kernels.numpy_ops import bias_activation, bias_activation_grad, channel_sums
 from kernels.plain import PlainOps, land, method
@@ -70,6 +70,7 @@ class NumpyEngine(PlainOps):
     def __init__(self, dtype=np.float32, workers=None, conv_method=None):
         super().__init__(dtype)
         self.workers = Workers(workers)
+        self.arena = EngineArena(self.workers)
         self.fourier = FourierConv(self.workers)
         self.conv_method = conv_method
 
@@ -218,6 +219,22 @@ class NumpyEngine(PlainOps):
             params[part] -= (lr[0] / correct_m) * m[part] / root
         self.workers.share(update, len(params), 8 * self.dtype.itemsize)
         return params, m, v, step
+
+
+class EngineArena(Arena):
+    """The arena of a training step, in which BLAS uses one thread for each worker."""
+
+    def __init__(self, workers):
+        super().__init__(lambda size: np.empty(size, np.uint8))
+        self.workers = workers
+
+    def __enter__(self):
+        super().__enter__()
+        self.workers.__enter__()
+
+    def __exit__(self, *exception):
+        self.workers.__exit__(*exception)
+        super().__exit__(*exception)
 
 
 def finisher(bias, activation):

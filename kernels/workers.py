@@ -67,11 +67,15 @@ def _work():
 
 
 class Workers:
-    """Threads that share a loop over maps. Worker 0 is the calling thread."""
+    """Threads that share a loop over maps. Worker 0 is the calling thread.
 
+    As a context: BLAS uses one thread from its beginning to its end. `share` enters it by itself;
+    a caller of many loops enters it once for all, since that takes 8 microseconds.
+    """
     def __init__(self, count=None):
         """count: how many, if not one for each core; fewer where threads cannot be started."""
         self.count = count or min(8, available_cores())
+        self.depth = 0  # of entered contexts
         while len(_threads) < self.count - 1:
             thread = Thread(target=_work, daemon=True)
             try:
@@ -83,6 +87,17 @@ class Workers:
 
     def __str__(self):
         return f"{self.count} CPU core{'s' * (self.count > 1)}"
+
+    def __enter__(self):
+        self.depth += 1
+        if self.depth == 1:
+            self.limit = blas_threads(1)
+            self.limit.__enter__()
+
+    def __exit__(self, *exception):
+        self.depth -= 1
+        if self.depth == 0:
+            self.limit.__exit__(*exception)
 
     def share(self, compute, n, item_bytes):
         """compute(worker, chunk) for slices `chunk` of range(n), each of about CHUNK_BYTES.
@@ -98,7 +113,7 @@ class Workers:
                 compute(worker, slice(start, min(start + size, stop)))
 
         done = SimpleQueue()
-        with blas_threads(1):
+        with self:
             for worker in range(1, workers):
                 _tasks.put((run, worker, done))
             try:

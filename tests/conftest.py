@@ -47,12 +47,10 @@ def device(request):
     return request.param
 
 
-def tiny(model="semgan", **changes):
-    return semgan.settings("shapes", "full", model, **TINY | changes)
+def tiny(model="semgan", preset="full", **changes):
+    return semgan.settings("shapes", preset, model, **TINY | changes)
 
 
-def load(device, dtype=np.float32, precision=None):
+def load(device, dtype=np.float32, precision="fp32"):
     """kernels.load for tests that compute with NumPy arrays on any device."""
-    if device in CUDA_DEVICES or device == "cuda":
-        precision = precision or "fp32"
     return on_host(kernels.load(device, dtype, precision))
