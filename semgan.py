@@ -13,6 +13,7 @@ import numpy as np
 
 import data
 from formats.files import InputError
+from formats.settings import check
 from kernels import buffers
 
 # --------------------------------------------------------------------------------------- settings
@@ -89,39 +90,9 @@ def setting_layers(dataset, preset):
     return [*layers, (f"preset {preset}", PRESETS.get(preset, {}))]
 
 
-# Names of settings, what they must be, and that in words.
-RULES = [
-    ("side steps batch_size latent kernel_size", lambda x: 1 <= x < 1 << 31, "1 or more"),
-    ("steps", lambda x: x <= 1 << 24, f"up to {1 << 24}, which Adam counts in float32"),
-    ("kernel_size", lambda x: x % 2 == 1, "an odd number, so that padding is symmetric"),
-    ("seed decay_after half_life", lambda x: x >= 0, "0 or more"),
-    ("generator_filters discriminator_filters",
-     lambda x: x and all(type(n) is int and 1 <= n < 1 << 31 for n in x), "channels of 1 or more"),
-    ("learning_rate discriminator_learning_rate adam_eps bn_eps",
-     lambda x: 0 < np.float32(x) < np.inf, "a number above 0 that float32 can hold"),
-    ("beta1 beta2", lambda x: 0 <= np.float32(x) < 1, "from 0 to below 1 in float32"),
-    ("bn_momentum", lambda x: 0 < x <= 1, "a number above 0, up to 1"),
-    ("classes", lambda x: x is None or 2 <= x <= 256, "2 to 256"),
-    ("data", lambda x: x is None or all(type(path) is str for path in x), "paths"),
-]
-
-
 def check_settings(s):
     """Raises InputError for settings that cannot work, named as the flags that they are."""
-    def require(good, name, expected):
-        if not good:
-            flag = name.replace("_", "-")
-            raise InputError(f"--{flag} {getattr(s, name)}: expected {expected}")
-
-    for name, choices in dict(CHOICES, model=list(OUTPUTS), preset=list(PRESETS)).items():
-        require(getattr(s, name) in choices, name, " or ".join(choices))
-    for names, rule, expected in RULES:
-        for name in names.split():
-            require(rule(getattr(s, name)), name, expected)
-    for network, layers in (("generator", len(s.generator_filters) - 1),
-                            ("discriminator", len(s.discriminator_filters))):
-        require(s.side % 2 ** layers == 0, "side", f"a multiple of {2 ** layers}, since the "
-                f"{network} has {layers} layers of stride 2")
+    check(s, SETTINGS, dict(CHOICES, model=list(OUTPUTS), preset=list(PRESETS)))
 
 
 # ------------------------------------------------------------------------------------- parameters

@@ -1,0 +1,46 @@
+"""Settings as they come from outside: from flags, a checkpoint, or a caller."""
+import numpy as np
+
+from formats.files import InputError
+
+MAY_BE_ZERO = ("seed", "decay_after", "half_life")  # all other whole numbers are 1 or more
+
+
+def check(s, defaults, choices):
+    """Raises InputError for settings that cannot work, named as the flags that they are.
+
+    s: settings as attributes. defaults: {name: (default, ...)}, whose types say what a setting may
+    be. choices: {name: allowed values}.
+    """
+    for name, allowed in choices.items():
+        require(s, name, getattr(s, name) in allowed, " or ".join(allowed))
+    for name, (default, *_) in defaults.items():
+        value = getattr(s, name)
+        if type(default) is list:
+            good = value and all(type(n) is int and 1 <= n < 1 << 31 for n in value)
+            require(s, name, good, "channels of 1 or more")
+        elif type(default) is int:
+            least = 0 if name in MAY_BE_ZERO else 1
+            require(s, name, least <= value < 1 << 31, f"{least} or more")
+        elif type(default) is float:
+            in_float32 = np.float32(value)
+            if name in ("beta1", "beta2"):
+                require(s, name, 0 <= in_float32 < 1, "from 0 to below 1 in float32")
+            else:
+                require(s, name, 0 < in_float32 < np.inf,
+                        "a number above 0 that float32 can hold")
+    require(s, "bn_momentum", s.bn_momentum <= 1, "a number above 0, up to 1")
+    require(s, "steps", s.steps <= 1 << 24, f"up to {1 << 24}, which Adam counts in float32")
+    require(s, "kernel_size", s.kernel_size % 2 == 1, "an odd number, so that padding is symmetric")
+    require(s, "classes", s.classes is None or 2 <= s.classes <= 256, "2 to 256")
+    require(s, "data", s.data is None or all(type(path) is str for path in s.data), "paths")
+    for network, layers in (("generator", len(s.generator_filters) - 1),
+                            ("discriminator", len(s.discriminator_filters))):
+        require(s, "side", s.side % 2 ** layers == 0, f"a multiple of {2 ** layers}, since the "
+                f"{network} has {layers} layers of stride 2")
+
+
+def require(s, name, good, expected):
+    if not good:
+        flag = name.replace("_", "-")
+        raise InputError(f"--{flag} {getattr(s, name)}: expected {expected}")
