@@ -20,7 +20,7 @@ import kernels
 import semgan
 from app import commands, evaluation, pictures
 from app.command_line import main
-from app.run_folder import load_checkpoint
+from app.run_folder import load_checkpoint, load_generator
 from app.run_settings import resolve
 from formats.files import InputError
 from formats.label_maps import load_maps
@@ -147,6 +147,19 @@ def test_evaluate(run, tmp_path, capsys, monkeypatch):
     main(["evaluate", str(run), "--count", "24", "--out", str(tmp_path)])
     assert float(metrics_of(tmp_path)["FID"]["value"]) > 0
     assert "No FID" not in capsys.readouterr().out
+
+
+def test_softmax_metrics_weigh_every_sample_alike(run):
+    """Samples come in chunks of 64: 65 of them are one large and one small chunk."""
+    generator, _ = load_generator(run)
+    count = 65
+    table = evaluation.measure(generator, data.colored_shapes(8), count, 0)
+    z = np.random.default_rng([0, 4]).standard_normal((count, generator.s.latent))
+    p = np.concatenate(list(generator.outputs(z)))
+    assert len({len(chunk) for chunk in generator.outputs(z)}) == 2
+    expected = p.max(-1).mean(), -(p * np.log(p)).sum(-1).mean()
+    found = [table[f"softmax, {key}"][0] for key in ("largest probability", "entropy")]
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
 def metrics_of(folder):

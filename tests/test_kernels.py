@@ -10,7 +10,7 @@ from conftest import CUDA_DEVICES, load
 from threadpoolctl import threadpool_info
 
 import kernels
-from kernels import contract, fourier_conv, launch, numpy_ops, workers
+from kernels import contract, fourier_conv, launch, numpy_engine, numpy_ops, workers
 from kernels.cuda_ops import CudaOps
 from kernels.gradient_check import on_host
 from kernels.numpy_engine import NumpyEngine
@@ -262,6 +262,7 @@ def test_workers_and_chunks_do_not_change_the_result(monkeypatch):
     x, w = rng.standard_normal((7, 32, 30, 16)), rng.standard_normal((5, 5, 16, 24))
     for count, chunk_bytes in ((1, 1 << 40), (3, 1 << 16)):
         monkeypatch.setattr(workers, "CHUNK_BYTES", chunk_bytes)
+        monkeypatch.setattr(numpy_engine, "CHUNK_BYTES", chunk_bytes)
         found = []
         for method in "im2col", "fourier":
             ops = NumpyEngine(np.float64, count, method)
@@ -385,11 +386,11 @@ def test_adam(device):
     for t in range(1, 4):
         g = rng.standard_normal(300)
         before = p.copy()
-        new = ops.adam(p, g, m, v, step, np.array([0.01]), 0.5, 0.999, 1e-8)
+        new = ops.adam(p, g, m, v, step, np.array([0.01]), 0.9, 0.999, 1e-8)
         np.testing.assert_array_equal(p, before)
         p, m, v, step = new
-        qm, qv = 0.5 * qm + 0.5 * g, 0.999 * qv + 0.001 * g ** 2
-        q -= 0.01 * (qm / (1 - 0.5 ** t)) / (np.sqrt(qv / (1 - 0.999 ** t)) + 1e-8)
+        qm, qv = 0.9 * qm + 0.1 * g, 0.999 * qv + 0.001 * g ** 2
+        q -= 0.01 * (qm / (1 - 0.9 ** t)) / (np.sqrt(qv / (1 - 0.999 ** t)) + 1e-8)
     assert step[0] == 3
     np.testing.assert_allclose(p, q, rtol=1e-12)
 
@@ -470,7 +471,7 @@ def operations(rng, shape):
         yield "feature_matching", (x, y, reading, dy)
         yield "feature_matching", (x, y, reading, dy, "leaky_relu")
     yield "adam", (*rng.standard_normal((3, n)), rng.uniform(0, 1, n), np.full(1, 3.0),
-                   np.full(1, 0.01), 0.5, 0.999, 1e-8)
+                   np.full(1, 0.01), 0.9, 0.999, 1e-8)
     labels = rng.integers(0, c, (5, 3, 4)).astype(np.uint8)
     yield "gather", (labels, np.array([4, 0, 4]), rng.standard_normal((min(c, 256), 3)))
     yield "take_row", (rng.standard_normal((7, *shape)), np.full(1, 23.0))

@@ -274,6 +274,12 @@ def test_components_are_counted_map_by_map():
     assert metrics.components(a[None]) == {"per map": 3, "speckle": 2 / 3}  # areas 1, 5 and 3
 
 
+def test_speckle_is_a_region_of_fewer_than_four_pixels():
+    maps = np.zeros((1, 8, 8), np.uint8)
+    maps[0, 0, :3], maps[0, 2:4, 2:4], maps[0, 6, 1:6] = 1, 1, 2  # of 3, 4 and 5 pixels
+    assert metrics.components(maps) == {"per map": 4, "speckle": 0.25}
+
+
 def test_speckle_rises_in_proportion():
     maps = shapes()[:300]
     maps[:, :16] = 0

@@ -19,6 +19,7 @@ import semgan
 from app.command_line import main
 from app.run_folder import load_checkpoint, restore_trainer, save_checkpoint
 from app.training import rehearse
+from kernels import numpy_ops
 
 # L_D and the sum of L_G's layers in the first ten steps of tiny("semgan") and tiny("gan"), float32.
 FIRST_LOSSES = {
@@ -297,7 +298,47 @@ def test_latents_and_maps_depend_on_the_step_alone():
         again = b.inputs(step)
         np.testing.assert_array_equal(z, again[0])
         np.testing.assert_array_equal(index, again[1])
-    assert not np.array_equal(a.inputs(0)[0], a.inputs(1)[0])
+    first = a.ops.asnumpy(a.inputs(0)[0])
+    for other in a.inputs(1), a.inputs(semgan.INPUT_STEPS), trainer(seed=1).inputs(0):
+        assert not np.array_equal(first, other[0])
+
+
+@pytest.mark.parametrize("model", ["semgan", "gan"])
+def test_samples_are_drawn_with_the_running_statistics(model):
+    """The generator at inference, written out with the pure functions."""
+    t = trainer(model=model, dtype=np.float64, bn_eps=0.3)
+    for _ in range(3):
+        t.train_step()
+    g, z = t.generator, np.random.default_rng(0).standard_normal((66, t.s.latent))
+    before = state(t)
+    x = numpy_ops.bias_activation(z @ g.params["dense.w"][0, 0], g.params["dense.b"], "relu")
+    x = x.reshape(66, g.base, g.base, -1)
+    for i, stride in enumerate(g.strides, 1):
+        w, gamma = g.params[f"deconv{i}.w"], g.params[f"deconv{i}.gamma"]
+        mean, var = g.running[f"deconv{i}.gamma"]
+        shape = 66, stride * x.shape[1], stride * x.shape[2], len(gamma)
+        x = numpy_ops.conv_input_grad(x, w, shape, stride, w.shape[0] // 2)
+        x = gamma * (x - mean) / np.sqrt(var + 0.3) + g.params[f"deconv{i}.beta"]
+        x = np.maximum(x, 0)
+    x = numpy_ops.conv(x, g.params["conv.w"], 1, 1) + g.params["conv.b"]
+    expected = np.tanh(x) if model == "gan" else np.exp(x) / np.exp(x).sum(-1, keepdims=True)
+    np.testing.assert_allclose(np.concatenate(list(g.outputs(z))), expected, atol=1e-12)
+    assert len(g.sample(z)) == 66
+    assert_same_bits(before, state(t))
+
+
+@pytest.mark.parametrize("init, expected", [
+    ("normal", lambda kh, kw, cin, cout: 0.02),
+    ("glorot", lambda kh, kw, cin, cout: np.sqrt(2 / (kh * kw * (cin + cout))))])
+def test_initial_weights(init, expected):
+    """Their standard deviation; for glorot that of a uniform distribution, limit / sqrt(3)."""
+    s = semgan.settings(preset="small", init=init)
+    net = semgan.Generator(kernels.load("plain"), s, 4, np.random.default_rng(0))
+    for name in "deconv1.w", "deconv2.w":
+        w = net.params[name]
+        assert w.std() == pytest.approx(expected(*w.shape), rel=0.02)
+        assert abs(w.mean()) < 0.02 * w.std()
+    assert not net.params["conv.b"].any() and (net.params["deconv1.gamma"] == 1).all()
 
 
 # ---------------------------------------------------------------------------------- other engines
@@ -386,6 +427,16 @@ def test_kill_never_leaves_a_broken_checkpoint(tmp_path):
         steps.append(header["step"])
         resume = ("--resume",)
     assert steps == sorted(steps) and steps[-1] > steps[1]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_parameter_that_is_not_finite_is_not_saved(tmp_path, value):
+    t = trainer()
+    t.train_step()
+    t.ops.write(t.discriminator.params["conv1.b"], value)
+    with pytest.raises(FloatingPointError, match="step 1: a parameter is NaN or infinite"):
+        save_checkpoint(tmp_path / "checkpoint.npz", t)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("dies_in", ["savez", "fsync"])
