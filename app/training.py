@@ -81,7 +81,7 @@ def rehearse(trainer):
     """
     ops, step = trainer.ops, trainer.step
     arrays = [array for net in trainer.networks.values() for array in net.state().values()]
-    before = [ops.asnumpy(array).copy() for array in arrays]
+    before = [ops.asnumpy(array) for array in arrays]
     for _ in range(2):
         began = time.perf_counter()
         trainer.train_step()

@@ -1,0 +1,51 @@
+"""What the code promises its readers: short lines, functions and files, and imports one way."""
+import ast
+
+import pytest
+from conftest import ROOT
+
+SOURCES = sorted(path for folder in (".", "app", "formats", "kernels")
+                 for path in (ROOT / folder).glob("*.py"))
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
+LONGER_FILES = {"semgan.py": 500}  # else 420 lines
+# What may import what. semgan.py, data.py and inception.py import app only to be commands.
+RANKS = {"kernels": 0, "formats": 0, "semgan": 1, "data": 1, "metrics": 1, "inception": 1, "app": 2}
+
+
+def name(path):
+    return path.relative_to(ROOT).as_posix()
+
+
+@pytest.mark.parametrize("path", SOURCES + TESTS, ids=name)
+def test_lines(path):
+    long = [i for i, line in enumerate(path.read_text().splitlines(), 1) if len(line) > 100]
+    assert not long, f"more than 100 columns in lines {long}"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name)
+def test_functions_and_files(path):
+    text = path.read_text()
+    assert len(text.splitlines()) <= LONGER_FILES.get(name(path), 420)
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef):
+            lines = node.end_lineno - node.lineno + 1
+            assert lines <= 40, f"{node.name} has {lines} lines"
+
+
+def imported(tree):
+    """The first parts of all imported names, outside `if __name__ == "__main__"`."""
+    main = {inner for node in tree.body if isinstance(node, ast.If) for inner in ast.walk(node)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import) and node not in main:
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node not in main:
+            yield node.module.split(".")[0]
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name)
+def test_imports_run_one_way(path):
+    own = RANKS[name(path).split("/")[0].removesuffix(".py")]
+    tree = ast.parse(path.read_text())
+    upwards = {other for other in imported(tree) if RANKS.get(other, 0) > own}
+    assert not upwards, f"imports {', '.join(upwards)}"
+    assert "pyplot" not in path.read_text(), "plots by matplotlib.figure.Figure"
