@@ -139,7 +139,8 @@ def add_run_flags(group):
              "compare: a tenth of the steps)")
     add("--device", default="auto", choices=kernels.DEVICES,
         help="where to compute. cuda: on a GPU; numpy: on the CPU; emulator: the CUDA kernels on "
-             "the CPU; auto: cuda if there is a GPU, else numpy (default auto)")
+             "the CPU; plain: the pure functions of numpy_ops.py, slow; auto: cuda if there is a "
+             "GPU, else numpy (default auto)")
     add("--precision", choices=kernels.PRECISIONS,
         help="to what convolutions on a GPU or in the emulator round their factors. fp32: no "
              "rounding; tf32 or bf16: for tensor cores. Sums and everything else stay in float32 "

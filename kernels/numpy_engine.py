@@ -31,22 +31,40 @@ def over_maps(name, *cut):
 
     def operation(self, *args, out=None, **kwargs):
         given = signature.bind(*args, **kwargs).arguments
-        n, item_bytes = size_of(given[cut[0]])
-        first, sums, lock = [], [[] for _ in range(self.workers.count)], Lock()
+        n, map_bytes = size_of(given[cut[0]])
+        results = Results(self, n, out)
 
         def compute(worker, chunk):
-            found = function(**given | {name: cut_out(given[name], chunk) for name in cut})
-            piece, *further = found if isinstance(found, tuple) else (found,)
-            with lock:
-                if not first:
-                    first.append(self._place(out, n, piece, further))
-            first[0][chunk] = piece
-            sums[worker].append(further)
-        self.workers.share(compute, n, item_bytes)
-        by_worker = [map(sum, zip(*of_chunks)) for of_chunks in sums if of_chunks]
-        totals = tuple(map(sum, zip(*by_worker)))
-        return (first[0], *land(totals, out and out[1:])) if totals else first[0]
+            pieces = {argument: cut_out(given[argument], chunk) for argument in cut}
+            results.add(worker, chunk, function(**given | pieces))
+        self.workers.share(compute, n, map_bytes)
+        return results.collected()
     return method(name, operation)
+
+
+class Results:
+    """What an operation over n maps returns, put together from what it returns for chunks."""
+
+    def __init__(self, ops, n, out):
+        self.ops, self.n, self.out = ops, n, out
+        self.first = None  # result, of all maps
+        self.sums = [[] for _ in range(ops.workers.count)]  # for each worker, those of its chunks
+        self.lock = Lock()
+
+    def add(self, worker, chunk, found):
+        first, *sums = found if isinstance(found, tuple) else (found,)
+        with self.lock:
+            if self.first is None:
+                place = self.out[0] if sums and self.out else self.out
+                self.first = self.ops.empty(self.n, *first.shape[1:]) if place is None else place
+        self.first[chunk] = first
+        self.sums[worker].append(sums)
+
+    def collected(self):
+        """The results. Sums are added chunk by chunk, then worker by worker: always in one order."""
+        by_worker = [map(sum, zip(*of_chunks)) for of_chunks in self.sums if of_chunks]
+        sums = tuple(map(sum, zip(*by_worker)))
+        return (self.first, *land(sums, self.out and self.out[1:])) if sums else self.first
 
 
 def cut_out(argument, chunk):
@@ -76,11 +94,6 @@ class NumpyEngine(PlainOps):
 
     def __str__(self):
         return str(self.workers)
-
-    def _place(self, out, n, piece, further):
-        """Where the first result of an operation over n maps goes, given that of some maps."""
-        place = out[0] if further and out else out
-        return self.empty(n, *piece.shape[1:]) if place is None else place
 
     bias_activation = over_maps("bias_activation", "x")
     bias_activation_grad = over_maps("bias_activation_grad", "dy", "y")
