@@ -61,7 +61,7 @@ class Results:
         self.sums[worker].append(sums)
 
     def collected(self):
-        """The results. Sums are added chunk by chunk, then worker by worker: always in one order."""
+        """All results. Sums go chunk by chunk, then worker by worker: always in one order."""
         by_worker = [map(sum, zip(*of_chunks)) for of_chunks in self.sums if of_chunks]
         sums = tuple(map(sum, zip(*by_worker)))
         return (self.first, *land(sums, self.out and self.out[1:])) if sums else self.first
