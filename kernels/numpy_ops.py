@@ -269,11 +269,11 @@ def resize(x, height, width, half_pixel=True):
 
     half_pixel: see contract.resize_weights.
     """
-    top, v = resize_weights(x.shape[1], height, half_pixel)
-    left, h = resize_weights(x.shape[2], width, half_pixel)
+    top, down = resize_weights(x.shape[1], height, half_pixel)
+    left, across = resize_weights(x.shape[2], width, half_pixel)
     bottom = np.minimum(top + 1, x.shape[1] - 1)
     right = np.minimum(left + 1, x.shape[2] - 1)
-    v = v.astype(x.dtype)[:, None, None]
-    h = h.astype(x.dtype)[:, None]
-    rows = x[:, :, left] * (1 - h) + x[:, :, right] * h  # (B, H, width, C)
-    return rows[:, top] * (1 - v) + rows[:, bottom] * v
+    down = down.astype(x.dtype)[:, None, None]
+    across = across.astype(x.dtype)[:, None]
+    rows = x[:, :, left] * (1 - across) + x[:, :, right] * across  # (B, H, width, C)
+    return rows[:, top] * (1 - down) + rows[:, bottom] * down

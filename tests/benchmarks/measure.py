@@ -3,7 +3,6 @@ import collections
 import datetime
 import inspect
 import json
-import os
 import platform
 import re
 import subprocess
@@ -15,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from readme_tables import OPERATIONS
 
+from formats.files import written
 from kernels.contract import conv_shape
 
 REPEATS = 30     # timed calls of an operation
@@ -79,9 +79,8 @@ class Results:
         used = {row["run"] for row in data["rows"].values()}
         runs = data["runs"] | {self.run: self.facts}
         data["runs"] = {run: facts for run, facts in runs.items() if run in used}
-        aside = self.path.with_suffix(f".{os.getpid()}")
-        aside.write_text(json.dumps(data, indent=1, sort_keys=True) + "\n")
-        os.replace(aside, self.path)
+        with written(self.path, "w") as file:
+            file.write(json.dumps(data, indent=1, sort_keys=True) + "\n")
         print(key, json.loads(json.dumps(row), parse_float=four_digits), flush=True)
 
 
