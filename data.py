@@ -237,8 +237,8 @@ def _label_planes(name, content):
 def colored_shapes(side=64, seed=0):
     """The paper's toy data set (section 5.0.1): a square, a circle and a rectangle on white.
 
-    Sizes are for side 64; `side` scales everything. There is one map for each position of the
-    10x10 red square, so 54^2 = 2916 maps, or 27^2 = 729 for side 32. A blue circle of radius 10
+    Sizes are for side 64; `side` scales everything. There is one map for each of 54^2 = 2916
+    positions of the 10x10 red square, or 27^2 = 729 for side 32. A blue circle of radius 10
     and a green rectangle, 12 wide and 20 high, stand anywhere they fit. The rectangle is painted
     first and the circle last, so that it can cover the square. (The rectangle's size and the order
     are our reading; the paper gives neither.) The same seed gives the same maps on every machine.

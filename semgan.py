@@ -63,7 +63,7 @@ STREET_SCENES = dict(side=128, latent=128, kernel_size=7, learning_rate=2e-4,
 FACADES = STREET_SCENES | dict(latent=300)
 
 
-def settings(dataset="shapes", preset="full", model="semgan", **changes):
+def settings(*, dataset="shapes", preset="full", model="semgan", **changes):
     """The settings of a run, as attributes. `changes` are some of SETTINGS or data.OPTIONS.
 
     Raises InputError.
@@ -150,7 +150,8 @@ def initial_values(name, shape, init, rng):
 # ----------------------------------------------------------------------------------------- layers
 # Each layer is a function, with its gradient below it. `net` holds its parameters and receives
 # their gradients. A gradient function takes dy, the gradient of the output, and returns dx, that
-# of the input. ops.rounded(x) rounds x for tensor cores once, where two convolutions need it.
+# of the input. `out=` says where results are written, None in it: anywhere. ops.rounded(x) rounds x
+# for tensor cores; it stands where x goes into two convolutions, so that both share the work.
 def same(w):
     """The padding with which an odd kernel keeps a map's sides, at stride 1."""
     return w.shape[0] // 2
@@ -165,11 +166,11 @@ def conv(net, name, x, stride=1, activation=None, out=None):
     return net.ops.conv(x, w, stride, same(w), bias, activation, out=out)
 
 
-def conv_grad(net, name, dy, x, y, stride=1, activation=None, inputs=True):
-    """Fills the parameters' gradients. Returns dx, or None unless `inputs`."""
+def conv_grad(net, name, dy, x, y, stride=1, activation=None, input_grad=True):
+    """Fills the parameters' gradients. Returns dx, or None unless `input_grad`."""
     dbias = net.grads[name + ".b"]
     dy, _ = net.ops.bias_activation_grad(dy, y, activation, out=(None, dbias))
-    return weight_and_input_grad(net, name, dy, x, stride, inputs)
+    return weight_and_input_grad(net, name, dy, x, stride, input_grad)
 
 
 def conv_softmax(net, name, x, out=None):
@@ -184,11 +185,11 @@ def conv_softmax_grad(net, name, dy, x, y):
     return weight_and_input_grad(net, name, dy, x)
 
 
-def weight_and_input_grad(net, name, dy, x, stride=1, inputs=True):
+def weight_and_input_grad(net, name, dy, x, stride=1, input_grad=True):
     w, dw = net.params[name + ".w"], net.grads[name + ".w"]
     dy = net.ops.rounded(dy)
     net.ops.conv_weight_grad(x, dy, w.shape, stride, same(w), out=dw)
-    return net.ops.conv_input_grad(dy, w, x.shape, stride, same(w)) if inputs else None
+    return net.ops.conv_input_grad(dy, w, x.shape, stride, same(w)) if input_grad else None
 
 
 # What the gradient needs: the input, the convolution's output with its statistics, the output.
@@ -250,7 +251,7 @@ OUTPUTS = {
 # -------------------------------------------------------------------- generator and discriminator
 # What Generator.backward needs: the input, the dense layer's output, a Kept for each transposed
 # convolution, the last convolution's input, the output.
-KeptByGenerator = namedtuple("KeptByGenerator", "z features layers x maps")
+KeptByGenerator = namedtuple("KeptByGenerator", "z hidden layers x maps")
 
 
 class Generator(Network):
@@ -277,25 +278,25 @@ class Generator(Network):
     def forward(self, z, training=True, out=None):
         """Returns the maps, and what backward needs. `training`: batch norm uses the batch."""
         z = z.reshape(len(z), 1, 1, -1)
-        features = conv(self, "dense", z, activation="relu")  # (B, 1, 1, base base C)
-        x = features.reshape(len(z), self.base, self.base, -1)
+        hidden = conv(self, "dense", z, activation="relu")  # (B, 1, 1, base base C)
+        x = hidden.reshape(len(z), self.base, self.base, -1)
         layers = []
         for i, stride in enumerate(self.strides, 1):
             x, kept = deconv_norm_relu(self, f"deconv{i}", x, stride, training)
             layers.append(kept)
         x = self.ops.rounded(x)
         maps = self.output.layer(self, "conv", x, out=out)
-        return maps, KeptByGenerator(z, features, layers, x, maps)
+        return maps, KeptByGenerator(z, hidden, layers, x, maps)
 
-    def backward(self, dmaps, kept, inputs=False):
-        """Fills self.grads from the gradient of the maps. Returns dz if `inputs`."""
+    def backward(self, dmaps, kept, input_grad=False):
+        """Fills self.grads from the gradient of the maps. Returns dz if `input_grad`."""
         dx = self.output.layer_grad(self, "conv", dmaps, kept.x, kept.maps)
         for i in range(len(self.strides), 0, -1):
             dx = deconv_norm_relu_grad(self, f"deconv{i}", dx, kept.layers[i - 1],
                                        self.strides[i - 1])
-        dz = conv_grad(self, "dense", dx.reshape(kept.features.shape), kept.z, kept.features,
-                       activation="relu", inputs=inputs)
-        return dz.reshape(len(dz), -1) if inputs else None
+        dz = conv_grad(self, "dense", dx.reshape(kept.hidden.shape), kept.z, kept.hidden,
+                       activation="relu", input_grad=input_grad)
+        return dz.reshape(len(dz), -1) if input_grad else None
 
     def outputs(self, z):
         """Yields what forward gives for z (N, latent) at inference, on the host, 64 maps a time."""
@@ -333,13 +334,14 @@ class Discriminator(Network):
         x = features[-1].reshape(maps.shape[0], 1, 1, -1)
         return conv(self, "dense", x), features
 
-    def backward(self, dlogits, features, inputs=False):
-        """Fills self.grads from the gradient of the logits. Returns dmaps if `inputs`."""
+    def backward(self, dlogits, features, input_grad=False):
+        """Fills self.grads from the gradient of the logits. Returns dmaps if `input_grad`."""
         x = features[-1].reshape(len(dlogits), 1, 1, -1)
-        dx = conv_grad(self, "dense", dlogits, x, dlogits).reshape(features[-1].shape)
+        dx = conv_grad(self, "dense", dlogits, x, y=dlogits)  # no activation: y is not looked at
+        dx = dx.reshape(features[-1].shape)
         for i in range(self.layers, 0, -1):
             dx = conv_grad(self, f"conv{i}", dx, features[i - 1], features[i], 2, "leaky_relu",
-                           inputs=inputs or i > 1)
+                           input_grad=input_grad or i > 1)
         return dx
 
     def feature_matching(self, features, losses):
@@ -352,7 +354,7 @@ class Discriminator(Network):
         b = len(features[1]) // 2
         for i in range(self.layers, 0, -1):
             w, real, fake = self.params[f"conv{i}.w"], features[i][:b], features[i][b:]
-            if s.feature_layers == "all" or i == self.layers:
+            if s.feature_layers == "all" or i == self.layers:  # dy is written over dx
                 _, dy = ops.feature_matching(real, fake, s.feature_matching, dx, "leaky_relu",
                                              out=(losses[i - 1:i], dx))
             else:
@@ -423,7 +425,7 @@ class Trainer:
 
         Always the same operations on the same arrays: what changes is read from the device.
         """
-        with self.ops.arena:
+        with self.ops.arena:  # memory that every step uses again
             self.take_inputs()
             maps, kept = self.real_and_generated()
             dlogits, features = self.discriminator_loss(maps)

@@ -10,7 +10,7 @@ from kernels.plain import PlainOps
 
 DEVICES = ("auto", "numpy", "cuda", "emulator", "plain")
 PRECISIONS = ("fp32", "tf32", "bf16")
-ON_HOST = {"numpy": (NumpyEngine, "NumPy"), "plain": (PlainOps, "NumPy's pure functions")}
+ON_HOST = {"numpy": NumpyEngine, "plain": PlainOps}
 
 
 def load(device="auto", dtype=np.float32, precision=None):
@@ -37,16 +37,13 @@ def load(device="auto", dtype=np.float32, precision=None):
             reason = str(error)
     if hardware:
         ops = CudaOps(hardware)
-        ops.arithmetic = f"the {ops.name} in {hardware.precision}"
         ops.why = f"CUDA kernels in {hardware.precision} on {hardware} ({reason})"
         return ops
     if precision in PRECISIONS[1:]:
         why = f" ({reason})" if device == "auto" else ""
         raise DeviceError(f"precision {precision}: on device cuda or emulator only{why}")
-    backend, name = ON_HOST["numpy" if device == "auto" else device]
-    ops = backend(dtype)
-    ops.arithmetic = name
-    ops.why = f"{name} on {ops} ({reason})"
+    ops = ON_HOST["numpy" if device == "auto" else device](dtype)
+    ops.why = f"{ops.arithmetic} on {ops} ({reason})"
     return ops
 
 

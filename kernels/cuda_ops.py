@@ -23,6 +23,7 @@ class CudaOps(CudaConv):
         self.device = device
         self.dtype = device.dtype
         self.name = type(device).__name__.lower()
+        self.arithmetic = f"the {self.name} in {device.precision}"
         self.arena = Arena(device.allocate)
         self._choose_kernels(device, conv_step)
 

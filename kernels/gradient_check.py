@@ -52,6 +52,7 @@ def directional_check(loss, arrays, grads, rng, delta=1e-5, tolerance=TOLERANCE)
     direction goes through all arrays at once. Raises AssertionError, also where the derivative is
     so small that the check would compare zero with zero.
     """
+    assert len(grads) == len(arrays), f"{len(grads)} gradients; expected {len(arrays)}"
     directions = [rng.standard_normal(a.shape) for a in arrays]
     length = np.sqrt(sum((u ** 2).sum() for u in directions))
     originals = [a.copy() for a in arrays]
@@ -78,8 +79,13 @@ def off_kinks(rng, *shape):
 
 def check_operation(case, ops, seed=1):
     """directional_check of one of CASES. ops: operations on NumPy arrays. Raises AssertionError."""
+    if case not in CASES:
+        raise ValueError(f"no case {case!r}; expected one of {', '.join(CASES)}")
     rng = np.random.default_rng(seed)
-    directional_check(*CASES[case](ops, rng), rng)
+    try:
+        directional_check(*CASES[case](ops, rng), rng)
+    except AssertionError as error:
+        raise AssertionError(f"{case}: {error}") from None
 
 
 # ------------------------------------------------------------------------------------------ cases

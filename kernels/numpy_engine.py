@@ -84,6 +84,7 @@ class NumpyEngine(PlainOps):
     conv_method: "im2col" or "fourier" for all convolutions, if not the cheaper one of each.
     """
     name = "numpy"
+    arithmetic = "NumPy"
 
     def __init__(self, dtype=np.float32, workers=None, conv_method=None):
         super().__init__(dtype)

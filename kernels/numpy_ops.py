@@ -88,11 +88,17 @@ def bias_activation(x, bias=None, activation=None):
         return np.maximum(x, 0)
     if activation == "leaky_relu":
         return np.maximum(x, LEAKY_SLOPE * x)
-    return np.tanh(x) if activation == "tanh" else x
+    if activation == "tanh":
+        return np.tanh(x)
+    return x
 
 
 def bias_activation_grad(dy, y, activation=None):
-    """dx = dy act'(x), and dbias (C,), its sum. All act'(x) can be computed from the output y."""
+    """dx = dy act'(x), and dbias (C,), its sum.
+
+    act'(x) is computed from the output y; an activation that does not allow that, such as GELU,
+    would need an operation of its own.
+    """
     activation_number(activation)
     dx = dy
     if activation == "relu":
@@ -170,7 +176,8 @@ def softmax_grad(dp, p):
 def bce_with_logits(logits, target):
     """Binary cross-entropy of sigmoid(z) and t, averaged: log(1 + exp(-|z|)) + max(z, 0) - z t.
 
-    Returns loss (1,) and dlogits = (sigmoid(z) - t) / B. This form is stable for any logit z.
+    Returns loss (1,) and dlogits = (sigmoid(z) - t) / (number of logits). This form is stable for
+    any logit z.
     """
     z = logits
     e = np.exp(-np.abs(z))

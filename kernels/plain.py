@@ -37,6 +37,7 @@ def method(name, operation):
 class PlainOps:
     """dtype: float32 or float64. replace: {name: function}, in the place of those of numpy_ops."""
     name = "plain"
+    arithmetic = "NumPy's pure functions"  # a checkpoint holds this
 
     def __init__(self, dtype=np.float32, replace=()):
         unknown = set(replace) - set(OPERATIONS)

@@ -48,7 +48,7 @@ def device(request):
 
 
 def tiny(model="semgan", preset="full", **changes):
-    return semgan.settings("shapes", preset, model, **TINY | changes)
+    return semgan.settings(preset=preset, model=model, **TINY | changes)
 
 
 def load(device, dtype=np.float32, precision="fp32"):

@@ -297,7 +297,7 @@ def test_every_setting_has_the_origin_of_its_value():
 
 def test_paper_networks_have_the_papers_shapes():
     """Figure 1 at 128x128: dense 32768, then 256, 128, 64 at sides 32, 64, 128, K, K."""
-    s = semgan.settings("somewhere.zip", "paper", kernel_size=3)
+    s = semgan.settings(dataset="somewhere.zip", preset="paper", kernel_size=3)
     g = semgan.Generator(kernels.load("numpy"), s, 22, np.random.default_rng(0))
     assert g.params["dense.b"].shape == (32768,) and g.base == 16 and g.strides == [2, 2, 2, 1]
     channels = [g.params[f"deconv{i}.gamma"].shape for i in range(1, 5)]

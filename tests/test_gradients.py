@@ -29,10 +29,19 @@ def test_every_operation_has_a_case():
         def __getattr__(self, name):
             called.add(name)
             return getattr(self.ops, name)
-    for case in CASES:
-        check_operation(case, Recorder(load("plain", np.float64)))
+    for case in CASES.values():
+        loss, _, _ = case(Recorder(load("plain", np.float64)), np.random.default_rng(1))
+        loss()
     expected = {name for name, gradients in OPERATIONS.items() if gradients}
     assert called >= expected | {g for gradients in OPERATIONS.values() for g in gradients}
+
+
+def test_what_cannot_be_checked_is_one_clear_line():
+    with pytest.raises(ValueError, match="no case 'sofmax'; expected one of conv 3x3, "):
+        check_operation("sofmax", load("plain", np.float64))
+    x = np.ones(3)
+    with pytest.raises(AssertionError, match="1 gradients; expected 2"):
+        directional_check(lambda: x.sum(), [x, x], [x], np.random.default_rng(0))
 
 
 # ------------------------------------------------------------------------------ broken on purpose
@@ -152,7 +161,7 @@ def compute(trainer, backward=False):
     if backward:
         t.generator.backward(dmaps, kept)
     features = [t.ops.asnumpy(a) for a in features[1:]]
-    activations = [kept.features, *(layer.y for layer in kept.layers)]
+    activations = [kept.hidden, *(layer.y for layer in kept.layers)]
     sides = [a > 0 for a in features] + [t.ops.asnumpy(a) > 0 for a in activations]
     if t.s.feature_matching == "paired":
         b = t.s.batch_size
@@ -201,12 +210,12 @@ def test_gradient_of_the_maps_and_of_the_latents(changes):
         t.discriminator_loss(maps)
         return 1000 * t.losses[0]
     dlogits, features = t.discriminator_loss(maps)
-    dmaps = t.discriminator.backward(dlogits, features, inputs=True)
+    dmaps = t.discriminator.backward(dlogits, features, input_grad=True)
     rng = np.random.default_rng(3)
     directional_check(discriminator_loss, [maps], [1000 * dmaps], rng, delta=1e-6)
 
     dmaps = t.generator_loss(maps)
-    dz = t.generator.backward(dmaps, kept, inputs=True)
+    dz = t.generator.backward(dmaps, kept, input_grad=True)
 
     def generator_loss():
         t.ops.write(t.z, z)

@@ -336,6 +336,15 @@ def test_batch_norm(device, shape):
     np.testing.assert_allclose(same, y, atol=1e-9)
 
 
+def test_every_activation_is_one_of_its_own(device):
+    """An activation that is listed but not written would be the identity, and so its gradient."""
+    ops, x = load(device, np.float64), np.linspace(-2, 2, 7).reshape(1, 1, 1, 7)
+    y = [ops.bias_activation(x, None, activation) for activation in contract.ACTIVATIONS]
+    for i, one in enumerate(y):
+        assert all(not np.allclose(one, other) for other in y[:i])
+        assert (np.diff(one) >= 0).all()  # so that act'(x) can be computed from y
+
+
 def test_softmax_is_stable(device):
     ops = load(device, np.float64)
     p = ops.softmax(np.array([[[[1e4, 1e4 - 1, -1e4], [0, 0, 0]]]]), np.array([0, 0, np.log(2)]))

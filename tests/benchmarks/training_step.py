@@ -24,7 +24,7 @@ def measure(preset, rounds):
     """Prints a line about a preset; the same as a dictionary."""
     import torch
     from torch_step import TorchTrainer
-    s = semgan.settings("shapes", preset)
+    s = semgan.settings(preset=preset)
     trainer = semgan.Trainer(kernels.load("numpy"), s, data.colored_shapes(s.side, s.seed))
     cores = trainer.ops.workers.count
     torch.set_num_threads(cores)
