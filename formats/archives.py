@@ -29,7 +29,7 @@ class Member(NamedTuple):
 def opened(path, patterns):
     """A context with the members of a folder, .zip or .tar(.gz) whose names match a pattern.
 
-    An archive's members come in its own order, a folder's by their names. Raises InputError.
+    An archive's members come in its own order, a folder's sorted by name. Raises InputError.
     """
     try:
         if path.is_dir():
