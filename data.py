@@ -61,6 +61,7 @@ def load(dataset, side, seed=0, data=None, split=None, classes=None, crop=False,
     dataset  "shapes", "cityscapes", "facades", or the path of a folder, .zip or .tar(.gz)
     data     path or paths of cityscapes (gtFine_trainvaltest.zip or its folder) or of facades
              (CMP base and extended, or pix2pix's archive)
+    seed     determines the shapes
     split    cityscapes: train (default), val or test; pix2pix's facades: the same (default: all)
     classes  cityscapes: 22 (the paper's number, default), 19 or 34; your own maps: highest id + 1
     crop     take the largest square in the middle instead of squeezing the map into a square
@@ -181,7 +182,7 @@ NEIGHBOR_BONUS = 50  # subtracted for each neighbour of the same class
 
 
 def pix2pix_labels(name, content, palette):
-    """The ids in the right half of a JPEG `photo | labels`, which shows class k as palette[k].
+    """The ids in the right half of a JPEG `photo | labels`, drawn in the colours `palette` (K, 3).
 
     Returns an image of ids 1 to K, and the share of pixels in doubt. Raises InputError.
 

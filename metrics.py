@@ -319,7 +319,7 @@ def nearest_agreement(maps, train, same=False):
 
 
 def memorization(train, fake, heldout=None):
-    """How close samples come to the training maps, beside how close held-out maps come.
+    """How close samples come to the training maps, compared with held-out maps.
 
     "agreement", "held out": the medians of their nearest_agreement; "memorized": the share of
     samples above the 99th percentile of the held-out maps (chance: 0.01). Without held-out maps,

@@ -27,7 +27,7 @@ SETTINGS = {
     "kernel_size": (11, "sides of all kernels, odd; large ones see a whole shape, 5 trains worse"),
     "generator_filters": ([128, 256, 128, 64], "channels at first, and each time the sides double"),
     "discriminator_filters": ([64, 128, 256], "channels after each halving of the sides (DCGAN)"),
-    "bottleneck": (False, "the paper's layer of K channels before the last; it harms training"),
+    "bottleneck": (False, "the paper's K-channel layer before the last; training is worse with it"),
     "feature_matching": ("mean", "mean: compare batch means (Salimans et al. 2016, cited by the "
                          "paper); paired: compare map by map (the authors' library)"),
     "feature_layers": ("all", "all the discriminator's; with only the last, checkerboards remain"),
@@ -64,7 +64,7 @@ FACADES = STREET_SCENES | dict(latent=300)
 
 
 def settings(dataset="shapes", preset="full", model="semgan", **changes):
-    """The settings of a run, checked, as attributes. Raises InputError.
+    """The settings of a run as a Namespace, checked. Raises InputError.
 
     changes: new values for names in SETTINGS or data.OPTIONS.
     """
@@ -198,9 +198,9 @@ Kept = namedtuple("Kept", "x a mean var y")
 def deconv_norm_relu(net, name, x, stride, training):
     """y = relu(batch_norm(transposed conv(x))): (B, H, W, Cin) -> (B, stride H, stride W, Cout).
 
-    A transposed convolution *is* the input gradient of a convolution: with stride 2, that takes the
-    large map to the small one, and its input gradient takes small to large. So the weights are
-    stored as that convolution's, (kh, kw, Cout, Cin). Returns y and what the gradient needs.
+    A transposed convolution *is* the input gradient of a convolution: with stride 2, a convolution
+    takes large maps to small ones, and its input gradient small to large. So the weights are stored
+    as that convolution's, (kh, kw, Cout, Cin). Returns y and what the gradient needs.
     """
     ops, s, w = net.ops, net.s, net.params[name + ".w"]
     gamma, beta = net.params[name + ".gamma"], net.params[name + ".beta"]

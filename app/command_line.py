@@ -78,7 +78,7 @@ def sample_parser():
 
 
 def evaluate_parser():
-    parser = run_parser("evaluate", "Every metric of new samples, beside the same metric of real "
+    parser = run_parser("evaluate", "Every metric of new samples, next to the same metric of real "
                                     "maps. The numbers are printed and written to metrics.csv.")
     parser.add_argument("--count", type=positive, metavar="N",
                         help="how many samples (default: as many as there are training maps)")

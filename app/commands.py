@@ -69,7 +69,7 @@ def slerp(a, b, frames):
 
 # ----------------------------------------------------------------------------------------- evaluate
 def evaluate(args):
-    """`evaluate RUN`: every metric of new samples, beside the same metric of real maps."""
+    """`evaluate RUN`: every metric of new samples, next to the same metric of real maps."""
     header, _ = load_checkpoint(args.run)
     g, _ = load_generator(args.run, args.device)
     dataset = load_dataset(g.s)

@@ -206,7 +206,7 @@ def resume_command(args, run):
 
 
 def report(trainer, run):
-    """Print how good 256 samples are, beside the real maps, and where everything is."""
+    """Print how good 256 samples are, next to real maps, and where everything is."""
     s, dataset = trainer.s, trainer.dataset
     z = np.random.default_rng([s.seed, 3]).standard_normal((256, s.latent))
     maps = metrics.nearest_class(trainer.generator.sample(z), dataset.palette)

@@ -56,18 +56,18 @@ READINGS = ("mean", "paired")  # two ways to read the paper's feature matching
 
 
 class Arena:
-    """Memory that comes back at the same addresses each time its `with` block is entered.
+    """Memory that comes back at the same addresses each time its context is entered.
 
-    The i-th request inside the block gets the i-th buffer, so a training step allocates memory only
-    the first time. An array from inside is valid until the block is entered again. Outside the
-    block, `empty` allocates memory of its own.
+    The i-th request inside gets the i-th buffer, so a training step allocates memory only the first
+    time. An array from inside is valid until the context is entered again. Outside, `empty`
+    allocates new memory.
     """
 
     def __init__(self, allocate):
         """allocate: a function from a number of bytes to a uint8 array."""
         self.allocate = allocate
         self.buffers = []
-        self.next = None  # index of the next buffer; None outside the block
+        self.next = None  # index of the next buffer; None outside the context
 
     def __enter__(self):
         self.next = 0

@@ -210,6 +210,7 @@ class CudaConv:
 
 
 def cdiv(a, b):
+    """a / b, rounded up."""
     return -(-a // b)
 
 

@@ -250,4 +250,5 @@ def threads_across(columns):
 
 
 def slab_rows(rows):
+    """The rows of a slab: SLAB, or more if there would be over SLABS slabs."""
     return max(SLAB, cdiv(rows, SLABS))

@@ -1,4 +1,4 @@
-"""Convolutions with large kernels by fewer multiplications: a Fourier transform in real numbers.
+"""Convolutions with large kernels in fewer multiplications: a Fourier transform in real numbers.
 
 Along one axis and with stride 1, conv and its two gradients are the derivatives of
 
@@ -8,8 +8,8 @@ with respect to y, x and w. The condition m = o + d can be written as a mean of 
 
     1/n sum over f < n of cos(2 pi f (o + d - m) / n)  is 1 if m = o + d, else 0,
 
-if n is so large that nothing wraps around. The cosine of a sum of three angles is a sum of three
-products:
+provided n is so large that nothing wraps around. The cosine of a sum of three angles is a sum of
+three products:
 
     cos(a + b + c) = 4/3 sum over j < 3 of cos(a + t) cos(b + t) cos(c + t),     t = 2 pi j / 3
 
@@ -41,7 +41,7 @@ import numpy as np
 
 from kernels.contract import Arena, conv_shape, pair
 
-MOVED = 16  # as many multiply-adds take as long as moving one number, see is_cheaper
+MOVED = 16  # this many multiply-adds take as long as moving one number, see is_cheaper
 
 
 def is_cheaper(x_shape, w_shape, stride, pad):

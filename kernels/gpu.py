@@ -101,6 +101,7 @@ def nvrtc_version():
 
 
 class Gpu:
+    """The GPU that CuPy has chosen. Its arrays are CuPy's."""
     name = "GPU"
 
     def __init__(self, dtype=np.float32, precision=None):

@@ -130,7 +130,7 @@ def batch_norm_grad(dy, x, y, gamma, mean, var, eps=1e-5, activation=None):
     count = x.size // x.shape[-1]
     std = np.sqrt(var + eps)
     normalized = (x - mean) / std
-    dy, dbeta = bias_activation_grad(dy, y, activation)  # now dy is that before the activation
+    dy, dbeta = bias_activation_grad(dy, y, activation)  # now dy is taken before the activation
     dgamma = channel_sums(dy * normalized)
     dx = gamma / std * (dy - dbeta / count - normalized * dgamma / count)
     return dx, dgamma, dbeta
