@@ -121,5 +121,5 @@ def _safe(path, name, patterns, size, link):
 def _unique(path, members):
     for name, count in Counter(member.name for member in members).items():
         if count > 1:
-            raise InputError(f"{path}: the member {name!r} is there twice")
+            raise InputError(f"{path}: the member {name!r} occurs twice")
     return members

@@ -936,7 +936,7 @@ BAD = {  # name: how to make it, the message, options of load_maps
     "tar breaks off": (half_archive("tar.gz"), "x.tar.gz"),
     "damaged tar.xz": (half_archive("tar.xz"), "x.tar.xz"),
     "damaged member": (damaged_member, "x.zip"),
-    "a member twice": (twice, "x.tar: the member 'a.png' is there twice"),
+    "a member twice": (twice, "x.tar: the member 'a.png' occurs twice"),
     "a link to nowhere": (dangling, "cannot be read.*b.png"),
     "missing": (lambda folder: None, "no such folder or archive"),
     "empty folder": (holding(), "no label maps"),
