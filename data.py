@@ -20,7 +20,7 @@ from formats.label_maps import LabelMaps, load_maps
 from formats.palettes import read_palette
 
 # https://www.cityscapes-dataset.com
-# Row = id in *_labelIds.png: name, trainId (255: not evaluated), colour.
+# Row number = id in *_labelIds.png: name, trainId (255: not evaluated), colour.
 CITYSCAPES = [
     ("unlabeled", 255, (0, 0, 0)), ("ego vehicle", 255, (0, 0, 0)),
     ("rectification border", 255, (0, 0, 0)), ("out of roi", 255, (0, 0, 0)),
@@ -38,7 +38,7 @@ CITYSCAPES = [
     ("train", 16, (0, 80, 100)), ("motorcycle", 17, (0, 0, 230)), ("bicycle", 18, (119, 11, 32))]
 
 # https://cmp.felk.cvut.cz/~tylecr1/facade
-# Row = id - 1: name, colour of the original, colour of pix2pix's copy.
+# Row number = id - 1: name, colour of the original, colour of pix2pix's copy.
 FACADES = [
     ("background", (0, 0, 170), (0, 0, 223)), ("facade", (0, 0, 255), (0, 48, 255)),
     ("window", (0, 85, 255), (0, 128, 255)), ("door", (0, 170, 255), (0, 207, 255)),
@@ -49,7 +49,7 @@ FACADES = [
 
 SPLITS = ("train", "val", "test")
 NAMED = ("shapes", "cityscapes", "facades")
-# The options of `load`, each a flag: its type.
+# The options of `load`, each also a flag, with their types.
 OPTIONS = dict(data=list, split=str, classes=int, crop=bool, palette=str, labels=str)
 
 
@@ -61,11 +61,12 @@ def load(dataset, side, seed=0, data=None, split=None, classes=None, crop=False,
     dataset  "shapes", "cityscapes", "facades", or the path of a folder, .zip or .tar(.gz)
     data     path or paths of cityscapes (gtFine_trainvaltest.zip or its folder) or of facades
              (CMP base and extended, or pix2pix's archive)
+    seed     determines the shapes
     split    cityscapes: train (default), val or test; pix2pix's facades: the same (default: all)
     classes  cityscapes: 22 (the paper's number, default), 19 or 34; your own maps: highest id + 1
     crop     take the largest square in the middle instead of squeezing the map into a square
-    palette  path of a palette file, and labels: glob of the label maps' files; for your own maps
-    survey   a list to fill with what `inspect` shows of each map. Then unknown ids are accepted,
+    palette  path of a palette file; labels: a glob that picks the label maps; for your own maps
+    survey   a list that receives what `inspect` shows of each map. Unknown ids are then accepted,
              and nothing is cached.
     Raises InputError.
     """
@@ -115,7 +116,7 @@ def _check_options(dataset, side, **options):
 
 
 def _find_archives(dataset, paths):
-    """The paths; in place of a folder, the archives in it that look as they were downloaded."""
+    """The paths, but instead of a folder the archives in it, if they have their original names."""
     archives = ["CMP_facade_DB_*.zip", "facades.tar.gz"]
     if dataset == "cityscapes":
         archives = ["gtFine*.zip"]
@@ -137,13 +138,13 @@ def cityscapes(split=None, classes=None):
     split, classes = split or "train", 22 if classes is None else classes
     if split not in SPLITS:
         raise InputError(f"--split {split}: expected train, val or test")
-    # In the order of their trainIds, which is that of their ids.
+    # Ordered by id, which is also the order of the trainIds.
     evaluated = [i for i, (_, train_id, _) in enumerate(CITYSCAPES) if train_id != 255]
     kept = {19: evaluated, 22: [*evaluated, 0, 5, 6], 34: range(34)}.get(classes)
     if kept is None:
         raise InputError(f"--classes {classes}: Cityscapes has tables of 22, 19 and 34 classes")
     table = np.full(256, UNKNOWN, np.uint8)
-    table[:len(CITYSCAPES)] = 19  # black; of 19 classes, the id of void pixels to fill
+    table[:len(CITYSCAPES)] = 19  # void: the black class; with 19 classes, pixels to fill
     table[list(kept)] = np.arange(len(kept))
     if classes == 22:
         table[18] = table[17]
@@ -176,17 +177,17 @@ def facades(split=None, classes=None):
 
 # --------------------------------------------------------------------- labels that were JPEG images
 # Costs are squared errors in grey levels. Both values were tried on facades of known classes.
-COLOR_WEIGHT = 0.03  # of an error in colour, where an error in brightness has 1
+COLOR_WEIGHT = 0.03  # of an error in colour; an error in brightness has weight 1
 NEIGHBOR_BONUS = 50  # subtracted for each neighbour of the same class
 
 
 def pix2pix_labels(name, content, palette):
-    """The right half of a JPEG `photo | labels`, painted in the colours `palette` (K, 3).
+    """The ids in the right half of a JPEG `photo | labels`, drawn in the colours `palette` (K, 3).
 
     Returns an image of ids 1 to K, and the share of pixels in doubt. Raises InputError.
 
-    JPEG keeps the brightness of each pixel, but of colour only the mean over 2x2 pixels. So the
-    labels of four such pixels must explain four brightnesses and one colour together. We start
+    JPEG keeps the brightness of each pixel, but only the mean colour of 2x2 pixels. So the labels
+    of four such pixels must explain four brightnesses and one colour together. We start
     from the nearest class. Then each pixel in turn takes the class that fits best given the other
     three, with a bonus for the classes of its neighbours (iterated conditional modes, Besag 1986).
     A pixel is in doubt if its class changed in this way, or if the runner-up is close.
@@ -230,7 +231,7 @@ def _label_planes(name, content):
         image.draft("YCbCr", (width // scale, height // scale))
         return np.asarray(image, np.float32)[:, width // scale // 2:]
 
-    return plane(1)[..., :1], plane(2)[..., 1:]  # at half size libjpeg leaves the colours alone
+    return plane(1)[..., :1], plane(2)[..., 1:]  # at half size libjpeg returns colours as stored
 
 
 # ----------------------------------------------------------------------------------- Colored Shapes
@@ -241,8 +242,8 @@ def colored_shapes(side=64, seed=0):
     positions of the 10x10 red square, or 27^2 = 729 for side 32. A blue circle of radius 10
     and a green rectangle, 12 wide and 20 high, stand anywhere they fit. The rectangle is painted
     first and the circle last, so that it can cover the square. (The rectangle's size and the order
-    are our reading; the paper gives neither.) The same seed gives the same maps on every machine.
-    Raises InputError.
+    are our choice; the paper gives neither.) The same seed gives the same maps on every machine.
+    Returns LabelMaps. Raises InputError.
     """
     if side < 8:
         raise InputError(f"side {side}: colored shapes need at least 8 pixels")

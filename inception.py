@@ -1,10 +1,10 @@
-"""Inception-v3 of 2015-12-05, whose features FID compares, on the operations of kernels/.
+"""Inception-v3 of 2015-12-05, whose features FID (Frechet inception distance) compares.
 
     python inception.py --download     fetches the published weights (96 MB) into the cache
 
-The network is that of Szegedy et al. 2016, "Rethinking the Inception Architecture". These weights
-differ from it in two points: average pooling does not count its padding, and the last module pools
-by maximum. Activations are NHWC.
+The network is that of Szegedy et al. 2016, "Rethinking the Inception Architecture", built from the
+operations of kernels/. These weights need two changes: average pooling does not count its padding,
+and the last module pools by maximum. Activations are NHWC.
 """
 import numpy as np
 from tqdm import tqdm
@@ -19,9 +19,9 @@ SIZE = 95_628_359  # bytes
 SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 HOW_TO_GET = f"get it by `python inception.py --download`, or from {URL}"
 SIDE = 299
-# Another preprocessing gives another FID.
+# FID depends on the preprocessing.
 PREPROCESSING = "pytorch-fid (bilinear to 299 px, half-pixel centres; x / 127.5 - 1)"
-BATCH = 8          # images at once, which take 0.2 GB; more are no faster on a CPU
+BATCH = 8          # images at once, in 0.2 GB; more images are no faster on a CPU
 BN_EPS = 0.001     # of every batch norm; the weight file does not hold it
 
 # ------------------------------------------------------------------------------------- the network
@@ -63,8 +63,8 @@ def module_e(pool):
             [pool, "_pool 1x1 192"])
 
 
-# A tap is a place where features are taken, named by its number of channels. For each tap: the
-# modules that lead to it, with the prefix of their names in the weight file.
+# Here a tap is not a kernel's but a layer whose output gives features, named by its channels. For
+# each tap: the modules that lead to it, with the prefix of their names in the weight file.
 NETWORK = {
     64: [("Conv2d_", ["1a_3x3 3x3 32 /2", "2a_3x3 3x3 32 valid", "2b_3x3 3x3 64", "max /2"])],
     192: [("Conv2d_", ["3b_1x1 1x1 80", "4a_3x3 3x3 192 valid", "max /2"])],
@@ -83,7 +83,7 @@ NETWORK = {
 
 
 def parse(layer):
-    """-> name, (kh, kw), channels, stride, (y, x) padding.
+    """A layer's string -> name, (kh, kw), channels, stride, (y, x) padding.
 
     "2a_3x3 3x3 32 valid" -> "2a_3x3", (3, 3), 32, 1, (0, 0). A pooling has no channels: None.
     """
@@ -133,7 +133,7 @@ def convolutions():
 
 
 def _convolutions(module, prefix, cin):
-    """The same of one layer, chain or tuple of branches. Returns its number of channels."""
+    """The same for one layer, chain or tuple of branches. Returns its number of channels."""
     if isinstance(module, list):
         for part in module:
             cin = yield from _convolutions(part, prefix, cin)
@@ -153,7 +153,7 @@ def _convolutions(module, prefix, cin):
 def preprocess(images, ops):
     """uint8 (B, H, W, 3) -> (B, 299, 299, 3) on the device, as PREPROCESSING says.
 
-    Scaling the values first gives the same: resizing is linear.
+    Values are scaled first, which gives the same, since resizing is linear.
     """
     return ops.resize(ops.asarray(images.astype(np.float32) / 127.5 - 1), SIDE, SIDE)
 
@@ -161,7 +161,7 @@ def preprocess(images, ops):
 def features(images, weights, ops, tap=2048, batch=BATCH):
     """uint8 RGB images (N, H, W, 3) -> (N, tap) float32: a tap's maps, averaged over their pixels.
 
-    weights: from load_weights. ops: from kernels.load. tap: 64, 192, 768, or 2048, the one of FID.
+    weights: from load_weights. ops: from kernels.load. tap: 64, 192, 768, or 2048, which FID uses.
     Raises InputError.
     """
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
@@ -184,7 +184,7 @@ def features(images, weights, ops, tap=2048, batch=BATCH):
 
 # ----------------------------------------------------------------------------------------- weights
 def cached_file():
-    """Where the weight file lies in the cache."""
+    """The path of the weight file in the cache."""
     return files.cache_folder() / URL.rsplit("/")[-1]
 
 

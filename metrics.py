@@ -2,7 +2,7 @@
 
 Images are uint8 RGB, (N, H, W, 3); label maps are uint8 class ids, (N, H, W). IMAGE_METRICS and
 LABEL_METRICS list the metrics in one form, f(real, fake) -> float or {name: float}. Most values
-only mean something beside the same metric of real against real maps, at the same number of samples.
+mean little without the same metric of real maps against real maps, at the same number of samples.
 """
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -25,22 +25,22 @@ def _check_images(*sets):
                              "expected the same sides, and at least one image")
 
 
-# ---------------------------------------------------------------------- sliced Wasserstein distance
+# ---------------------------------------------------------------- sliced Wasserstein distance (SWD)
 # Karras et al. 2018, "Progressive growing of GANs", section 5.
 PATCH = 7         # height and width of a patch
 PATCHES = 128     # of each image, at each level
 REPEATS, DIRECTIONS = 4, 128  # sets of directions, and how many in each
-COARSEST = 16     # the height down to which the pyramid goes
+COARSEST = 16     # the pyramid has no level of a smaller height
 TAPS = np.array([1, 4, 6, 4, 1]) / 16
 
 
 def sliced_wasserstein(real, fake, seed=0, batch=32):
     """{height of a level: distance, ..., "average": their mean}, times 1000, finest level first.
 
-    real, fake: two sets of N images. Draws the same random numbers, in the same order, as the
-    authors' program after np.random.seed(seed) with minibatches of `batch`: so it gives their
-    numbers. It falls as 1 / sqrt(N): compare it at equal N only. Raises ValueError, also where a
-    channel is constant.
+    real, fake: two sets of N images. This draws the same random numbers, in the same order, as the
+    authors' program after np.random.seed(seed) with minibatches of `batch`, and so gives the same
+    results. The distance falls as 1 / sqrt(N): compare it at equal N only. Raises ValueError, also
+    if a channel is constant.
     """
     sizes = _pyramid_sizes(real, fake)
     rng, n = np.random.RandomState(seed), len(real)
@@ -101,7 +101,7 @@ def laplacian_level(images, level, last):
     """One level of the Laplacian pyramid (Burt and Adelson 1983), float32.
 
     (N, H, W, 3) -> (N, H >> level, W >> level, 3). The last level is the small image itself. The
-    others are what is lost when it is halved and doubled again.
+    others hold what an image loses when it is halved and doubled again.
     """
     halve = lambda x: _blur(x)[:, ::2, ::2].astype(np.float32)
     x = images.astype(np.float32)
@@ -134,7 +134,7 @@ def _descriptors(images, corners, level, last):
 
 
 def _projected_distance(parallel_map, a, b, directions):
-    """The 1-Wasserstein distance of a and b (M, 147), projected: mean over directions (D, 147)."""
+    """Mean 1-Wasserstein distance of a and b (M, 147), projected onto each direction (D, 147)."""
     def wasserstein(some):
         p, q = some @ a.T, some @ b.T  # a row for each direction, since rows are fast to sort
         p.sort()
@@ -150,14 +150,14 @@ def _projected_distance(parallel_map, a, b, directions):
 
 # ------------------------------------------------------------------------------- MS-SSIM: diversity
 SCALE_WEIGHTS = 0.0448, 0.2856, 0.3001, 0.2363, 0.1333  # Wang et al. 2003
-C1, C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2  # keep its quotients from dividing by 0
+C1, C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2  # keep its denominators above 0
 
 
 def ms_ssim(a, b):
-    """MS-SSIM of a[i] and b[i], (N,) in [0, 1]; equal images have 1. Raises ValueError.
+    """Multi-scale structural similarity of a[i] and b[i], (N,): 0 to 1, for equal images 1.
 
-    The sides must be multiples of 16 (there are five scales). As in Karras et al. 2018 the Gaussian
-    window of 11 pixels shrinks where the scale is smaller, the mean is taken over all channels
+    Raises ValueError unless the sides are multiples of 16 (five scales). As in Karras et al. 2018
+    the Gaussian window of 11 pixels shrinks at smaller scales, the mean is taken over all channels
     together, and a negative mean counts as 0.
     """
     _check_images(a, b)
@@ -171,7 +171,7 @@ def ms_ssim(a, b):
 
 
 def _ms_ssim(a, b):
-    """ms_ssim of a few images."""
+    """ms_ssim for one chunk of images."""
     a, b = (x.transpose(0, 3, 1, 2).astype(np.float64) for x in (a, b))  # (N, 3, H, W)
     result = np.ones(len(a))
     for scale, weight in enumerate(SCALE_WEIGHTS):
@@ -196,7 +196,7 @@ def _gaussian_windows(*sides):
 
 
 def diversity(images):
-    """MS-SSIM of the pairs (0, 1), (2, 3), ...: its mean, low for diverse images, and zeros."""
+    """MS-SSIM of pairs (0, 1), (2, 3), ...: mean (low for diverse images) and share of zeros."""
     pairs = len(images) // 2
     if not pairs:
         raise ValueError("diversity needs at least two images")
@@ -210,7 +210,7 @@ def frechet_distance(features_a, features_b):
 
     A and B are their covariances (Heusel et al. 2017). With centred rows X / sqrt(N - 1) = Q R,
     tr (A B)^(1/2) is the sum of the singular values of R_a R_b^T. Unlike a matrix square root,
-    these are never complex, and are also right for singular covariances (N < D). Raises ValueError.
+    these are never complex, and they hold for singular covariances (N < D) too. Raises ValueError.
     """
     a, b = (np.asarray(x, np.float64) for x in (features_a, features_b))
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1] or min(len(a), len(b)) < 2:
@@ -228,9 +228,9 @@ def frechet_distance(features_a, features_b):
 
 
 # --------------------------------------------------------------------------- metrics of label maps
-# Of two sets with equal sides, (N, H, W) and (M, H, W). Renaming classes in both changes no metric.
+# For two sets with equal sides, (N, H, W) and (M, H, W). Renaming classes in both changes nothing.
 def _classes(*sets):
-    """K, so that all ids are below it. Raises ValueError for anything but sets of label maps."""
+    """K, the highest id + 1. Raises ValueError for anything but sets of label maps."""
     for maps in sets:
         if (maps.dtype, maps.ndim) != (np.uint8, 3) or not len(maps) \
                 or maps.shape[1:] != sets[0].shape[1:]:
@@ -252,13 +252,13 @@ def class_frequency_distance(real, fake):
 
 
 def segmentation_distance(real, fake):
-    """FSD, the Frechet distance of class shares (Le Moing et al. 2021, "Semantic palette")."""
+    """Frechet segmentation distance (Le Moing et al. 2021, "Semantic palette"): of class shares."""
     classes = _classes(real, fake)
     return frechet_distance(*(class_areas(maps, classes) / maps[0].size for maps in (real, fake)))
 
 
 def _adjacency(maps, classes):
-    """Numbers of pairs of 4-neighbours with classes c, d, (K, K); a pair is at [c, d] or [d, c]."""
+    """Pairs of 4-neighbours with classes c and d, counted at [c, d] or [d, c] of (K, K)."""
     counts = 0
     for start in range(0, len(maps), CHUNK):
         chunk = maps[start:start + CHUNK].astype(np.intp)
@@ -268,7 +268,7 @@ def _adjacency(maps, classes):
 
 
 def adjacency_distance(real, fake):
-    """Total variation between the shares of each pair of classes {c, d} in the boundary: 0 to 1."""
+    """Total variation between the shares of class pairs {c, d} in all boundaries: 0 to 1."""
     classes = _classes(real, fake)
     shares = []
     for maps in (real, fake):
@@ -286,14 +286,14 @@ def boundary_density(maps):
 
 
 def spatial_distance(real, fake):
-    """Mean over y, x and classes that occur of |P_real(class at y, x) - P_fake(class at y, x)|."""
+    """Mean of |P_real(class at y, x) - P_fake(class at y, x)| over y, x and classes that occur."""
     pairs = ((real == k, fake == k) for k in range(_classes(real, fake)))
     return float(np.mean([np.abs(a.mean(0) - b.mean(0)).mean()
                           for a, b in pairs if a.any() or b.any()]))
 
 
 def components(maps):
-    """4-connected regions of one class per map, and speckle: the share of those under 4 pixels."""
+    """4-connected one-class regions per map, and speckle: the share of regions under 4 pixels."""
     cross = np.zeros((3, 3, 3), bool)  # neighbours within a map, but not across maps
     cross[1] = ndimage.generate_binary_structure(2, 1)
     regions = (ndimage.label(maps == k, cross)[0].ravel() for k in range(_classes(maps)))
@@ -302,7 +302,7 @@ def components(maps):
 
 
 def nearest_agreement(maps, train, same=False):
-    """The largest share of pixels in which each map agrees with one of `train`, (N,).
+    """For each map, the share of pixels that agree with the nearest map of `train`: (N,).
 
     same: both sets are the same, and no map is compared with itself.
     """
@@ -319,7 +319,7 @@ def nearest_agreement(maps, train, same=False):
 
 
 def memorization(train, fake, heldout=None):
-    """How close samples come to the training maps, beside how close held-out maps come.
+    """How close samples come to the training maps, compared with held-out maps.
 
     "agreement", "held out": the medians of their nearest_agreement; "memorized": the share of
     samples above the 99th percentile of the held-out maps (chance: 0.01). Without held-out maps,
@@ -340,9 +340,9 @@ def discreteness(probabilities):
 
 
 def invalid_color_rate(images, palette, tolerance=8):
-    """Share of pixels more than `tolerance` grey levels, in some channel, from every colour (K, 3).
+    """Share of pixels that differ from every colour (K, 3) by over `tolerance` in some channel.
 
-    Raises ValueError where the tolerance is so large that a pixel can be near two colours.
+    Raises ValueError if the tolerance is so large that a pixel can be near two colours.
     """
     _check_images(images)
     palette = np.unique(palette, axis=0).astype(int)
@@ -362,7 +362,7 @@ def invalid_color_rate(images, palette, tolerance=8):
 def whole_share(maps, real, classes):
     """Share of maps in which every class covers at least half its median area in the real maps.
 
-    A class that half of the real maps or more lack has a median of 0, so it need not be there.
+    A class that is missing in half of the real maps or more has median 0, so it may be missing.
     """
     median = np.median(class_areas(real, classes), 0)
     return float((class_areas(maps, classes) >= median / 2).all(1).mean())
@@ -372,7 +372,7 @@ def whole_shapes(maps):
     """Share of Colored Shapes maps, (N, side, side), whose circle, rectangle and square are whole.
 
     A shape is whole if it fits at some place: at least half of its ideal (see data.colored_shapes)
-    is visible there, and this part and the class's pixels have an intersection over union of 0.9.
+    is visible there, and the intersection over union of this part and the class is 0.9 or more.
     The circle covers the square, and both cover the rectangle.
     """
     _classes(maps)
@@ -394,7 +394,7 @@ def whole_shapes(maps):
 
 
 def _pixels_under(shape, pixels):
-    """How many pixels (N, H, W) a shape (h, w) covers at each place: (N, H - h + 1, W - w + 1)."""
+    """How many of `pixels` (N, H, W) a shape (h, w) covers at each place, (N, H-h+1, W-w+1)."""
     shape = shape[None, ::-1, ::-1].astype(np.float32)
     return np.rint(signal.fftconvolve(pixels.astype(np.float32), shape, "valid", (1, 2)))
 

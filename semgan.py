@@ -22,24 +22,24 @@ from kernels import buffers
 SETTINGS = {
     "side": (64, "height and width of a map in pixels"),
     "steps": (50_000, "training steps in total, the paper's number"),
-    "batch_size": (32, "maps in a step; fewer make the means that feature matching compares noisy"),
-    "latent": (100, "numbers in a latent vector z ~ N(0, 1), the paper's"),
+    "batch_size": (32, "maps per step; with fewer, the means in feature matching are noisy"),
+    "latent": (100, "length of the latent vector z, drawn from N(0, 1); the paper's"),
     "kernel_size": (11, "sides of all kernels, odd; large ones see a whole shape, 5 trains worse"),
     "generator_filters": ([128, 256, 128, 64], "channels at first, and each time the sides double"),
-    "discriminator_filters": ([64, 128, 256], "channels each time the sides are halved (DCGAN)"),
-    "bottleneck": (False, "the paper's layer of K channels before the last; it trains worse with"),
-    "feature_matching": ("mean", "mean: of the batch's features (Salimans et al. 2016, cited by "
-                         "the paper); paired: map by map (the authors' library)"),
-    "feature_layers": ("all", "all of the discriminator's, or only the last: checkerboards remain"),
-    "learning_rate": (1e-4, "of the generator's Adam, the paper's; a short run needs more"),
-    "discriminator_learning_rate": (1e-4, "of the discriminator's Adam; equal in the paper"),
+    "discriminator_filters": ([64, 128, 256], "channels after each halving of the sides (DCGAN)"),
+    "bottleneck": (False, "the paper's K-channel layer before the last; training is worse with it"),
+    "feature_matching": ("mean", "mean: compare batch means (Salimans et al. 2016, cited by the "
+                         "paper); paired: compare map by map (the authors' library)"),
+    "feature_layers": ("all", "all the discriminator's; with only the last, checkerboards remain"),
+    "learning_rate": (1e-4, "of the generator, the paper's; a short run needs a higher one"),
+    "discriminator_learning_rate": (1e-4, "of the discriminator; equal in the paper"),
     "decay_after": (0, "steps before both learning rates begin to fall"),
-    "half_life": (0, "steps in which they then halve; 0: never, the paper's, for a long run"),
-    "beta1": (0.5, "Adam's decay of the mean gradient; 0.9 oscillates in GANs (DCGAN)"),
+    "half_life": (0, "steps in which both then halve; 0: never, as in the paper, for long runs"),
+    "beta1": (0.5, "Adam's decay of the mean gradient; with 0.9, GANs oscillate (DCGAN)"),
     "beta2": (0.999, "Adam's decay of the mean squared gradient, the paper's"),
     "adam_eps": (1e-8, "keeps Adam from dividing by 0, the paper's"),
-    "bn_momentum": (0.1, "share of a batch in batch norm's running statistics; usual"),
-    "bn_eps": (1e-5, "keeps batch norm from dividing by 0; usual"),
+    "bn_momentum": (0.1, "a batch's share in batch norm's running statistics; the usual value"),
+    "bn_eps": (1e-5, "keeps batch norm from dividing by 0; the usual value"),
     "init": ("glorot", "weights: glorot (uniform, the authors' library) or normal (DCGAN)"),
     "seed": (0, "determines data, weights, latent vectors and batches"),
 }
@@ -55,8 +55,8 @@ PRESETS = {
     "full": {},
     "paper": dict(bottleneck=True),
 }
-# The paper's settings for street scenes (the row with the best FID of its Table 3), which presets
-# full and paper take for your own maps; and for facades (Table 4).
+# The paper's settings for street scenes (best FID in its Table 3) and for facades (Table 4).
+# Presets full and paper take the first for your own maps too.
 STREET_SCENES = dict(side=128, latent=128, kernel_size=7, learning_rate=2e-4,
                      discriminator_learning_rate=2e-4,
                      discriminator_filters=[64, 128, 256, 512])
@@ -64,9 +64,9 @@ FACADES = STREET_SCENES | dict(latent=300)
 
 
 def settings(*, dataset="shapes", preset="full", model="semgan", **changes):
-    """The settings of a run, as attributes. `changes` are some of SETTINGS or data.OPTIONS.
+    """The settings of a run as a Namespace, checked. Raises InputError.
 
-    Raises InputError.
+    changes: new values for names in SETTINGS or data.OPTIONS.
     """
     s = Namespace(dataset=dataset, model=model, **dict.fromkeys(data.OPTIONS), preset=preset)
     for _, values in setting_layers(dataset, preset):
@@ -81,7 +81,7 @@ def settings(*, dataset="shapes", preset="full", model="semgan", **changes):
 
 
 def setting_layers(dataset, preset):
-    """[(where settings come from, {name: value})]; a later one overrides those before it."""
+    """[(where the settings come from, {name: value})]; later entries override earlier ones."""
     layers = [("default", {name: default for name, (default, _) in SETTINGS.items()})]
     if dataset == "facades" and preset != "small":
         layers.append(("the paper's facades", FACADES))
@@ -91,7 +91,7 @@ def setting_layers(dataset, preset):
 
 
 def check_settings(s):
-    """Raises InputError for settings that cannot work, named as the flags that they are."""
+    """Raises InputError for a setting that cannot work; the message names its flag."""
     check(s, SETTINGS, dict(CHOICES, model=list(OUTPUTS), preset=list(PRESETS)))
 
 
@@ -121,14 +121,14 @@ class Network:
                         for name, shape in shapes.items() if name.endswith(".gamma")}
 
     def update(self, learning_rate):
-        """One update by Adam of all parameters, in place. learning_rate: (1,)."""
+        """One Adam update of all parameters, in place. learning_rate: (1,)."""
         s = self.s
         params, grads, m, v, step = map(self.flat.get, ("params", "grads", "m", "v", "step"))
         self.ops.adam(params, grads, m, v, step, learning_rate, s.beta1, s.beta2, s.adam_eps,
                       out=(params, m, v, step))
 
     def state(self):
-        """{name: array} of all that a checkpoint must hold, as live views."""
+        """{name: array} of all that a checkpoint must hold: the arrays themselves, not copies."""
         state = {name: a for name, a in self.flat.items() if name != "grads"}
         for name, (mean, var) in self.running.items():
             state[f"{name}.running_mean"] = mean
@@ -137,7 +137,7 @@ class Network:
 
 
 def initial_values(name, shape, init, rng):
-    """Random weights, scales of 1, and 0 for every bias."""
+    """Random numbers for weights (.w), 1 for scales (.gamma), 0 for biases (.b and .beta)."""
     if not name.endswith(".w"):
         return np.full(shape, name.endswith(".gamma"))
     if init == "normal":
@@ -153,7 +153,7 @@ def initial_values(name, shape, init, rng):
 # of the input. `out=` says where results are written, None in it: anywhere. ops.rounded(x) rounds x
 # for tensor cores; it stands where x goes into two convolutions, so that both share the work.
 def same(w):
-    """The padding with which an odd kernel keeps a map's sides, at stride 1."""
+    """The padding that keeps a map's sides, for an odd kernel at stride 1."""
     return w.shape[0] // 2
 
 
@@ -167,7 +167,7 @@ def conv(net, name, x, stride=1, activation=None, out=None):
 
 
 def conv_grad(net, name, dy, x, y, stride=1, activation=None, input_grad=True):
-    """Fills the parameters' gradients. Returns dx, or None unless `input_grad`."""
+    """Fills the parameters' gradients. Returns dx if `input_grad`, else None."""
     dbias = net.grads[name + ".b"]
     dy, _ = net.ops.bias_activation_grad(dy, y, activation, out=(None, dbias))
     return weight_and_input_grad(net, name, dy, x, stride, input_grad)
@@ -199,9 +199,9 @@ Kept = namedtuple("Kept", "x a mean var y")
 def deconv_norm_relu(net, name, x, stride, training):
     """y = relu(batch_norm(transposed conv(x))): (B, H, W, Cin) -> (B, stride H, stride W, Cout).
 
-    A transposed convolution *is* the input gradient of a convolution: with stride 2 that maps the
-    large map to the small one, and its gradient maps small to large. So the weights are stored as
-    that convolution's, (kh, kw, Cout, Cin). Returns y and what the gradient needs.
+    A transposed convolution *is* the input gradient of a convolution: with stride 2, a convolution
+    takes large maps to small ones, and its input gradient small to large. So the weights are stored
+    as that convolution's, (kh, kw, Cout, Cin). Returns y and what the gradient needs.
     """
     ops, s, w = net.ops, net.s, net.params[name + ".w"]
     gamma, beta = net.params[name + ".gamma"], net.params[name + ".beta"]
@@ -228,9 +228,9 @@ def deconv_norm_relu_grad(net, name, dy, kept, stride):
     return ops.conv(da, w, stride, same(w))
 
 
-# The two models differ in how a map is written, and so in the generator's last layer. SemGAN: K
+# The two models differ in how they represent a map, and so in the generator's last layer. SemGAN: K
 # probabilities for each pixel; real maps are one-hot (section 3.2). The baseline, a GAN of images:
-# RGB in [-1, 1]. `encoding` is a class's vector in real maps, `decode` makes uint8 of the output.
+# RGB in [-1, 1]. `encoding` gives each class's vector in real maps, `decode` maps outputs to uint8.
 Output = namedtuple("Output", "rgb encoding layer layer_grad decode")
 OUTPUTS = {
     "semgan": Output(
@@ -258,7 +258,7 @@ class Generator(Network):
     """z (B, latent) -> maps (B, side, side, channels); the paper's Figure 1.
 
     A dense layer, transposed convolutions of stride 2 with batch norm and ReLU, one convolution.
-    With `bottleneck` there is one more transposed convolution before it, to K channels, stride 1.
+    `bottleneck` adds a transposed convolution to K channels, of stride 1, before the last layer.
     """
     def __init__(self, ops, s, classes, rng):
         self.output = OUTPUTS[s.model]
@@ -276,7 +276,7 @@ class Generator(Network):
         super().__init__(ops, s, shapes, rng)
 
     def forward(self, z, training=True, out=None):
-        """Returns the maps, and what backward needs. `training`: batch norm uses the batch."""
+        """Returns the maps, and what backward needs. `training`: normalize by batch statistics."""
         z = z.reshape(len(z), 1, 1, -1)
         hidden = conv(self, "dense", z, activation="relu")  # (B, 1, 1, base base C)
         x = hidden.reshape(len(z), self.base, self.base, -1)
@@ -299,21 +299,21 @@ class Generator(Network):
         return dz.reshape(len(dz), -1) if input_grad else None
 
     def outputs(self, z):
-        """Yields what forward gives for z (N, latent) at inference, on the host, 64 maps a time."""
+        """Yields forward's maps for z (N, latent) at inference, on the host, 64 at a time."""
         for start in range(0, len(z), 64):  # outside the arena, which is the training step's
             maps, _ = self.forward(self.ops.asarray(z[start:start + 64]), training=False)
             yield self.ops.asnumpy(maps)
 
     def sample(self, z):
-        """Label maps (N, side, side) uint8; from the baseline RGB (N, side, side, 3) uint8."""
+        """z (N, latent) -> uint8 label maps (N, side, side), or RGB (..., 3) from the baseline."""
         return np.concatenate([self.output.decode(maps) for maps in self.outputs(z)])
 
 
 class Discriminator(Network):
-    """maps (B, side, side, channels) -> one logit a map: strided convolutions, a dense layer.
+    """maps (B, side, side, channels) -> one logit per map: strided convolutions, a dense layer.
 
-    There is no normalization, so nothing couples the maps of a batch, and real and generated maps
-    can go through together.
+    Without normalization no map of a batch affects another, so real and generated maps can go
+    through together.
     """
     def __init__(self, ops, s, classes, rng):
         channels = 3 if OUTPUTS[s.model].rgb else classes
@@ -327,7 +327,7 @@ class Discriminator(Network):
         super().__init__(ops, s, shapes, rng)
 
     def forward(self, maps):
-        """Returns logits (B, 1, 1, 1), and the features: maps, then the output of each layer."""
+        """Returns logits (B, 1, 1, 1) and the features: maps, then each convolution's output."""
         features = [maps]
         for i in range(1, self.layers + 1):
             features.append(conv(self, f"conv{i}", features[-1], 2, "leaky_relu"))
@@ -345,10 +345,10 @@ class Discriminator(Network):
         return dx
 
     def feature_matching(self, features, losses):
-        """The generator's loss, layer by layer into losses (L,). Returns dmaps of its maps.
+        """Writes the generator's loss in each layer to losses (L,). Returns dmaps of its maps.
 
-        features: of real and then generated maps. The real ones are constants. From the last layer
-        to the first, a layer's own gradient is added to the one from the layers above.
+        features: of real and then of generated maps; the real ones count as constants. From the
+        last layer to the first, a layer's own gradient is added to that from the layers above.
         """
         ops, s, dx = self.ops, self.s, None
         b = len(features[1]) // 2
@@ -370,8 +370,8 @@ INPUT_STEPS = 100  # steps whose latent vectors and maps are drawn at once
 class Trainer:
     """Both networks, the label maps on the device, and one step of training.
 
-    dataset: a LabelMaps of data.load. losses (1 + L,): the discriminator's, then the generator's
-    layer by layer, of the last step.
+    dataset: LabelMaps from data.load. losses (1 + L,), of the last step: the discriminator's, then
+    the generator's layer by layer.
     """
     def __init__(self, ops, s, dataset):
         self.ops, self.s, self.dataset = ops, s, dataset
@@ -383,13 +383,13 @@ class Trainer:
         self.labels = ops.asarray(dataset.maps, np.uint8)
         self.table = ops.asarray(OUTPUTS[s.model].encoding(dataset.palette))
         b = s.batch_size
-        # The inputs of INPUT_STEPS steps, and those of one: z, numbers of maps, learning rates.
+        # The inputs of INPUT_STEPS steps, and those of one: z, map indices, learning rates.
         self.zs, self.z = self._inputs((b, s.latent))
         self.indices, self.index = self._inputs((b,), np.int32)
         self.rates, self.rate = self._inputs((2,))  # of generator and discriminator
         self.targets = ops.asarray(np.repeat([1, 0], b).reshape(2 * b, 1, 1, 1))  # real: 1
         self.losses = ops.asarray(np.zeros(1 + self.discriminator.layers))
-        self.drawn = None   # which INPUT_STEPS steps the inputs are for
+        self.drawn = None   # for which group of INPUT_STEPS steps inputs have been drawn
         self.replay = None  # the recorded step
 
     def _inputs(self, shape, dtype=None):
@@ -397,7 +397,7 @@ class Trainer:
                 self.ops.asarray(np.zeros(shape), dtype))
 
     def train_step(self):
-        """One step. The first computes operation by operation, and then they are recorded."""
+        """One step. The first runs operation by operation and then records them for the others."""
         self.inputs(self.step)
         if self.replay:
             self.replay()  # on a GPU: one CUDA graph
@@ -407,7 +407,7 @@ class Trainer:
         self.step += 1
 
     def inputs(self, step):
-        """z (B, latent) and numbers of maps (B,) for a step; they depend on seed and step alone."""
+        """z (B, latent) and map indices (B,) for a step; they depend on seed and step alone."""
         ops, s, (number, row) = self.ops, self.s, divmod(step, INPUT_STEPS)
         if self.drawn != number:
             rng = np.random.default_rng([s.seed, 1, number])
@@ -421,9 +421,9 @@ class Trainer:
         return self.zs[row], self.indices[row]
 
     def operations(self):
-        """D learns to tell real maps x from G(z); G learns to match D's features, on the same x, z.
+        """D learns to tell real maps x from G(z); G to match D's features, on the same x and z.
 
-        Always the same operations on the same arrays: what changes is read from the device.
+        Each step runs the same operations on the same arrays; what changes is read from the device.
         """
         with self.ops.arena:  # memory that every step uses again
             self.take_inputs()
@@ -436,13 +436,13 @@ class Trainer:
             self.generator.update(self.rate[:1])
 
     def take_inputs(self):
-        """The inputs of one step; the generator's counter of updates says of which."""
+        """Copies the inputs of one step, which the generator's update counter selects."""
         step = self.generator.flat["step"]
         for rows, row in (self.zs, self.z), (self.indices, self.index), (self.rates, self.rate):
             self.ops.take_row(rows, step, out=row)
 
     def real_and_generated(self):
-        """maps (2B, side, side, channels): real ones, then generated ones; and what G kept."""
+        """maps (2B, side, side, channels), real ones, then generated ones; and what G kept."""
         ops, b, side = self.ops, self.s.batch_size, self.s.side
         maps = ops.empty(2 * b, side, side, self.table.shape[1])
         ops.gather(self.labels, self.index, self.table, out=maps[:b])
@@ -459,7 +459,7 @@ class Trainer:
         return dlogits, features
 
     def generator_loss(self, maps):
-        """Feature matching through D, just updated, into losses[1:]. Returns dmaps of G(z)."""
+        """Feature matching through the updated D, into losses[1:]. Returns dmaps of G(z)."""
         _, features = self.discriminator.forward(maps)
         return self.discriminator.feature_matching(features, self.losses[1:])
 

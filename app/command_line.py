@@ -78,7 +78,7 @@ def sample_parser():
 
 
 def evaluate_parser():
-    parser = run_parser("evaluate", "Every metric of new samples, beside the same metric of real "
+    parser = run_parser("evaluate", "Every metric of new samples, next to the same metric of real "
                                     "maps. The numbers are printed and written to metrics.csv.")
     parser.add_argument("--count", type=positive, metavar="N",
                         help="how many samples (default: as many as there are training maps)")
@@ -92,9 +92,9 @@ def interpolate_parser():
     parser = run_parser("interpolate", "A closed walk through the latent space, as a GIF and as a "
                                        "picture.")
     parser.add_argument("--keys", type=at_least_two, default=6, metavar="N",
-                        help="latent vectors to pass through (default 6)")
+                        help="how many latent vectors to pass through (default 6)")
     parser.add_argument("--frames", type=positive, default=16, metavar="N",
-                        help="frames from one to the next (default 16)")
+                        help="frames from one latent vector to the next (default 16)")
     return parser
 
 
@@ -142,7 +142,7 @@ def add_run_flags(group):
              "the CPU; plain: the pure functions of numpy_ops.py, slow; auto: cuda if there is a "
              "GPU, else numpy (default auto)")
     add("--precision", choices=kernels.PRECISIONS,
-        help="to what convolutions on a GPU or in the emulator round their factors. fp32: no "
+        help="what convolutions on a GPU or in the emulator round their factors to. fp32: no "
              "rounding; tf32 or bf16: for tensor cores. Sums and everything else stay in float32 "
              "(default: tf32 on a GPU of compute capability 8.0 or higher, else fp32)")
 
@@ -172,7 +172,7 @@ def add_settings(parser):
                            help=f"{meaning} [{'; '.join(values)}]", **options)
 
 
-# --------------------------------------------------------------------------------- numbers of flags
+# ------------------------------------------------------------------------------- numbers in flags
 def natural(text, least=0):
     """The integer, if it is `least` or more."""
     with suppress(ValueError):

@@ -31,7 +31,7 @@ def sample(args):
         if not g.rgb:
             image.putpalette(palette.tobytes())
         image.save(out / f"map_{i:05d}.png")
-    picture = out.with_name(out.name + ".png")  # not in the folder, which can then be a data set
+    picture = out.with_name(out.name + ".png")  # beside the folder, which can then be a data set
     grid(maps[:256], palette).save(picture)
     print(f"{len(maps)} maps in {out}, a picture of them in {picture}")
 
@@ -62,14 +62,14 @@ def slerp(a, b, frames):
     cosine = a @ b / np.linalg.norm(a) / np.linalg.norm(b)
     angle = np.arccos(np.clip(cosine, -1, 1))
     t = np.arange(frames)[:, None] / frames
-    if np.sin(angle) < 1e-6:  # almost the same direction, or the opposite one
+    if np.sin(angle) < 1e-6:  # almost the same or the opposite direction
         return (1 - t) * a + t * b
     return (np.sin((1 - t) * angle) * a + np.sin(t * angle) * b) / np.sin(angle)
 
 
 # ----------------------------------------------------------------------------------------- evaluate
 def evaluate(args):
-    """`evaluate RUN`: every metric of new samples, beside the same metric of real maps."""
+    """`evaluate RUN`: every metric of new samples, next to the same metric of real maps."""
     header, _ = load_checkpoint(args.run)
     g, _ = load_generator(args.run, args.device)
     dataset = load_dataset(g.s)
@@ -94,7 +94,7 @@ def evaluate(args):
 
 
 def fid_weights(path):
-    """(weights of FID's network or None, why there are none). A path that was given must work."""
+    """(weights of FID's network or None, why there are none). A given path must work."""
     try:
         return inception.load_weights(path), ""
     except InputError as error:

@@ -39,7 +39,7 @@ def compare(args):
 
 
 def total_steps(args):
-    """--steps, or those of the preset that this machine takes."""
+    """--steps, or the steps of the preset, by default this machine's."""
     if args.steps:
         return args.steps
     gpu = kernels.load(args.device).name == "gpu"
@@ -107,7 +107,7 @@ def _plot(rows, grids):
 
 
 def _table(rows, lowest):
-    """The lines of a Markdown table: the last values, the best ones, those of real maps."""
+    """The lines of a Markdown table: last values, best values, and those of real maps."""
     number = lambda text: f"{float(text):.4g}" if _is_number(text) else "-"
     last = {}
     for model in TITLES:

@@ -74,7 +74,7 @@ def inspect(args):
 
 
 def _survey_of(ids):
-    """A map that comes from no file, as load_maps would put it into a survey."""
+    """The survey entry of a generated map, like those that load_maps makes of files."""
     pixels = [(k, k, int((ids == k).sum())) for k in np.unique(ids)]
     return Prepared("", None, ids.shape[::-1], pixels, None, 0, 0)
 
@@ -102,7 +102,7 @@ def _facts(loaded, survey, side, crop, void):
     facts = [f"{len(loaded.maps)} maps, {loaded.classes} classes, "
              f"resized to {side}x{side}{where}",
              f"sizes: {listed}{more}",
-             f"resizing shows {changed:.2%} of the pixels as another class"]
+             f"after resizing, {changed:.2%} of the pixels show another class"]
     if void:
         facts.append(f"{void:.2%} of the pixels are void and take the class of the nearest pixel "
                      "that has one")
@@ -170,10 +170,11 @@ def add_arguments(parser):
                         help="shapes, cityscapes, facades, or the path of a folder, .zip or .tar "
                              "of label maps (default shapes)")
     parser.add_argument("--data", metavar="PATH", nargs="+",
-                        help="where cityscapes (gtFine_trainvaltest.zip or its folder) or facades "
-                             "(CMP base and extended, or pix2pix's archive) are")
+                        help="the files of cityscapes (gtFine_trainvaltest.zip or its folder) or "
+                             "facades (CMP base and extended, or pix2pix's archive)")
     parser.add_argument("--split", choices=data.SPLITS,
-                        help="of cityscapes (default train) or pix2pix's facades (default all)")
+                        help="the part of cityscapes (default train) or of pix2pix's facades "
+                             "(default all)")
     parser.add_argument("--classes", type=int, metavar="K",
                         help="cityscapes: 22, 19 (void filled in) or 34 (default 22); "
                              "your own maps: default highest id + 1")
@@ -201,7 +202,8 @@ def main(argv=None):
     one.add_argument("--download", nargs="?", const="cmp", choices=DOWNLOADS, required=True,
                      help="cmp: the original, base and extended (the default); "
                           "pix2pix: its copy of them")
-    one.add_argument("--out", metavar="DIR", default="facades", help="where to (default facades)")
+    one.add_argument("--out", metavar="DIR", default="facades",
+                     help="the folder to write to (default facades)")
     one.set_defaults(command=download_facades)
     args = parser.parse_args(argv)
     try:

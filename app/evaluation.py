@@ -13,12 +13,12 @@ LOWER_IS_BETTER = ("class frequencies", "FSD", "adjacency", "spatial prior", "co
 
 
 def measure(g, dataset, count, seed, weights=None):
-    """{metric: (of the samples, of half of them, of real maps in place of samples)}.
+    """{metric: (of the samples, of half of them, of real maps instead of samples)}.
 
     The first value compares `count` samples with as many training maps; the paper takes all of
     them (its Appendix B). The second compares half of these maps with as many samples, the third
-    the same maps with the other half of the maps: no generator can do better than that. In place
-    of a metric that cannot be computed stands a text. weights: from inception.load_weights.
+    the same maps with the other half of the maps: no generator can do better than that. If a
+    metric cannot be computed, a text says why. weights: from inception.load_weights, for FID.
     """
     order = np.random.default_rng([seed, 5]).permutation(len(dataset.maps))[:count]
     real = dataset.maps[order]
@@ -58,7 +58,7 @@ def _compare(name, metric, real, fake):
 
 
 def _measure_softmax(g, z):
-    """The rows of `measure` that tell how discrete the softmax outputs are."""
+    """The rows of `measure` that show how discrete the softmax outputs are."""
     found, sizes = [], []
     for probabilities in g.outputs(z):
         found.append(metrics.discreteness(probabilities))
@@ -93,7 +93,8 @@ def read_table(path):
         reader = csv.DictReader(file)
         rows = list(reader)
     if reader.fieldnames != TABLE_HEADER or not all(row["step"].isdigit() for row in rows):
-        raise InputError(f"{path}: not a readable table of metrics; remove it to go on without it")
+        raise InputError(f"{path}: not a readable table of metrics; remove it to continue "
+                         "without it")
     return rows
 
 

@@ -16,7 +16,7 @@ from formats.palettes import write_palette
 FORMAT = 1  # of checkpoints
 
 # Settings that the first checkpoints did not have, with the values that reproduce their behaviour.
-# Whoever adds a setting to semgan.py or data.py adds a line here, so that earlier runs still load.
+# If you add a setting to semgan.py or data.py, add a line here, so that earlier runs still load.
 ADDED_SETTINGS = {
     "decay_after": 0,
     "half_life": 0,      # constant learning rates
@@ -24,7 +24,7 @@ ADDED_SETTINGS = {
     "bn_eps": 1e-5,
     "data": None,
     "split": None,
-    "classes": None,     # of maps of your own: as many as the checkpoint's palette has
+    "classes": None,     # for your own maps: as many as the checkpoint's palette has
     "crop": None,
     "palette": None,
     "labels": None,
@@ -129,7 +129,7 @@ def restore(net, prefix, arrays, path):
 
 
 def restore_trainer(trainer, header, arrays, run):
-    """Continue where a checkpoint ends. Raises InputError if its data set has changed."""
+    """Take over the state of a checkpoint. Raises InputError if its data set has changed."""
     dataset = trainer.dataset
     if not same_maps(header, dataset) or not np.array_equal(header["palette"], dataset.palette):
         raise InputError(f"{trainer.s.dataset}: its maps or colours have changed since {run} "
@@ -140,14 +140,17 @@ def restore_trainer(trainer, header, arrays, run):
 
 
 def same_maps(header, dataset):
-    """Whether these are the maps of a checkpoint. The first checkpoints only tell the palette."""
+    """Whether these are the maps of a checkpoint. The first checkpoints hold only the palette."""
     if header["maps"] is None:
         return np.array_equal(header["palette"], dataset.palette)
     return header["maps"] == zlib.crc32(dataset.maps)
 
 
 def load_generator(run, device="auto"):
-    """The trained generator of a run folder, and its palette (K, 3) uint8. Raises InputError."""
+    """The trained generator of a run folder, and its palette (K, 3) uint8.
+
+    device: as in kernels.load. Raises InputError or DeviceError.
+    """
     header, arrays = load_checkpoint(run)
     rng = np.random.default_rng(0)  # initial weights, which the checkpoint's replace
     classes = len(header["palette"])

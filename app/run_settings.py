@@ -62,7 +62,7 @@ def resumed(header, given, run):
 
 
 def shown(value):
-    """The value of a setting as one types it."""
+    """The value of a setting as text."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if value is None:
@@ -71,7 +71,7 @@ def shown(value):
 
 
 def load_dataset(s):
-    """The data set that the settings name, at their side."""
+    """The LabelMaps that the settings name, resized to their side."""
     return data.load(s.dataset, s.side, s.seed, **{name: getattr(s, name) for name in data.OPTIONS})
 
 

@@ -75,7 +75,7 @@ def run_name(given):
 
 
 def rehearse(trainer):
-    """The seconds that one step takes: two steps, after which the trainer is as it was before.
+    """The seconds that one step takes. Runs two steps, then restores the trainer.
 
     The first step also compiles and allocates, so only the second counts.
     """
@@ -104,7 +104,7 @@ def duration(seconds):
 # ------------------------------------------------------------------------------------ training loop
 @contextmanager
 def stop_signals():
-    """A list that collects SIGINT and SIGTERM, so that the loop can finish its step."""
+    """A list that collects the signals SIGINT and SIGTERM, so that the loop can finish its step."""
     received = []
     old = {number: signal.signal(number, lambda number, _: received.append(number))
            for number in (signal.SIGINT, signal.SIGTERM)}
@@ -116,9 +116,9 @@ def stop_signals():
 
 
 def loop(trainer, recorder, stop):
-    """Train until the last step, or until `stop` is no longer empty. Then a checkpoint is saved.
+    """Train until the last step, or until `stop` is no longer empty. Then save a checkpoint.
 
-    Losses or parameters that are not finite end the program with the last good checkpoint.
+    A loss or parameter that is not finite ends the program; the last good checkpoint is kept.
     """
     s = trainer.s
     bar = tqdm(total=s.steps, initial=trainer.step, unit=" steps", smoothing=0.05,
@@ -129,12 +129,12 @@ def loop(trainer, recorder, stop):
                 trainer.train_step()
                 bar.update()
                 recorder.after_step(bar, last=trainer.step == s.steps or bool(stop))
-        if recorder.saved != trainer.step:  # the signal came after `last` was determined
+        if recorder.saved != trainer.step:  # the signal came after `last` was computed
             recorder.save()
     except FloatingPointError as error:
         kept = "no checkpoint was saved yet"
         if recorder.saved:
-            kept = f"the last good checkpoint is of step {recorder.saved}, in {recorder.checkpoint}"
+            kept = f"the last good checkpoint, of step {recorder.saved}, is {recorder.checkpoint}"
         sys.exit(f"semgan: {error}; {kept}. Try a lower --learning-rate, a lower "
                  "--discriminator-learning-rate, or --feature-matching mean.")
 
@@ -148,7 +148,7 @@ class Recorder:
         self.saved = trainer.step  # the step of the checkpoint
         self.began = time.perf_counter()
         rng = np.random.default_rng([trainer.s.seed, 2])
-        self.z = rng.standard_normal((16, trainer.s.latent))  # of every picture
+        self.z = rng.standard_normal((16, trainer.s.latent))  # the same for every picture
         self.weights = None  # of FID's network
         if args.evaluate_every and inception.cached_file().exists():
             self.weights = inception.load_weights()
@@ -206,7 +206,7 @@ def resume_command(args, run):
 
 
 def report(trainer, run):
-    """Print how good 256 samples are, beside the real maps, and where everything is."""
+    """Print how good 256 samples are, next to real maps, and where everything is."""
     s, dataset = trainer.s, trainer.dataset
     z = np.random.default_rng([s.seed, 3]).standard_normal((256, s.latent))
     maps = metrics.nearest_class(trainer.generator.sample(z), dataset.palette)

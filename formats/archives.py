@@ -29,7 +29,7 @@ class Member(NamedTuple):
 def opened(path, patterns):
     """A context with the members of a folder, .zip or .tar(.gz) whose names match a pattern.
 
-    An archive's members come in its own order, a folder's by their names. Raises InputError.
+    An archive's members come in its own order, a folder's sorted by name. Raises InputError.
     """
     try:
         if path.is_dir():
@@ -121,5 +121,5 @@ def _safe(path, name, patterns, size, link):
 def _unique(path, members):
     for name, count in Counter(member.name for member in members).items():
         if count > 1:
-            raise InputError(f"{path}: the member {name!r} is there twice")
+            raise InputError(f"{path}: the member {name!r} occurs twice")
     return members

@@ -1,4 +1,4 @@
-"""Files: the error for bad input, the cache folder, writing a file whole, checksums, downloads."""
+"""Files: the error for bad input, the cache folder, atomic writing, checksums, downloads."""
 import hashlib
 import http.client
 import os
@@ -66,7 +66,7 @@ def digest(path, algorithm="blake2b"):
 
 
 def verify(file, size=None, sha256=None, name=None, hint=""):
-    """A file's size in bytes and its SHA-256, which must be those expected where they are known.
+    """A file's size in bytes and its SHA-256. Where expected values are given, they must agree.
 
     name: what messages call the file. hint: what messages end with. Raises InputError, OSError.
     """
@@ -103,7 +103,7 @@ def download(url, path, size=None, sha256=None, check=None):
             return checked(file.name, url)
     except (OSError, http.client.HTTPException) as error:
         raise InputError(f"{url}: cannot be fetched to {path} ({error}); "
-                         "you can also put the file there by hand") from None
+                         "you can also put the file there yourself") from None
 
 
 def _fetch(url, file, title, size):

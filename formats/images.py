@@ -16,7 +16,7 @@ class Prepared(NamedTuple):
     name: str
     small: np.ndarray   # (side, side): uint8 ids or uint32 colours
     size: tuple         # (width, height) of the image
-    pixels: dict        # raw value -> number of pixels; grey maps: min and max may do
+    pixels: dict        # raw value -> number of pixels; for grey maps perhaps min and max only
     colors: np.ndarray  # (256, 3) uint8 if the image is palette-indexed, else None
     doubtful: float     # share of pixels whose class is in doubt because of JPEG
     changed: float      # share of pixels that show another class after resizing
@@ -25,9 +25,9 @@ class Prepared(NamedTuple):
 def prepare_image(name, content, side, crop, allowed, jpeg, survey):
     """The content of one image file -> Prepared. Raises InputError.
 
-    allowed: the table of ids and the set of colours that are classes; either can be None: any.
-    survey: unknown values are let through, and all pixels are counted.
-    For the others see label_maps.load_maps.
+    allowed: the table of ids and the set of colours that are classes; None allows any.
+    survey: whether unknown values are let through and all pixels counted.
+    The other arguments are those of label_maps.load_maps.
     """
     image, doubtful = _decode(name, content), 0
     if image.format == "JPEG":
@@ -68,7 +68,7 @@ def _decode(name, content):
 
 
 def _count_pixels(name, image, raw, survey):
-    """raw value -> its number of pixels. Of grey maps outside a survey, min and max only."""
+    """{raw value: its number of pixels}. For grey maps outside a survey, min and max only."""
     if image.mode == "RGB":
         found = image.getcolors(256)
         if found is None:
@@ -78,7 +78,7 @@ def _count_pixels(name, image, raw, survey):
         return {int(color_code(color)): count for count, color in found}
     if image.mode == "P" or survey:
         return {value: count for value, count in enumerate(image.histogram()) if count}
-    # Ids are numbered without gaps, so their ends are enough. Finding them is ten times faster.
+    # Ids have no gaps, so the lowest and the highest are enough; finding them is ten times faster.
     return dict.fromkeys((int(raw.min()), int(raw.max())))
 
 

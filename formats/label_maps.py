@@ -48,7 +48,7 @@ def load_maps(paths, side, classes=None, palette=None, names=None, labels=None, 
               table=None, jpeg=None, least=0, cache=None, survey=None):
     """All label maps in one or several folders, .zip or .tar(.gz) files, by name -> LabelMaps.
 
-    side     height and width to resize to; crop: take the square in the middle, do not squeeze
+    side     height and width to resize to; crop: take the square in the middle, without squeezing
     classes  K; without it, the palette's length, or the highest id + 1
     palette  (K, 3) uint8, the colours of RGB maps, and the K class `names`
     labels   glob or globs of the files to take
@@ -85,7 +85,7 @@ def load_maps(paths, side, classes=None, palette=None, names=None, labels=None, 
 
 
 def _known_classes(classes, palette):
-    """The number of classes, if it is given by the one or the other."""
+    """The number of classes, if `classes` or the palette gives it."""
     if palette is not None and classes not in (None, len(palette)):
         raise InputError(f"--classes {classes} does not fit the palette's {len(palette)} colours")
     if classes is not None and not 2 <= classes <= 256:
@@ -136,7 +136,7 @@ def _progress(items, total, title):
 def _in_order(parallel_map, function, arguments):
     """Yields function(*a) for each a of `arguments`, in order.
 
-    Works on some at a time, so that memory stays bounded. While these are computed the next
+    Works on a few at a time, so that memory stays bounded. While they are computed, the next
     ones are read.
     """
     arguments, running = iter(arguments), ()
@@ -187,7 +187,7 @@ def identity(classes):
 
 
 def _are_rgb(images, path):
-    """Whether the images are RGB: all or none must be."""
+    """Whether the images are RGB. Raises InputError unless all or none are."""
     other = [image.name for image in images if image.small.dtype != images[0].small.dtype]
     if other:
         raise InputError(f"{path}: some maps are RGB and some hold class ids, such as {other[0]}; "
@@ -196,7 +196,7 @@ def _are_rgb(images, path):
 
 
 def _learn_palette(raw, path, known):
-    """(K, 3) uint8 of colours that occur, as 24-bit numbers."""
+    """The palette (K, 3) uint8 of the colours that occur. raw: these as 24-bit numbers."""
     if len(raw) > MOST_CLASSES:
         raise InputError(f"{path}: RGB images of {len(raw)} colours, more than {MOST_CLASSES}: "
                          "anti-aliased or compressed? "

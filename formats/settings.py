@@ -7,7 +7,7 @@ MAY_BE_ZERO = ("seed", "decay_after", "half_life")  # all other whole numbers ar
 
 
 def check(s, defaults, choices):
-    """Raises InputError for settings that cannot work, named as the flags that they are.
+    """Raises InputError for a setting that cannot work; the message names its flag.
 
     s: settings as attributes. defaults: {name: (default, ...)}, whose types say what a setting may
     be. choices: {name: allowed values}.
@@ -30,7 +30,7 @@ def check(s, defaults, choices):
                 require(s, name, 0 < in_float32 < np.inf,
                         "a number above 0 that float32 can hold")
     require(s, "bn_momentum", s.bn_momentum <= 1, "a number above 0, up to 1")
-    require(s, "steps", s.steps <= 1 << 24, f"up to {1 << 24}, which Adam counts in float32")
+    require(s, "steps", s.steps <= 1 << 24, f"at most {1 << 24}: Adam counts steps in float32")
     require(s, "kernel_size", s.kernel_size % 2 == 1, "an odd number, so that padding is symmetric")
     require(s, "classes", s.classes is None or 2 <= s.classes <= 256, "2 to 256")
     require(s, "data", s.data is None or all(type(path) is str for path in s.data), "paths")

@@ -83,12 +83,12 @@ def read_legacy(stream):
         if len(storages[key]) < size:
             raise ValueError("it breaks off")
     if stream.read(1):
-        raise ValueError("it goes on after its last storage")
+        raise ValueError("it continues after its last storage")
     return state, storages
 
 
 def read_zip(stream):
-    """The same of a zip archive with <root>/data.pkl and <root>/data/<storage key>."""
+    """The same for a zip archive with <root>/data.pkl and <root>/data/<storage key>."""
     with zipfile.ZipFile(stream) as archive:
         names = archive.namelist()
         roots = [name.removesuffix("data.pkl") for name in names if name.endswith("/data.pkl")]
@@ -150,9 +150,9 @@ def _pop_from(stack, start):
 
 
 def _text(value):
-    """The value if it is a text. Keys must be: hashing a hostile tuple could take for ever."""
+    """The value if it is text. Keys must be: hashing a hostile tuple could take forever."""
     if not isinstance(value, str):
-        raise ValueError("a key that is no text")
+        raise ValueError("a key that is not text")
     return value
 
 

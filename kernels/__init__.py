@@ -1,4 +1,4 @@
-"""The arithmetic: one contract of operations (contract.py), and the backends that keep it."""
+"""The arithmetic: one contract of operations (contract.py), and the backends that fulfil it."""
 import numpy as np
 
 from kernels.cuda_ops import CudaOps
@@ -41,14 +41,14 @@ def load(device="auto", dtype=np.float32, precision=None):
         return ops
     if precision in PRECISIONS[1:]:
         why = f" ({reason})" if device == "auto" else ""
-        raise DeviceError(f"precision {precision}: on device cuda or emulator only{why}")
+        raise DeviceError(f"precision {precision}: for device cuda or emulator only{why}")
     ops = ON_HOST["numpy" if device == "auto" else device](dtype)
     ops.why = f"{ops.arithmetic} on {ops} ({reason})"
     return ops
 
 
 def check(device, dtype, precision):
-    """Raises DeviceError unless the arguments of `load` have meanings that fit together."""
+    """Raises DeviceError unless the arguments of `load` are known and fit together."""
     if device not in DEVICES:
         raise DeviceError(f"device {device!r}: expected {', '.join(DEVICES)}")
     if precision not in (None, *PRECISIONS):
@@ -56,7 +56,7 @@ def check(device, dtype, precision):
     if np.dtype(dtype) not in (np.float32, np.float64):
         raise DeviceError(f"dtype {np.dtype(dtype)}: expected float32 or float64")
     if precision in PRECISIONS[1:] and np.dtype(dtype) == np.float64:
-        raise DeviceError(f"precision {precision}: of float32 numbers only")
+        raise DeviceError(f"precision {precision}: for dtype float32 only")
 
 
 def find(device, dtype, precision):
@@ -67,7 +67,7 @@ def find(device, dtype, precision):
 
 
 def found():
-    """[(what, what this machine has of it)], for the command `doctor`."""
+    """[(component, what this machine has)], for the command `doctor`."""
     def ask(question):
         try:
             return question()

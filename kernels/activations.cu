@@ -2,10 +2,10 @@
 // Architectures: sm_75 sm_80 sm_86 sm_89 sm_90 sm_100 sm_120
 //
 //   bias_activation        y = act(x + bias)        x, y (rows, C), bias (C,)
-//   bias_activation_grad   dx = dy act'(y), and the sums of dx over each slab of rows (slabs, C);
-//                          reductions.cu adds them up to dbias
+//   bias_activation_grad   dx = dy act'(x + bias), computed from y, and the sums of dx over each
+//                          slab of rows (slabs, C); reductions.cu adds them up to dbias
 //
-// In bias_activation each thread computes one number; neighbouring threads, neighbouring numbers.
+// In bias_activation neighbouring threads compute neighbouring numbers, one each.
 // In the gradient each thread computes four columns (vectors.cuh), so the sums need no extra pass.
 // Both are limited by memory bandwidth: they move two or three numbers for each number computed.
 #include "common.cuh"

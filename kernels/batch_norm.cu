@@ -3,7 +3,7 @@
 //
 //   batch_norm_statistics   x (rows, C) -> for each slab of rows, the mean and m2 = sum of
 //                           (x - mean)^2, both (slabs, C)
-//   batch_norm_merge        the statistics of all slabs -> mean, var (C,); updates the running ones
+//   batch_norm_merge        the statistics of all slabs -> mean, var (C,); updates running_*
 //   batch_norm_apply        y = act(gamma (x - mean) / sqrt(var + eps) + beta)
 //
 // Statistics are merged as (count, mean, m2) (Chan et al. 1983), because E[x^2] - E[x]^2 loses all

@@ -5,7 +5,8 @@
 //                           reductions.cu adds them up to dbeta and dgamma
 //   batch_norm_grad_apply   dx = gamma / std (dn - dbeta / rows - n dgamma / rows)
 //
-//   n = (x - mean) / std is the normalized input, and dn = dy act'(y).
+//   n = (x - mean) / std is the normalized input; dn is dy before the activation, dy act', which
+//   is computed from y.
 //
 // Both are limited by memory bandwidth. Columns and Four: see vectors.cuh.
 #include "common.cuh"

@@ -1,11 +1,11 @@
-"""Many arrays in one flat buffer, so that one launch serves them all."""
+"""Many arrays in one flat buffer, so that one launch processes them all."""
 import numpy as np
 
-ALIGNMENT = 256  # bytes; every array starts at a multiple of it, as in memory of its own
+ALIGNMENT = 256  # bytes; every array starts at a multiple of it, as if allocated by itself
 
 
 def places(shapes, dtype):
-    """{name: where it starts} and the length of the buffer, in numbers. shapes: {name: shape}."""
+    """{name: its offset} and the buffer's length, both in elements. shapes: {name: shape}."""
     multiple = ALIGNMENT // np.dtype(dtype).itemsize
     starts, end = {}, 0
     for name, shape in shapes.items():

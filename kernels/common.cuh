@@ -8,7 +8,7 @@ constexpr unsigned ALL_LANES = 0xFFFFFFFF;
 
 // ------------------------------------------------------------------------------- activations
 // The gradients are computed from the output y = act(x), which all three activations allow.
-enum Activation { NO_ACTIVATION, RELU, LEAKY_RELU, TANH };  // the same numbers in cuda_ops.py
+enum Activation { NO_ACTIVATION, RELU, LEAKY_RELU, TANH };  // in the order of contract.py
 constexpr real LEAKY_SLOPE = real(0.2);
 
 __device__ __forceinline__ real activate(real x, int activation) {

@@ -5,7 +5,7 @@ Convolution weights are (kh, kw, Cin, Cout). An operation is a function of array
 another function, and whatever that needs is an argument: nothing is remembered. Both return new
 arrays, several as a tuple. `out` has the form of the result, an array or a tuple, and says where
 results must be written; None in it means anywhere. A result may be written over an input of its own
-kind: Adam updates the parameters in place in this way.
+kind: this is how Adam updates the parameters in place. Shapes that do not fit raise ValueError.
 
 The backends, each a class with all operations as methods (`kernels.load` chooses one):
 
@@ -21,7 +21,7 @@ The words, each with one meaning:
     kernel          of a convolution: its (kh, kw) weights. A *CUDA kernel* is a GPU function
     tap             one position (ky, kx) of a convolution kernel
     worker, chunk   a CPU thread; the maps of a batch that one worker computes at once
-    grid, block, warp, lane    CUDA's: a launch, its parts, 32 threads of a block, one of the 32
+    grid, block, warp, lane    CUDA's: all blocks of a launch; one of them; 32 of its threads; one
     operand         the number type that a CUDA convolution multiplies: float32, TF32, or bf16
     rounded array   an array converted to operands, once for several convolutions
     arena           the memory of a training step, handed out in the same order in every step
@@ -52,22 +52,22 @@ OPERATIONS = {
 }
 ACTIVATIONS = (None, "relu", "leaky_relu", "tanh")  # in the order of common.cuh
 LEAKY_SLOPE = 0.2  # of LeakyReLU, DCGAN's value
-READINGS = ("mean", "paired")  # of feature matching
+READINGS = ("mean", "paired")  # two ways to read the paper's feature matching
 
 
 class Arena:
-    """Memory that comes back at the same addresses each time its `with` block is entered.
+    """Memory that comes back at the same addresses each time its context is entered.
 
-    The i-th request inside the block gets the i-th buffer, so a training step allocates memory only
-    the first time. An array from inside is valid until the block is entered again. Outside the
-    block, `empty` allocates memory of its own.
+    The i-th request inside gets the i-th buffer, so a training step allocates memory only the first
+    time. An array from inside is valid until the context is entered again. Outside, `empty`
+    allocates new memory.
     """
 
     def __init__(self, allocate):
         """allocate: a function from a number of bytes to a uint8 array."""
         self.allocate = allocate
         self.buffers = []
-        self.next = None  # number of the next buffer; None outside the block
+        self.next = None  # index of the next buffer; None outside the context
 
     def __enter__(self):
         self.next = 0
@@ -143,7 +143,7 @@ def resize_weights(size, out, half_pixel):
 
 
 def activation_number(activation):
-    """The position of an activation in ACTIVATIONS. Raises ValueError."""
+    """The index of an activation in ACTIVATIONS. Raises ValueError."""
     if activation not in ACTIVATIONS:
         raise ValueError(f"activation {activation!r}: "
                          "expected None, 'relu', 'leaky_relu' or 'tanh'")
@@ -151,6 +151,6 @@ def activation_number(activation):
 
 
 def check_reading(reading):
-    """Raises ValueError unless there is such a reading of feature matching."""
+    """Raises ValueError unless `reading` is one of READINGS."""
     if reading not in READINGS:
         raise ValueError(f"feature matching {reading!r}: expected 'mean' or 'paired'")

@@ -1,7 +1,7 @@
 """Convolutions as launches of CUDA kernels: how the work is cut into tiles, slices and phases.
 
-The kernels of conv/ compute; here stand their grids and scratch memory. The kernels' files say what
-tiles they compute, in constants that are read from their text.
+The kernels in conv/ compute; this file sets their grids and scratch memory. The sizes of tiles are
+constants in the kernels' files, read from their text.
 """
 from dataclasses import dataclass
 
@@ -10,25 +10,25 @@ from kernels.contract import LEAKY_SLOPE, activation_number, check_dy, conv_shap
 
 WARP = 32              # threads of a warp
 THREADS = 256          # threads of a block, in all kernels but those of conv/
-OTHER_SHARED = 2560    # bytes of shared memory that a block takes beside the dynamic ones
-SHORTEST_SLICE = 256   # pixels of a slice of conv_weight_grad's sum
+OTHER_SHARED = 2560    # bytes of shared memory that a block takes besides the dynamic ones
+SHORTEST_SLICE = 256   # pixels, at least, in a slice of conv_weight_grad's sum
 LONGEST_SUM = 16384    # terms that one float32 accumulator adds up one by one
 # The fastest file of conv/ for each precision.
 CONV_STEPS = {"fp32": "3_register_tiles", "tf32": "5_pipelined", "bf16": "5_pipelined"}
-# What an activation multiplies negative numbers by.
+# The factor by which an activation multiplies negative numbers.
 SLOPES = {None: 1, "relu": 0, "leaky_relu": LEAKY_SLOPE}
 
 
 @dataclass(frozen=True)
 class Rounded:
-    """An array (..., C), rounded for tensor cores; convolutions take it in place of the array."""
-    values: object  # of operand_type, the channels filled up with zeros
-    shape: tuple    # without them
+    """An array (..., C), rounded for tensor cores; convolutions take it instead of the array."""
+    values: object  # of operand_type, the channels padded with zeros
+    shape: tuple    # without the padding
 
 
 class CudaConv:
     """The three convolutions. Needs the launches and memory of CudaOps."""
-    few_channels = 24  # up to so many output channels, few_channels.cu fills a tile better
+    few_channels = 24  # up to this many output channels, few_channels.cu fills tiles better
 
     def _choose_kernels(self, device, conv_step):
         self.conv_file = f"conv/{conv_step or CONV_STEPS[device.precision]}.cu"
@@ -71,7 +71,7 @@ class CudaConv:
                        width, wo, cin, kw, sx, px)
             return dx
         pixels, phases, taps = b * h * width, 1, kh * kw
-        if self.tile["BY_PHASE"]:  # pixels that the same taps reach, together
+        if self.tile["BY_PHASE"]:  # phase by phase: pixels that the same taps reach
             pixels = b * cdiv(h, sy) * cdiv(width, sx)
             phases = sy * sx
             taps = cdiv(kh, sy) * cdiv(kw, sx)
@@ -157,7 +157,7 @@ class CudaConv:
                            shared=self.tile.get("SHARED_BYTES", 0))
 
     def _tile(self, columns):
-        """The better tile for so many columns: 1 if it is the narrow one else 0, rows, columns."""
+        """The better tile for these columns: 1 if it is the narrow one, else 0; rows; columns."""
         def padded(tile):
             return cdiv(columns, tile) * tile
         narrow = "NARROW_TILE_N" in self.tile \
@@ -167,7 +167,7 @@ class CudaConv:
 
     def _few(self, columns, kw):
         """Whether the taps of a row should stand side by side, see few_channels.cu."""
-        fitting = self.takes_operands or self.operand_type == self.dtype  # sum_shifted_grad's
+        fitting = self.takes_operands or self.operand_type == self.dtype  # for sum_shifted_grad
         return (kw > 1 and columns <= self.few_channels and self.tile["TILE_N"] >= 64 and fitting)
 
     def _swap_axes(self, x, out=None):
@@ -178,7 +178,7 @@ class CudaConv:
         return y
 
     # ---------------------------------------------------------------------------- rounded arrays
-    # Step 5 takes operands: rounded numbers, their channels filled up to whole 16-byte vectors.
+    # Step 5 takes operands: rounded numbers, their channels padded to whole 16-byte vectors.
     def rounded(self, x):
         if not self.takes_operands or isinstance(x, Rounded):
             return x
@@ -188,14 +188,14 @@ class CudaConv:
         return self.rounded(x).values if self.takes_operands else x
 
     def _vector(self):
-        """Operands in 16 bytes."""
+        """The number of operands in 16 bytes."""
         return 16 // self.operand_type.itemsize if self.takes_operands else 1
 
     def _whole_vectors(self, channels):
         return cdiv(channels, self._vector()) * self._vector()
 
     def _prepare(self, x, fill_rows=False):
-        """x (..., rows, C) as operands; fill_rows: rows, too, are filled up, as Cin of weights."""
+        """x (..., rows, C) as operands; fill_rows: rows are padded too, as the weights' Cin."""
         rows, channels = x.size // x.shape[-1], x.shape[-1]
         filled_rows = rows
         if fill_rows:
@@ -210,6 +210,7 @@ class CudaConv:
 
 
 def cdiv(a, b):
+    """a / b, rounded up."""
     return -(-a // b)
 
 
@@ -219,5 +220,5 @@ def sizes(x_shape, y_shape, w_shape, stride, pad):
 
 
 def filled(size, cin, cout):
-    """The same sizes with the numbers of channels that operands have, filled up."""
+    """The same sizes with padded numbers of channels, as operands have them."""
     return *size[:3], cin, *size[4:6], cout, *size[7:]

@@ -1,10 +1,10 @@
 """Every operation as launches of CUDA kernels: the same code for a GPU and for the emulator.
 
-numpy_ops.py says what each operation computes; here stand grids, outputs and scratch memory, and in
-cuda_conv.py those of the convolutions. Arrays live on the device: `asarray` copies them there and
-`asnumpy` back. No operation waits for the device, and all memory comes from the arena, so that
+numpy_ops.py says what each operation computes; this file sets grids, outputs and scratch memory,
+and cuda_conv.py those of the convolutions. Arrays live on the device: `asarray` copies them there
+and `asnumpy` back. No operation waits for the device, and all memory comes from the arena, so that
 a training step launches the same kernels on the same addresses every time. That is why a step can
-be recorded once, and then be launched as a whole. (Only resize brings tables from the host; no
+be recorded once and then launched as a whole. (Only resize copies tables from the host; no
 training step needs it.)
 """
 import numpy as np
@@ -13,13 +13,13 @@ from kernels.contract import Arena, activation_number, check_reading, pool_shape
 from kernels.cuda_conv import CONV_STEPS, THREADS, WARP, CudaConv, cdiv
 
 FOUR = 4     # numbers that a thread loads at once, see vectors.cuh
-SLABS = 512  # column sums: at most so many slabs of rows,
-SLAB = 64    # each of at least so many rows
+SLABS = 512  # column sums: at most this many slabs of rows,
+SLAB = 64    # each of at least this many rows
 
 
 class CudaOps(CudaConv):
     def __init__(self, device, conv_step=None):
-        """device: a Gpu or an Emulator. conv_step: the file in conv/ to use, if not the fastest."""
+        """device: a Gpu or an Emulator. conv_step: a file in conv/ (default: the fastest)."""
         self.device = device
         self.dtype = device.dtype
         self.name = type(device).__name__.lower()
@@ -50,15 +50,15 @@ class CudaOps(CudaConv):
         return self.device.record(run)
 
     def _copy(self, a, out):
-        """a, if `out` is a itself, else a copy in `out` or anywhere: for kernels that update."""
+        """a if `out` is a, else a copy in `out` or anywhere: for kernels that update in place."""
         return a if out is a else self.concat([a.reshape(1, 1, 1, -1)], out=out).reshape(a.shape)
 
     def _each(self, file, kernel, n, *arguments):
-        """One thread for each of n numbers."""
+        """Launches one thread for each of n numbers."""
         self.device.launch(file, kernel, cdiv(n, THREADS), THREADS, *arguments)
 
     def _fours(self, file, kernel, n, *arguments):
-        """One thread for four of n numbers."""
+        """Launches one thread for every four of n numbers."""
         self._each(file, kernel, cdiv(n, FOUR), *arguments)
 
     # --------------------------------------------------------------------------------- reductions
@@ -70,10 +70,10 @@ class CudaOps(CudaConv):
                            partial, out, partial_2, out_2, len(partial), out.size)
 
     def _columns(self, file, kernel, x, *arguments, sums=True):
-        """A kernel over slabs of x's rows: a block computes some columns of one slab.
+        """Launches a kernel over slabs of x's rows: a block computes some columns of one slab.
 
-        A thread owns four columns in every so many rows. With sums, a kernel leaves a row of them
-        for each slab, so slabs are few; without, there are so many that a thread has eight rows.
+        A thread takes four columns of every height-th row. With sums, the kernel writes one row of
+        them per slab, so slabs are few; without, they are small, eight rows for each thread.
         """
         rows, columns = x.size // x.shape[-1], x.shape[-1]
         width = threads_across(columns)
@@ -83,7 +83,7 @@ class CudaOps(CudaConv):
         self.device.launch(file, kernel, grid, (width, height), *arguments, rows, columns, slab)
 
     def _partials(self, x):
-        """Room for one row of sums for each slab."""
+        """Memory for one row of sums per slab."""
         rows = x.size // x.shape[-1]
         return self.empty(cdiv(rows, slab_rows(rows)), x.shape[-1])
 
@@ -246,9 +246,10 @@ class CudaOps(CudaConv):
 
 
 def threads_across(columns):
-    """Threads side by side for so many columns, four each: a power of two, up to a warp."""
+    """The threads for a row of columns, four columns each: a power of two, up to a warp."""
     return min(WARP, 1 << (cdiv(columns, FOUR) - 1).bit_length())
 
 
 def slab_rows(rows):
+    """The rows of a slab: SLAB, or more if there would be over SLABS slabs."""
     return max(SLAB, cdiv(rows, SLABS))

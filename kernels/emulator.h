@@ -1,13 +1,13 @@
 // CUDA's execution model on a CPU: an ordinary C++ compiler compiles the .cu files of this folder.
 //
-// emulator.py puts this header in front of a .cu file, wraps its pointer parameters into Global<T>,
+// emulator.py puts this header in front of a .cu file, wraps its pointer parameters in Global<T>,
 // and calls emulate(). The caller's threads (one per core) share the blocks. Inside a block every
 // CUDA thread is a fiber: it runs until it reaches a barrier or a shuffle, then another fiber
 // continues. The emulator is stricter than a GPU:
 //   - Threads run in an order shuffled by a seed, anew after each barrier, and some warps run only
 //     when all others wait. So a missing __syncthreads changes results.
 //   - Shared memory is filled with NaN before each block (and cuda_ops.py fills new arrays). So a
-//     read of memory that nobody wrote changes results too.
+//     read of unwritten memory changes results too.
 //   - x[i] and *(const float4*)(x + i) are checked for every pointer parameter x of a kernel: they
 //     must be inside the argument's array and aligned. (Plain pointers derived from x are not
 //     checked: ((const float4*)x)[i], or p = &x[0]; p[i].)
@@ -68,10 +68,10 @@ struct Launch {
 
 // ------------------------------------------------------------------------------------ fibers
 // switch_to(&from, to) saves the running fiber in `from` and continues with `to`. It saves about
-// six registers and the stack pointer, which takes some nanoseconds; the operating system's
+// six registers and the stack pointer, which takes a few nanoseconds; the operating system's
 // swapcontext makes a system call. The compiler refuses a function whose local variables do not fit
-// the stack. The size is no power of two, so that equal depths of two stacks do not share a cache
-// set.
+// the stack. The size is not a power of two, so that equal depths of different stacks do not share
+// a set of the cache.
 constexpr size_t STACK_BYTES = 33 * 1024 + 64;
 constexpr int MAX_THREADS = 1024;
 static void fiber_main();
@@ -173,7 +173,7 @@ struct Block {
     Launch* launch;
     int count, ready, at_barrier, done;   // threads; those that can run, wait, have returned
     int position, stride, turns, picked;  // this round's shuffled order; how many could run
-    unsigned slow;                        // warps that run only when no other can: others get ahead
+    unsigned slow;                        // warps that run only if no other can; others get ahead
     uint64_t random;
     int fibers, free_count, free_fibers[MAX_THREADS];
     unsigned arrived[MAX_THREADS / 32];   // per warp, the lanes that wait at a warp operation
@@ -239,7 +239,7 @@ static void new_round() {
     block->stride = coprime_below(block->count);
 }
 
-// For when no thread can run, and not all wait at the same barrier.
+// Called when no thread can run, and not all wait at the same barrier.
 [[noreturn]] static void report_divergence() {
     Thread* waiting = nullptr;
     Thread* other = nullptr;

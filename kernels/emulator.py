@@ -95,8 +95,8 @@ KINDS = ["", "OUT_OF_BOUNDS", "MISALIGNED", "DIVERGENT", "WARP", "SHARED_FULL", 
 def compiler():
     """(command of a C++ compiler, the version that it prints). Raises DeviceError.
 
-    $CXX is the command if it is set. Of ziglang not "zig c++", which builds its C++ library first,
-    for minutes; and for a baseline CPU, since several machines may share a cache.
+    $CXX is the command if it is set. ziglang is not called as "zig c++", which first builds its C++
+    library, for minutes. It compiles for a baseline CPU, since several machines may share a cache.
     """
     chosen = os.environ.get("CXX")
     commands = [["g++"], ["clang++"], ["c++"]]
@@ -132,7 +132,7 @@ def checked_type(p):
 
 
 def kernel_head(match, source):
-    """The head of a kernel as a C++ function whose pointers are checked ones."""
+    """The head of a kernel as a C++ function with checked pointers."""
     name = match[2]
     parameters = [f"{checked_type(p)} {p.name}" if p.pointer else f"{p.type} {p.name}"
                   for p in source.kernels[name].parameters]
@@ -278,7 +278,7 @@ def scratch_memory(size):
 # --------------------------------------------------------------------------------------- device
 class Emulator:
     name = "emulated device"
-    multiprocessors, shared_memory = 132, 228 * 1024  # of an H100 or H200: work is divided alike
+    multiprocessors, shared_memory = 132, 228 * 1024  # an H100's or H200's: work is cut as there
 
     def __init__(self, dtype=np.float32, precision="fp32", seed=0, workers=None):
         """seed: for the order in which CUDA threads run. workers: the number of CPU threads.

@@ -13,8 +13,8 @@
 //                      where ox sx + kx - px = ix), for conv_input_grad
 //
 // Maps are rows of pixels (rows, Wo, C); products are (rows, W, kw, C). sum_shifted_grad moves
-// operands, which are rounded already: dy has `stride` channels and dproducts `columns` of them,
-// with padding after the true ones; one row of threads writes one pixel. In the other kernels each
+// operands, which are rounded already: dy has `stride` channels per pixel and dproducts `columns`,
+// both with padding at the end; one row of threads writes one pixel. In the other kernels each
 // thread computes one number of the result. All are limited by memory bandwidth.
 #include "common.cuh"
 
@@ -49,9 +49,8 @@ void sum_shifted_grad(const operand* __restrict__ dy, operand* __restrict__ dpro
     int row = pixel / W;
     if (pixel >= pixels) return;
     for (int i = threadIdx.x; i < columns; i += blockDim.x) {
-        // left = ox sx, if they meet
         int kx = i / C;
-        int left = x - kx + px;
+        int left = x - kx + px;  // = ox sx, if they meet
         int ox = left / sx;
         bool meets = kx < kw && left >= 0 && ox * sx == left && ox < Wo;
         dproducts[pixel * columns + i] =
@@ -65,9 +64,8 @@ void sum_strided(const real* __restrict__ products, const real* __restrict__ bia
                  int sx, int px) {
     int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= size) return;
-    // = ox sx + kx
     int row = i / C / W;
-    int right = i / C % W + px;
+    int right = i / C % W + px;  // = ox sx + kx
     int c = i % C;
     real sum = bias_or_null ? bias_or_null[c] : 0;
     for (int kx = right % sx; kx < min(kw, right + 1); kx += sx) {

@@ -1,15 +1,15 @@
-"""Convolutions with large kernels by fewer multiplications: a Fourier transform in real numbers.
+"""Convolutions with large kernels in fewer multiplications: a Fourier transform in real numbers.
 
-Along one axis and with stride 1, conv and its two gradients are the derivatives, by y, x and w, of
+Along one axis and with stride 1, conv and its two gradients are the derivatives of
 
     sum over o, m, d with m = o + d  of  y[o] x[m] w[d]          (taps d counted from -pad)
 
-The condition m = o + d can be written as a mean of cosines:
+with respect to y, x and w. The condition m = o + d can be written as a mean of cosines:
 
     1/n sum over f < n of cos(2 pi f (o + d - m) / n)  is 1 if m = o + d, else 0,
 
-as long as n is so large that nothing wraps around. A cosine of three angles is a sum of three
-products:
+provided n is so large that nothing wraps around. The cosine of a sum of three angles is a sum of
+three products:
 
     cos(a + b + c) = 4/3 sum over j < 3 of cos(a + t) cos(b + t) cos(c + t),     t = 2 pi j / 3
 
@@ -17,8 +17,8 @@ So there are tables Y, X and W with about 1.5 n rows r = (f, j), called *bins* h
 
     sum over r of  Y[r, o] X[r, m] W[r, d]  =  1 if m = o + d, else 0
 
-and the first sum becomes the sum over bins r of (Y y)[r] (X x)[r] (W w)[r]. These products are
-only of numbers in the same bin. In two dimensions one table transforms along y, which gives a *half
+and the first sum becomes the sum over bins r of (Y y)[r] (X x)[r] (W w)[r]. Only numbers in the
+same bin are multiplied. In two dimensions one table transforms along y, which gives a *half
 spectrum*, and another along x, which gives the *spectrum*. In each bin all channels then form one
 matrix product:
 
@@ -26,8 +26,8 @@ matrix product:
     conv_input_grad   X x = (Y y) @ (W w)^T
     conv_weight_grad  W w = (X x)^T @ (Y y)
 
-The transposed tables lead from the left sides back to y, x and w. With stride s, pixels s m + q
-meet taps s d + q + pad: s *phases* q, which count as channels. An 11x11 kernel from 32x32 to 16x16
+The transposed tables turn the left sides back into y, x and w. With stride s, pixels s m + q meet
+taps s d + q + pad: s *phases* q, which count as channels. An 11x11 kernel from 32x32 to 16x16
 pixels then needs 28^2 x 4 products for each pair of channels instead of 16^2 x 11^2, an eighth.
 
 This is the discrete Fourier transform in real numbers, with three products instead of one complex
@@ -41,15 +41,15 @@ import numpy as np
 
 from kernels.contract import Arena, conv_shape, pair
 
-MOVED = 16  # multiply-adds in the time in which one number is moved, see is_cheaper
+MOVED = 16  # this many multiply-adds take as long as moving one number, see is_cheaper
 
 
 def is_cheaper(x_shape, w_shape, stride, pad):
     """Whether the transform should take less time than im2col for this convolution.
 
-    The rule: each multiply-add costs 1, and each number of what lies in between, im2col's windows
-    or the spectra, costs MOVED. tests/benchmarks/conv_methods.py --fit measured that one constant:
-    over 319 shapes the rule chose the faster way for 93 %, and took 1.2 % longer than the best.
+    The rule: each multiply-add costs 1, and each intermediate number, in im2col's windows or in the
+    spectra, costs MOVED. tests/benchmarks/conv_methods.py --fit measured that one constant: the
+    rule chose the faster way for 93 % of 319 shapes, and took 1.2 % longer than the best choice.
     """
     b, ho, wo, cout = conv_shape(x_shape, w_shape, stride, pad)
     (_, h, w, cin), (kh, kw, _, _) = x_shape, w_shape
@@ -116,9 +116,9 @@ def phases(size, stride, before):
 
 
 class FourierConv:
-    """The three convolutions by the transform, into arrays that exist, shared by workers.
+    """The three convolutions by the transform, on all workers, into existing arrays.
 
-    `finish(maps)` is called on each part of a result that is complete: for bias and activation.
+    `finish(maps)` is called on each completed part of a result, for bias and activation.
     """
     def __init__(self, workers):
         self.workers = workers
@@ -134,7 +134,7 @@ class FourierConv:
 
     def conv_input_grad(self, dy, w, dx, stride, pad, finish):
         kh, kw, cin, cout = w.shape
-        # BLAS multiplies by a small transposed matrix at half the speed, so it is transposed here.
+        # BLAS multiplies by a small transposed matrix at half the speed, so w is transposed first.
         w_t = np.empty((kh, kw, cout, cin), w.dtype)
         self.workers.share(lambda _, ky: np.copyto(w_t[ky], w[ky].transpose(0, 1, 3, 2)),
                            kh, w[0].nbytes)
@@ -154,9 +154,9 @@ class FourierConv:
         self._multiply(product, of_x, of_dy, of_dw, lambda dw: None)
 
     def _multiply(self, product, first, second, result, finish):
-        """Both factors to spectra, product(spectrum, spectrum, spectrum of the result), and back.
+        """Transforms both factors, calls product(spectrum, spectrum, result's), transforms back.
 
-        A spectrum is (B, bins_y, bins_x, sy sx C). Only so many bins_y as fit the cache are
+        A spectrum is (B, bins_y, bins_x, sy sx C). Only as many bins_y as fit the cache are
         computed at once.
         """
         three = first, second, result
@@ -179,7 +179,7 @@ class FourierConv:
             self._back_along_y(result, halves[2], finish)
 
     def _empty_half(self, factor):
-        """Room for a half spectrum, (B, sy, bins_y, W C), in which W is filled up with zeros."""
+        """Memory for a half spectrum (B, sy, bins_y, W C), with W padded to whole phases."""
         table_y, table_x = factor.tables
         width = table_x.shape[1] * factor.stride[1]
         b, _, _, c = factor.array.shape
@@ -204,7 +204,7 @@ class FourierConv:
         return half
 
     def _back_along_y(self, factor, half, finish):
-        """(B, H, W, C) of a half spectrum: by the transposed table."""
+        """The inverse of _along_y, by the transposed table."""
         x = factor.array
         b, h, w, c = x.shape
         left = factor.before[1] * c
@@ -226,6 +226,6 @@ def along_x(factor, half, spectrum):
 
 
 def back_along_x(factor, half, spectrum):
-    """The other way, by the transposed table."""
+    """The way back, by the transposed table."""
     half = half.reshape(*half.shape[:3], -1, spectrum.shape[-1])
     np.matmul(factor.tables[1].T, spectrum.transpose(0, 3, 1, 2, 4), out=half)

@@ -1,4 +1,4 @@
-"""The GPU, through CuPy: NVRTC compiles the .cu files, the CUDA driver launches their kernels.
+"""The GPU, through CuPy: CUDA's compiler NVRTC compiles the .cu files, the driver launches kernels.
 
 Its counterpart without a GPU is emulator.py, with the same interface.
 """
@@ -72,10 +72,9 @@ def compile_cubin(source, options):
 
 
 def best_architecture(names, capability):
-    """The one of "sm_75", ... whose machine code suits a compute capability (major, minor) best.
+    """The best of `names` ("sm_75", ...) for a compute capability (major, minor), or None.
 
-    Machine code runs on the same major version with the same or a higher minor one. None if none
-    fits.
+    Machine code runs on the same major version with the same or a higher minor one.
     """
     numbers = {divmod(int(name[3:]), 10): name for name in names if name[3:].isdigit()}
     fitting = [n for n in numbers if n[0] == capability[0] and n[1] <= capability[1]]
@@ -98,10 +97,11 @@ def nvrtc_version():
     try:
         return find_nvrtc()[1]
     except Exception as error:
-        raise DeviceError(f"a GPU, but not CUDA's compiler NVRTC: {first_line(error)}") from None
+        raise DeviceError(f"a GPU, but no CUDA compiler (NVRTC): {first_line(error)}") from None
 
 
 class Gpu:
+    """The GPU that CuPy has chosen. Its arrays are CuPy's."""
     name = "GPU"
 
     def __init__(self, dtype=np.float32, precision=None):
@@ -112,7 +112,7 @@ class Gpu:
         self.cupy, properties = find_gpu()
         self.nvrtc = nvrtc_version()
         self.dtype = np.dtype(dtype)
-        self.functions = {}    # (Source, name of a kernel) -> CuPy's function
+        self.functions = {}    # (Source, name of a CUDA kernel) -> CuPy's function
         self.recording = None  # while recording: the arguments of all launches
         self.card = properties["name"].decode()
         self.capability = properties["major"], properties["minor"]

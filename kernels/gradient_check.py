@@ -48,9 +48,9 @@ def on_host(ops):
 def directional_check(loss, arrays, grads, rng, delta=1e-5, tolerance=TOLERANCE):
     """Compares the derivative of loss() along one random direction with sum(grad * direction).
 
-    arrays: what loss() depends on, changed in place and put back; grads: its gradient by each. One
-    direction goes through all arrays at once. Raises AssertionError, also where the derivative is
-    so small that the check would compare zero with zero.
+    arrays: what loss() depends on, changed in place and restored; grads: its gradients with respect
+    to them. One direction goes through all arrays at once. Raises AssertionError, also if the
+    derivative is so small that the check would compare zero with zero.
     """
     assert len(grads) == len(arrays), f"{len(grads)} gradients; expected {len(arrays)}"
     directions = [rng.standard_normal(a.shape) for a in arrays]
@@ -104,7 +104,7 @@ def conv_case(stride, pad, kernel, cin=3, cout=2, size=(7, 6)):
 
 
 def transposed_conv_case(stride, kernel, cin=3, cout=2):
-    """Forward is conv_input_grad, and so the gradients are conv, and the roles are exchanged."""
+    """Forward is conv_input_grad, so the input gradient is conv; x and dy exchange their roles."""
     def case(ops, rng):
         pad, shape = kernel // 2, (2, 4 * stride, 3 * stride, cout)
         x = rng.standard_normal((2, 4, 3, cin))
@@ -117,7 +117,7 @@ def transposed_conv_case(stride, kernel, cin=3, cout=2):
 
 
 def fused_conv_case(activation):
-    """With bias and activation: the gradient goes through these first."""
+    """With bias and activation, through which the gradient goes first."""
     def case(ops, rng):
         x, w = rng.standard_normal((2, 5, 6, 3)), rng.standard_normal((3, 3, 3, 2))
         bias = np.array([3.0, -3.0])

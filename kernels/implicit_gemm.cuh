@@ -1,5 +1,5 @@
-// Convolutions as matrix products C = A B whose left matrix A is never built: its elements are
-// looked up in the map when they are needed.
+// Convolutions as matrix products C = A B ("GEMM") whose left matrix A is never built: its elements
+// are looked up in the map when they are needed.
 //
 // An element of A belongs to a pixel of the result and to a tap of the sum. For conv, the pixel
 // (b, oy sy - py, ox sx - px) and the tap (ky, kx, ci) select
@@ -35,7 +35,7 @@ __device__ __forceinline__ Tap window_tap(int k, int kh, int kw, int C) {
 }
 
 // conv_input_grad by output phase. Pixels of dx with iy % sy = ry use only every sy-th tap:
-// ky = first, first + sy, ..., where first = (ry + py) % sy. Number j of these taps connects
+// ky = first, first + sy, ..., where first = (ry + py) % sy. Tap j of these (from 0) connects
 // iy = m sy + ry to oy = m + shift - j, where shift = (ry + py) / sy. The same holds along x.
 // So each phase is an ordinary correlation with `taps` taps, without the multiplications by zero
 // that inserting zeros into dy would cost.

@@ -1,4 +1,4 @@
-"""What both devices that launch the .cu files of this folder share.
+"""What the two devices that launch this folder's .cu files share.
 
     Gpu       in gpu.py, through CuPy: NVRTC compiles for the GPU in this machine
     Emulator  in emulator.py, on the CPU: g++, clang++ or the ziglang wheel compiles
@@ -35,8 +35,8 @@ TYPES = {
 }
 OPTIONAL_TYPES = ("real", "operand")
 
-# Bytes of shared memory per block: on every GPU without a request, and requested at the launch on
-# every GPU from sm_80 on.
+# Bytes of shared memory that a block may have: without a request on every GPU; and at most, if the
+# launch requests them, on every GPU from sm_80 on.
 SHARED_LIMIT = 48 * 1024
 DYNAMIC_SHARED_LIMIT = 99 * 1024
 
@@ -75,7 +75,7 @@ class Kernel(NamedTuple):
 @dataclass(eq=False)
 class Source:
     file: str
-    text: str             # with the text of every #include "..." in place
+    text: str             # with every #include "..." replaced by that file's text
     kernels: dict         # name -> Kernel
     constants: dict       # name -> int, for every `constexpr int NAME = 3;`
     architectures: list   # ["sm_75", ...]
@@ -251,6 +251,6 @@ def cached(key, suffix, build):
             with written(path) as file:
                 file.write(built.read_bytes())
     except OSError as error:
-        raise DeviceError(f"{folder}: no place for compiled kernels ({error.strerror}); "
+        raise DeviceError(f"{folder}: cannot store compiled kernels there ({error.strerror}); "
                           "set SEMGAN_CACHE to a folder that can be written") from None
     return path

@@ -5,7 +5,7 @@
 //                             dlogits = (sigmoid(z) - t) / n, in one block
 //   feature_matching_mean     gap = mean over b of fake - mean over b of x,
 //                             loss = mean of gap^2 over (H, W, C)
-//   feature_matching_paired   loss = mean of |fake - x| over everything
+//   feature_matching_paired   loss = mean of |fake - x| over all numbers
 //
 // x and fake (B, positions) are a layer's features of real and of generated maps. Both feature
 // matching kernels write one sum per block, which reductions.cu adds up and scales. If `add` is

@@ -3,7 +3,7 @@
 Most operations treat each map by itself. `over_maps` makes them from the pure functions: it cuts a
 batch into chunks of maps that fit the cache, and workers compute the chunks. Only convolutions,
 batch norm and Adam are written a second time here, since they need more than that to be fast. A
-test holds both versions to each other.
+test compares both versions.
 """
 import inspect
 from threading import Lock
@@ -22,9 +22,9 @@ from kernels.workers import CHUNK_BYTES, Workers
 def over_maps(name, *cut):
     """The pure function `name` as a method that computes it on chunks of maps, on all cores.
 
-    cut: the names of the arguments that have one entry for each map; the others go to every chunk
-    as they are. Its first result has one entry for each map too; further ones, such as dbias, are
-    sums over the maps.
+    cut: the names of the arguments that have one entry per map; the others go to every chunk
+    unchanged. The first result has one entry per map too; further ones, such as dbias, are sums
+    over the maps.
     """
     function = getattr(numpy_ops, name)
     signature = inspect.signature(function)
@@ -68,20 +68,20 @@ class Results:
 
 
 def cut_out(argument, chunk):
-    """The maps of a chunk, of one array or of each in a list."""
+    """The maps of a chunk, from one array or from each in a list."""
     return [a[chunk] for a in argument] if isinstance(argument, list) else argument[chunk]
 
 
 def size_of(argument):
-    """The number of maps, and the bytes of one, in all arrays of a list."""
+    """The number of maps, and the bytes of one map in one array or in a whole list."""
     arrays = argument if isinstance(argument, list) else [argument]
     return len(arrays[0]), sum(a[0].nbytes for a in arrays)
 
 
 class NumpyEngine(PlainOps):
-    """dtype: float32 or float64. workers: how many, if not one for each core.
+    """dtype: float32 or float64. workers: their number (default: one per core, up to 8).
 
-    conv_method: "im2col" or "fourier" for all convolutions, if not the cheaper one of each.
+    conv_method: "im2col" or "fourier" for all convolutions (default: the cheaper one for each).
     """
     name = "numpy"
     arithmetic = "NumPy"
@@ -196,7 +196,7 @@ class NumpyEngine(PlainOps):
         return y, *land((mean, var, *running), out[1:])
 
     def batch_norm_grad(self, dy, x, y, gamma, mean, var, eps=1e-5, activation=None, *, out=None):
-        """Two passes: the sums over the batch, and dx from them."""
+        """Two passes: first the sums over the batch, then dx from them."""
         out = out or (None,) * 3
         dx = self.empty(*x.shape) if out[0] is None else out[0]
         channels, count = x.shape[-1], x.size // x.shape[-1]
@@ -218,7 +218,7 @@ class NumpyEngine(PlainOps):
 
     # --------------------------------------------------------------------------------------- Adam
     def adam(self, params, grads, m, v, step, lr, beta1, beta2, eps, *, out=None):
-        """In place, on the results' arrays; these may be the arguments themselves."""
+        """Updates the arrays of the results in place; they may be the arguments themselves."""
         old = params, m, v, step
         params, m, v, step = land(old, out or tuple(map(np.empty_like, old)))
         step += 1
@@ -236,7 +236,7 @@ class NumpyEngine(PlainOps):
 
 
 class EngineArena(Arena):
-    """The arena of a training step, in which BLAS uses one thread for each worker."""
+    """The arena of a training step. Inside it BLAS uses one thread per worker."""
 
     def __init__(self, workers):
         super().__init__(lambda size: np.empty(size, np.uint8))
@@ -252,7 +252,7 @@ class EngineArena(Arena):
 
 
 def finisher(bias, activation):
-    """A function that adds a bias to maps and activates them, in place."""
+    """A function that adds a bias to maps and applies an activation, in place."""
     def finish(maps):
         if bias is not None or activation:
             maps[...] = bias_activation(maps, bias, activation)
@@ -260,7 +260,7 @@ def finisher(bias, activation):
 
 
 def unfold(x, kernel, stride, pad, out):
-    """im2col, in strips of output rows that fit the cache.
+    """im2col of x (b, H, W, Cin), in strips of output rows that fit the cache.
 
     Yields the rows of the output and their windows, (b rows Wo, kh kw Cin).
     """

@@ -1,9 +1,9 @@
 """Every operation as a pure function of NumPy arrays, written as its formula; read this file first.
 
-The gradient of an operation stands right below it: from the gradient of the loss by the operation's
-output it computes the gradients by its inputs. So `dy` is short for d loss / d y. Nothing is
-changed in place, and nothing is remembered between calls. contract.py explains the shapes and
-words; numpy_engine.py runs these same functions on all cores.
+Right below each operation is its gradient: from the gradient of the loss with respect to the output
+it computes those with respect to the inputs. `dy` is short for d loss / d y. Nothing is changed in
+place, and nothing is remembered between calls. contract.py explains the shapes and words;
+numpy_engine.py runs these same functions on all cores.
 """
 import numpy as np
 
@@ -20,8 +20,8 @@ from kernels.contract import (
 
 
 # ------------------------------------------------------------------------------------ convolution
-# All three functions follow from one condition. Output pixel o and tap k meet input pixel
-# i = o stride + k - pad. Each sums over the triples (o, k, i) that satisfy it.
+# All three functions follow from one condition: output pixel o and tap k meet input pixel
+# i = o stride + k - pad. Each function sums over the triples (o, k, i) that satisfy it.
 def conv(x, w, stride=1, pad=0, bias=None, activation=None):
     """y = act(sum over taps k of x[o stride + k - pad] @ w[k] + bias).
 
@@ -35,7 +35,7 @@ def conv(x, w, stride=1, pad=0, bias=None, activation=None):
 
 
 def conv_input_grad(dy, w, x_shape, stride=1, pad=0, bias=None, activation=None):
-    """dx (B, H, W, Cin): each output pixel sends dy @ w[k]^T back to the pixels it was made from.
+    """dx (B, H, W, Cin): each output pixel sends dy @ w[k]^T back to the input pixels it came from.
 
     As a forward operation this is the transposed convolution; so it also takes a bias (Cin,) and
     an activation. At stride 2, inputs of 15 and of 16 pixels both give 8: x_shape says which.
@@ -94,10 +94,9 @@ def bias_activation(x, bias=None, activation=None):
 
 
 def bias_activation_grad(dy, y, activation=None):
-    """dx = dy act'(x), and dbias (C,), its sum.
+    """dx = dy act'(x), and dbias (C,), its sum. act'(x) is computed from the output y = act(x).
 
-    act'(x) is computed from the output y; an activation that does not allow that, such as GELU,
-    would need an operation of its own.
+    An activation that does not allow that, such as GELU, would need an operation of its own.
     """
     activation_number(activation)
     dx = dy
@@ -122,6 +121,7 @@ def batch_norm(x, gamma, beta, running_mean, running_var, momentum=0.1, eps=1e-5
 
     Returns y, mean, var, running_mean, running_var. All but y are (C,): statistics are over maps
     and pixels. var is the biased variance; the running one, used at inference, is unbiased.
+    std = sqrt(var + eps).
     """
     count = x.size // x.shape[-1]
     mean = channel_sums(x) / count
@@ -131,11 +131,11 @@ def batch_norm(x, gamma, beta, running_mean, running_var, momentum=0.1, eps=1e-5
 
 
 def batch_norm_grad(dy, x, y, gamma, mean, var, eps=1e-5, activation=None):
-    """dx, dgamma, dbeta. mean and var depend on x too: that gives dx its second and third term."""
+    """dx, dgamma, dbeta. mean and var depend on x too, hence the second and third term of dx."""
     count = x.size // x.shape[-1]
     std = np.sqrt(var + eps)
     normalized = (x - mean) / std
-    dy, dbeta = bias_activation_grad(dy, y, activation)  # before the activation
+    dy, dbeta = bias_activation_grad(dy, y, activation)  # now dy is taken before the activation
     dgamma = channel_sums(dy * normalized)
     dx = gamma / std * (dy - dbeta / count - normalized * dgamma / count)
     return dx, dgamma, dbeta
@@ -148,7 +148,7 @@ def batch_norm_inference(x, gamma, beta, mean, var, eps=1e-5, activation=None):
 
 
 def running_statistics(running_mean, running_var, mean, var, count, momentum):
-    """Both moved towards the statistics of a batch of `count` pixels, by the share `momentum`."""
+    """Both, moved by the share `momentum` towards the statistics of a batch of `count` pixels."""
     unbiased = var * (count / max(1, count - 1))
     return (running_mean + momentum * (mean - running_mean),
             running_var + momentum * (unbiased - running_var))
@@ -156,7 +156,7 @@ def running_statistics(running_mean, running_var, mean, var, count, momentum):
 
 # ---------------------------------------------------------------------------------------- softmax
 def softmax(x, bias=None):
-    """p_k = exp(x_k) / sum over j of exp(x_j), over the class channel, after x + bias (eq. 2)."""
+    """p_k = exp(x_k) / sum over classes j of exp(x_j), for x + bias (the paper's eq. 2)."""
     x = np.moveaxis(x, -1, 0)  # (K, B, H, W): NumPy sums faster over the first axis
     if bias is not None:
         x = x + bias[:, None, None, None]
@@ -193,7 +193,7 @@ def feature_matching(real, fake, reading="mean", dabove=None, activation=None):
     "paired" (as in pix2pixHD): mean of |fake - real|, the i-th map against the i-th.
 
     Returns loss (1,) and dfake. dabove, the gradient that reaches fake from the layers above, is
-    added; with `activation`, fake's own, the gradient is taken through it to the layer's sum.
+    added to dfake. With `activation`, which gave fake, dfake is the gradient before that.
     """
     check_reading(reading)
     if reading == "mean":
@@ -238,7 +238,7 @@ def gather(labels, index, table):
 
 
 def take_row(table, number):
-    """table[number modulo its length]: what differs from step to step, by a counter (1,)."""
+    """Row `number` (1,) of a table, modulo its length: one step's inputs, chosen by a counter."""
     return table[int(number[0]) % len(table)]
 
 
@@ -249,7 +249,7 @@ def concat(parts):
 
 
 def max_pool(x, size, stride=1, pad=0):
-    """The largest number in each size x size window, (B, Ho, Wo, C). Padding is never it."""
+    """The largest number in each size x size window, (B, Ho, Wo, C). Padding does not count."""
     y_shape = pool_shape(x.shape, size, stride, pad)
     y = np.full(y_shape, -np.inf, x.dtype)
     padded = pad_maps(x, pad, -np.inf)

@@ -1,7 +1,7 @@
 """The pure functions of numpy_ops.py as a backend: slow, and the easiest to follow and to change.
 
     ops = kernels.load("plain")
-    ops = PlainOps(np.float64, {"softmax": my_softmax})   # a function of yours in the place of one
+    ops = PlainOps(np.float64, {"softmax": my_softmax})   # with a function of your own
 """
 import functools
 import inspect
@@ -13,7 +13,7 @@ from kernels.contract import OPERATIONS, Arena
 
 
 def land(result, out):
-    """The result, copied to where `out` says; None in it means that it may stay where it is."""
+    """The result, copied to where `out` says; None in `out`: it may stay where it is."""
     if isinstance(result, tuple):
         return tuple(map(land, result, out or (None,) * len(result)))
     if out is None:
@@ -24,7 +24,7 @@ def land(result, out):
 
 
 def method(name, operation):
-    """An operation with the arguments of the pure function `name`, and `out`, as a method."""
+    """`operation` as a method whose arguments are those of the pure function `name`, and `out`."""
     function = getattr(numpy_ops, name)
     self = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
     out = inspect.Parameter("out", inspect.Parameter.KEYWORD_ONLY, default=None)
@@ -35,7 +35,7 @@ def method(name, operation):
 
 
 class PlainOps:
-    """dtype: float32 or float64. replace: {name: function}, in the place of those of numpy_ops."""
+    """dtype: float32 or float64. replace: {name: function} to use instead of numpy_ops's own."""
     name = "plain"
     arithmetic = "NumPy's pure functions"  # a checkpoint holds this
 
@@ -64,13 +64,13 @@ class PlainOps:
         return array.copy()
 
     def write(self, array, values):
-        """Host -> device, into an array that exists."""
+        """Copies values from the host into an array on the device."""
         array[...] = values
 
     def record(self, run):
-        """A function that repeats the operations of run() on the same arrays: a CUDA graph.
+        """A function that repeats the operations of run() on the same arrays; here run itself.
 
-        Nothing is computed while it is recorded. Here that function is run itself.
+        On a GPU it is a CUDA graph, and nothing is computed while it is recorded.
         """
         return run
 
@@ -79,7 +79,7 @@ class PlainOps:
         return x
 
     def unrounded(self):
-        """The same operations without such rounding: for metrics."""
+        """The same operations without rounding for tensor cores: for metrics."""
         return self
 
 

@@ -4,14 +4,14 @@
 //   concat         y[..., first + c] = x[..., c]; one launch for each of the maps to concatenate
 //   max_pool       y[b, oy, ox, c] = largest x[b, iy, ix, c] in the size x size window; pixels of
 //                  the padding do not count
-//   average_pool   their mean
-//   resize         bilinear: row i of y lies between rows low[i] and low[i] + 1 of x, at the
+//   average_pool   the mean of the same pixels
+//   resize         bilinear: row i of y lies between rows low[i] and low[i] + 1 of x, at a
 //                  fraction weight[i] of the way; columns likewise
 //
 //   shapes: x (B, H, W, C), y (B, Ho, Wo, C); of concat, y (B, H, W, channels)
 //
-// Each thread writes one number of y (concat: reads one of x); neighbouring threads, neighbouring
-// channels.
+// Each thread writes one number of y (concat: reads one of x). Neighbouring threads take
+// neighbouring channels.
 #include "common.cuh"
 
 constexpr int THREADS = 256;

@@ -7,7 +7,7 @@
 //
 // sum_slices has blocks of (width, height) threads: each thread adds up every height-th slice of
 // four neighbouring outputs. Weight gradients are few slices of many numbers, so height is 1. Sums
-// over pixels are many slices of few numbers: there several threads share an output, or else a
+// over pixels are many slices of few numbers: there several threads share an output. Otherwise a
 // handful of threads would read one slice after another.
 #include "common.cuh"
 #include "vectors.cuh"

@@ -1,6 +1,6 @@
 // What steps 4 and 5 need besides plain CUDA C++: the tensor core and copy instructions, each in a
-// small function, as PTX for a GPU and as C++ with the same meaning for the emulator. And what both
-// steps share: how a tile in shared memory becomes the registers of a warp, and back.
+// small function, as PTX (GPU assembly) for a GPU and as equivalent C++ for the emulator. And what
+// both steps share: how a tile in shared memory becomes the registers of a warp, and back.
 //
 // Tensor cores multiply a 16 x MMA_K matrix by an MMA_K x 8 matrix, both spread over the registers
 // of a warp, and add to float32. The factors are TF32 (a float whose last 13 bits are ignored) or
@@ -119,7 +119,7 @@ __device__ __forceinline__ void load_matrices(unsigned (&words)[4], const operan
                      : "=r"(words[0]), "=r"(words[1]), "=r"(words[2]), "=r"(words[3])
                      : "r"(shared_address(row)) : "memory");
 }
-// Copies 16 bytes from global to shared memory, without registers and while the thread goes on;
+// Copies 16 bytes from global to shared memory, without registers and while the thread continues;
 // writes zeros if not `inside`.
 __device__ __forceinline__ void copy_async(operand* to, const operand* from, bool inside) {
     asm volatile("cp.async.ca.shared.global [%0], [%1], 16, %2;"
@@ -147,7 +147,7 @@ constexpr int tile_size(bool by_line, int lines) {
 // them ordered by word for A and by line for B.
 enum Factor { A, B };
 
-// The offset of this lane's words in the 16 lines from `line` on. All steps from there are
+// The offset of this lane's words in the 16 lines from `line` on. All further offsets are
 // constants.
 template <Factor FACTOR, bool BY_LINE, int LINES>
 __device__ __forceinline__ int lane_offset(int line) {

@@ -10,8 +10,8 @@ __device__ __forceinline__ bool aligned(Pointer x, int i) {
     return (size_t)&x[i] % alignof(Four) == 0;
 }
 
-// x[i] to x[i + 3], and 0 from x[n] on. One load if the address is a multiple of 16 bytes: with 3
-// or 22 channels, not every row starts at one.
+// Reads x[i] ... x[i + 3], with 0 from x[n] on. One load if the address is a multiple of 16 bytes:
+// with 3 or 22 channels, not every row starts at one.
 template <class Pointer> __device__ __forceinline__ Four load4(Pointer x, int i, int n) {
     if (n - i >= FOUR && aligned(x, i)) return *(const Four*)(x + i);
     Four f = {};

@@ -1,4 +1,4 @@
-"""Threads for NumPy. BLAS works with one thread in each of ours, and as before when we are done."""
+"""Threads for NumPy. Meanwhile BLAS, NumPy's matrix library, uses one thread in each of them."""
 import os
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -24,7 +24,7 @@ def _blas():
 
 
 def blas_threads(count):
-    """A context in which BLAS uses `count` threads; after it, as many as before."""
+    """A context in which BLAS uses `count` threads; afterwards it uses as many as before."""
     return _blas().limit(limits=count, user_api="blas")
 
 
@@ -57,11 +57,11 @@ if hasattr(os, "register_at_fork"):
 
 
 def _work():
-    np.seterr(all="ignore")  # a setting of each thread; infinities and NaN are the caller's to find
+    np.seterr(all="ignore")  # set in each thread; the caller looks for infinities and NaN
     while True:
         run, worker, done = _tasks.get()
         try:
-            done.put(run(worker))  # None
+            done.put(run(worker))  # None: no error
         except Exception as error:
             done.put(error)
 
@@ -69,11 +69,11 @@ def _work():
 class Workers:
     """Threads that share a loop over maps. Worker 0 is the calling thread.
 
-    As a context: BLAS uses one thread from its beginning to its end. `share` enters it by itself;
-    a caller of many loops enters it once for all, since that takes 8 microseconds.
+    As a context: inside, BLAS uses one thread. `share` enters it by itself; a caller of many loops
+    enters it once around them all, since entering takes 8 microseconds.
     """
     def __init__(self, count=None):
-        """count: how many, if not one for each core; fewer where threads cannot be started."""
+        """count: default one per core, up to 8; there are fewer if threads cannot be started."""
         self.count = count or min(8, available_cores())
         self.depth = 0  # of entered contexts
         while len(_threads) < self.count - 1:
@@ -100,9 +100,10 @@ class Workers:
             self.limit.__exit__(*exception)
 
     def share(self, compute, n, item_bytes):
-        """compute(worker, chunk) for slices `chunk` of range(n), each of about CHUNK_BYTES.
+        """Calls compute(worker, chunk) for slices `chunk` of range(n), of about CHUNK_BYTES each.
 
         Each worker takes a fixed part of the range in order, so results do not depend on timing.
+        An error in a worker is raised here.
         """
         size = max(1, CHUNK_BYTES // max(1, item_bytes))
         workers = min(self.count, n) if n * item_bytes > ONE_WORKER_BYTES else 1

@@ -324,7 +324,7 @@ def test_paper_networks_have_the_papers_shapes():
     (["--dataset", "no/such/folder"], "no such folder"),
     (["--dataset", "shapes", "--precision", "fp8"], "invalid choice"),
     (["--dataset", "shapes", "--device", "numpy", "--precision", "bf16"],
-     "precision bf16: on device cuda or emulator only"),
+     "precision bf16: for device cuda or emulator only"),
     (["--no-such-flag"], "unrecognized arguments: --no-such-flag"),
     (["--kernel-size", "big"], "invalid int value"),
     (["--model", "vae"], "invalid choice"),

@@ -781,7 +781,7 @@ def test_inspect_shows_frequencies_sizes_and_unknown_ids(tmp_path, capsys):
     assert "unknown id 200: 1 pixels, first in" in out
     assert "a.png" in out
     assert "unknown ids: 1" in out
-    assert "resizing shows 0.09% of the pixels as another class" in out
+    assert "after resizing, 0.09% of the pixels show another class" in out
     picture = np.asarray(Image.open(tmp_path / "x.png").convert("RGB"))
     assert picture.shape[0] > 400 and picture.shape[1] > 800
     for color in palettes.distinct_colors(3):
@@ -936,7 +936,7 @@ BAD = {  # name: how to make it, the message, options of load_maps
     "tar breaks off": (half_archive("tar.gz"), "x.tar.gz"),
     "damaged tar.xz": (half_archive("tar.xz"), "x.tar.xz"),
     "damaged member": (damaged_member, "x.zip"),
-    "a member twice": (twice, "x.tar: the member 'a.png' is there twice"),
+    "a member twice": (twice, "x.tar: the member 'a.png' occurs twice"),
     "a link to nowhere": (dangling, "cannot be read.*b.png"),
     "missing": (lambda folder: None, "no such folder or archive"),
     "empty folder": (holding(), "no label maps"),

@@ -112,7 +112,7 @@ def test_broken_gradient_is_caught(operation, result, case, damage):
 
 
 def test_batch_norm_without_its_mean_terms_is_caught(device):
-    """The classic mistake: taking the batch's mean and variance for constants."""
+    """The classic mistake: treating the batch's mean and variance as constants."""
     ops, rng = load(device, np.float64), np.random.default_rng(1)
     loss, (x, gamma, beta), (dx, dgamma, dbeta) = CASES["batch norm + None"](ops, rng)
     count = x[..., 0].size
@@ -132,7 +132,7 @@ VARIANTS = [dict(),
 
 
 def make_trainer(device, changes):
-    """A trainer whose scales and biases are off their special values 1 and 0."""
+    """A trainer whose scales and biases differ from their special values 1 and 0."""
     s = tiny(**changes)
     ops = kernels.load(device, np.float64)
     trainer = semgan.Trainer(ops, s, data.colored_shapes(s.side))
@@ -148,7 +148,7 @@ def make_trainer(device, changes):
 
 
 def compute(trainer, backward=False):
-    """The losses of D and of G in a training step without updates, and the sides of all kinks.
+    """The losses of D and G in a step without updates, and on which sides of kinks numbers are.
 
     backward: fill both networks' gradients too.
     """
@@ -201,7 +201,7 @@ def test_whole_network(device, which, changes):
 
 @pytest.mark.parametrize("changes", [dict(), dict(model="gan")], ids=str)
 def test_gradient_of_the_maps_and_of_the_latents(changes):
-    """What other networks need: D's gradient by its input, and the first layer's by z."""
+    """What other networks need: gradients with respect to D's input and to z."""
     t = make_trainer("numpy", changes)
     maps, kept = t.real_and_generated()
     z = t.ops.asnumpy(t.z)

@@ -239,9 +239,9 @@ HOSTILE = {  # name: content, message
     "no mark": (legacy(b"t"), "IndexError"),
     "an unknown memo": (legacy(b"h\x07"), "KeyError"),
     "too few arguments": (legacy(b"ctorch._utils\n_rebuild_tensor_v2\n)R"), "TypeError"),
-    "keys are numbers": (legacy(b"}" + plain(1) + tensor() + b"s"), "a key that is no text"),
+    "keys are numbers": (legacy(b"}" + plain(1) + tensor() + b"s"), "a key that is not text"),
     "a key too wide to hash": (legacy(b"})" + b"q\x00h\x00\x86" * 60 + plain(1) + b"s"),
-                               "a key that is no text"),
+                               "a key that is not text"),
     # Tensors that leave their storage, or have none.
     "beyond the storage": (legacy(one(tensor(1))), "incompatible with shape"),
     "far beyond": (legacy(one(tensor(0, (2, 2), (1 << 61, 1)))), "damaged"),
@@ -254,7 +254,7 @@ HOSTILE = {  # name: content, message
     "big-endian": (legacy(one(tensor()), heading=BIG_ENDIAN), "heading"),
     "another protocol": (legacy(one(tensor()), heading=(MAGIC, 1002, HEADING[2])), "heading"),
     "another pickle": (pickle.dumps({"a": 1}, 2), "not the heading"),
-    "more than its storages": (legacy(one(tensor())) + b"\0", "goes on after its last storage"),
+    "more than its storages": (legacy(one(tensor())) + b"\0", "continues after its last storage"),
     "a storage cut short": (legacy(one(tensor()))[:-1], "breaks off"),
     "big-endian zip": (archive(byteorder=b"big"), "big-endian"),
     "compressed zip": (archive(compress=True), "not as torch.save writes it"),
@@ -321,7 +321,7 @@ def test_download(mirror, tmp_path):
 
 
 @pytest.mark.parametrize("change, message", [
-    (dict(status=404), "weights.pth: cannot be fetched to .*404.*by hand"),
+    (dict(status=404), "weights.pth: cannot be fetched to .*404.*yourself"),
     (dict(announced=110, content=b"breaks off"), "weights.pth: broke off after 10 of 110 bytes"),
     (dict(announced=0, content=b"breaks off"), "weights.pth: broke off after 10 of 1,345 bytes"),
     (dict(content=b"too short"), "weights.pth: 9 bytes; expected 1,345"),

@@ -46,8 +46,8 @@ def cuda_engines(choices):
                                id="-".join(map(str, (*values, *choice))))
 
 
-# (device, step or method, precision, few_channels). few_channels: up to so many output channels
-# the taps of a row stand side by side; with 0 each convolution goes straight to the step's kernels.
+# (device, step or method, precision, few_channels). few_channels: up to this many output channels
+# the taps of a row are put side by side; with 0 each convolution runs the step's kernels directly.
 FP32 = list(cuda_engines([(step, "fp32", 0) for step in STEPS if step not in TENSOR_CORES]))
 ROUNDED = list(cuda_engines(itertools.product(TENSOR_CORES, ("tf32", "bf16"), (0, 24))))
 FEW = list(cuda_engines([("3_register_tiles", "fp32", 24)]))
@@ -184,7 +184,7 @@ def test_fused_forms_are_their_parts(choice, activation):
 
 @pytest.mark.parametrize("choice", ROUNDED)
 def test_numbers_that_are_not_finite_stay_so(choice):
-    """Rounding must not make a number of NaN, nor infinity of a large number that fits."""
+    """Rounding must not turn NaN into a number, nor a large number that fits into infinity."""
     ops, largest = engine(choice, np.float32), 3e38
     x, w = np.ones((1, 4, 4, 1), np.float32), np.ones((1, 1, 1, 1), np.float32)
     for bits in (0x7FFFFFFF, 0xFFFFFFFF, 0x7FC00000):  # NaN as CUDA, the emulator and NumPy make it
@@ -213,7 +213,7 @@ def test_wrong_shapes_are_refused(device, operation, args, message):
     (32, 11, 2, 5), (32, 11, 1, 5), (4, 11, 2, 5), (4, 11, 1, 5), (7, 5, 3, 2), (9, 4, 1, 0),
     (8, 7, 2, 6), (1, 1, 1, 0), (2, 9, 1, 4), (5, 2, 4, 1)])
 def test_tables_of_the_transform(size, kernel, stride, pad):
-    """Their products of three add up to 1 where output, pixel and tap meet, and to 0 elsewhere."""
+    """Products of the three add up to 1 where output, pixel and tap meet, and to 0 elsewhere."""
     out = (size + 2 * pad - kernel) // stride + 1
     of_x, of_w, of_y = fourier_conv.tables(size, kernel, stride, pad, out, np.dtype(np.float64))
     first = -pad // stride
@@ -224,7 +224,7 @@ def test_tables_of_the_transform(size, kernel, stride, pad):
 
 
 def test_taps_that_reach_no_pixel_have_no_gradient():
-    """Rounding errors would be a direction to Adam, which divides by the gradient's size."""
+    """Adam divides by the gradient's size, so it would take rounding errors for a direction."""
     ops, rng = NumpyEngine(conv_method="fourier"), np.random.default_rng(0)
     x, dy = rng.standard_normal((2, 3, 4, 4, 2)).astype(np.float32)
     dw = ops.conv_weight_grad(x, dy, (11, 11, 2, 2), 1, 5)
@@ -429,7 +429,7 @@ def test_pooling(device, size, stride, pad):
 
 
 def test_resize(device):
-    """A ramp stays a ramp; both conventions by hand; one pixel is spread out; the identity."""
+    """A ramp stays a ramp; both conventions, written out; one pixel is spread out; the identity."""
     ops = load(device, np.float64)
     ramp = np.arange(5.0)[None, :, None, None] * np.ones((1, 1, 4, 2))
     halves = np.arange(10) / 2
@@ -441,7 +441,7 @@ def test_resize(device):
 
 
 def test_nan_is_not_lost(device):
-    """A parameter that turned NaN must reach the losses, and the emulator's NaN its test."""
+    """NaN in a parameter must reach the losses, and the emulator's NaN the tests."""
     ops, nan = load(device), np.full((1, 2, 2, 3), np.nan, np.float32)
     w, ones = np.ones((1, 1, 3, 2), np.float32), np.ones(3, np.float32)
     for activation in contract.ACTIVATIONS:
@@ -512,7 +512,7 @@ def as_tuple(result):
 @pytest.mark.parametrize("dtype, tolerance", [(np.float64, 1e-12), (np.float32, 1e-5)])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_same_as_the_pure_functions(device, shape, dtype, tolerance):
-    """Results anywhere and where `out` says; the pure functions in float32 against float64."""
+    """Results with and without `out`, against the pure functions in float64."""
     ops, ran = load(device, dtype), set()
     for name, arguments in operations(np.random.default_rng(0), shape):
         expected = as_tuple(getattr(numpy_ops, name)(*arguments))
@@ -534,7 +534,7 @@ def test_same_as_the_pure_functions(device, shape, dtype, tolerance):
 
 
 def test_results_may_replace_arguments(device):
-    """As in training: Adam's state, running statistics, and a gradient that is added to."""
+    """As in training: Adam's state, running statistics, and a gradient that a loss adds to."""
     ops, rng = kernels.load(device, np.float64), np.random.default_rng(0)
     host = on_host(ops)
     x, fake, dabove = rng.standard_normal((3, 4, 3, 5, 8))
@@ -658,8 +658,8 @@ def test_parameters_start_at_multiples_of_256_bytes():
 @pytest.mark.parametrize("args, message", [
     (("tpu",), "device 'tpu': expected auto, numpy, cuda, emulator"),
     (("emulator", np.float32, "fp8"), "precision 'fp8': expected fp32, tf32, bf16"),
-    (("numpy", np.float32, "bf16"), "precision bf16: on device cuda or emulator only"),
-    (("emulator", np.float64, "tf32"), "precision tf32: of float32 numbers only"),
+    (("numpy", np.float32, "bf16"), "precision bf16: for device cuda or emulator only"),
+    (("emulator", np.float64, "tf32"), "precision tf32: for dtype float32 only"),
     (("numpy", np.float16), "dtype float16")])
 def test_load_refuses_what_cannot_be_had(args, message):
     with pytest.raises(kernels.DeviceError, match=message):

@@ -1,4 +1,4 @@
-"""Training: repeatable to the bit, resumable, as in PyTorch, safe against kills; and it learns."""
+"""Training: bit for bit repeatable, resumable, as in PyTorch, safe against kills; and it learns."""
 import itertools
 import json
 import os
@@ -108,7 +108,7 @@ def test_a_step_of_the_pure_functions_is_the_engine_s(model, preset):
 @pytest.mark.parametrize("model", ["semgan", "gan"])
 @pytest.mark.parametrize("device", CUDA_DEVICES)
 def test_tensor_cores_take_the_same_course(device, model, precision, tolerance):
-    """Rounded factors: near the unrounded losses, and not the same."""
+    """With rounded factors the losses are close to the unrounded ones, but not the same."""
     a, b = trainer(device, model), trainer(device, model, precision=precision)
     for _ in range(10):
         a.train_step()
@@ -133,7 +133,7 @@ def test_two_runs_are_bitwise_equal(device, precision):
 
 @pytest.mark.parametrize("model", ["semgan", "gan"])
 def test_a_recorded_step_is_bitwise_equal(device, model, tmp_path, monkeypatch):
-    """To its operations one by one: with decay, new inputs, samples in between, and a resume."""
+    """As its operations one by one: with decay, new inputs, samples in between, and a resume."""
     monkeypatch.setattr(semgan, "INPUT_STEPS", 3)
 
     def make():
@@ -171,7 +171,7 @@ def test_a_step_computed_by_one_launch_waits_for_nothing(monkeypatch):
 
 
 def test_two_small_preset_runs_are_bitwise_equal(device):
-    """Where several workers share the work; the emulator shuffles its threads each time."""
+    """With several workers; the emulator shuffles its threads each time."""
     steps, batch_size = (3, 32) if device == "numpy" else (1, 2)
     s = semgan.settings(preset="small", batch_size=batch_size)
     runs = [semgan.Trainer(kernels.load(device), s, data.colored_shapes(s.side)) for _ in range(2)]
@@ -331,7 +331,7 @@ def test_samples_are_drawn_with_the_running_statistics(model):
     ("normal", lambda kh, kw, cin, cout: 0.02),
     ("glorot", lambda kh, kw, cin, cout: np.sqrt(2 / (kh * kw * (cin + cout))))])
 def test_initial_weights(init, expected):
-    """Their standard deviation; for glorot that of a uniform distribution, limit / sqrt(3)."""
+    """Their standard deviation: for glorot, a uniform distribution's, limit / sqrt(3)."""
     s = semgan.settings(preset="small", init=init)
     net = semgan.Generator(kernels.load("plain"), s, 4, np.random.default_rng(0))
     for name in "deconv1.w", "deconv2.w":
@@ -516,7 +516,7 @@ print(s.batch_size, s.side, s.kernel_size, peak)
 @pytest.mark.skipif(os.name == "nt", reason="needs resource")
 def test_paper_preset_fits_into_two_gigabytes():
     """Two steps at batch 32, in a process of its own: the peak of its memory."""
-    # On Linux not rusage: it holds the peak of the process that started this one, too.
+    # Not rusage on Linux: it also covers the process that started this one.
     done = subprocess.run([sys.executable, "-c", PEAK], capture_output=True, text=True, cwd=ROOT,
                           check=True)
     batch, side, kernel, peak = map(int, done.stdout.split())

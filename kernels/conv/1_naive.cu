@@ -17,9 +17,9 @@
 //
 // Each thread computes one output in a loop over its sum. Neighbouring threads compute neighbouring
 // channels, so in conv they read the same x (one broadcast) and neighbouring w (few transactions
-// per warp). But each multiply-add needs two numbers from memory. Caches serve most of them, and
-// still a GPU that multiplies 50 times faster than it reads has to wait. All steps have the same
-// three kernels with the same arguments, so cuda_ops.py can use any of them.
+// per warp). But each multiply-add needs two numbers from memory. Caches serve most of them, but a
+// GPU that multiplies 50 times faster than it reads still has to wait. All steps have the same
+// three kernels with the same arguments (step 5: some of its own), so cuda_conv.py can use any.
 #include "common.cuh"
 
 constexpr int THREADS = 256;
@@ -66,7 +66,7 @@ void conv_input_grad(const real* __restrict__ dy, const real* __restrict__ w,
     int iy = pixel / W % H;
     int b = pixel / W / H;
     real sum = 0;
-    for (int ky = (iy + py) % sy; ky < kh; ky += sy) {  // taps where iy + py - ky divides by sy
+    for (int ky = (iy + py) % sy; ky < kh; ky += sy) {  // taps where sy divides iy + py - ky
         int oy = (iy + py - ky) / sy;
         if (iy + py < ky || oy >= Ho) continue;
         for (int kx = (ix + px) % sx; kx < kw; kx += sx) {

@@ -7,8 +7,8 @@
 //   conv_weight_grad   dw, a slice of the pixels  ky, kx, ci           Cout     output pixels
 //
 // The same sums as in step 1 (see there for formulas and shapes), seen as matrix products C = A B.
-// A (rows, sum) is never built: implicit_gemm.cuh finds its elements in the map. What changed: a
-// block computes a tile of 16x16 outputs in steps of 16 along the sum. In each step it loads 16x16
+// A (rows, sum) is never built: implicit_gemm.cuh finds its elements in the map. New: a block
+// computes a tile of 16x16 outputs in steps of 16 along the sum. In each step it loads 16x16
 // numbers of A and of B into shared memory, waits until all have arrived, multiplies, and waits
 // until all have been used. A thread still computes one output, but each number from global memory
 // now serves 16 threads: 16 times fewer reads. Now shared memory, with two reads per multiply-add,

@@ -7,12 +7,12 @@
 //   conv_input_grad    dx, by output phase        pixels of the phase  Cin      every s-th tap, co
 //   conv_weight_grad   dw, a slice of the pixels  ky, kx, ci           Cout     output pixels
 //
-// The same matrix products as in step 2, and A's and B's elements are found in the same way. What
-// changed: a block of 64 threads computes 64x64 outputs. Each thread computes 8x8 of them, rows
+// The same matrix products as in step 2, and A's and B's elements are found in the same way. New: a
+// block of 64 threads computes 64x64 outputs. Each thread computes 8x8 of them, rows
 // ty + 8 i and columns tx + 8 j. For each k it reads 8 numbers of A and 8 of B from shared memory
-// and does 64 multiply-adds: 4 per read, where step 2 did one half. So arithmetic, and no longer
-// shared memory, is the bottleneck. The pixel of each row is computed once and kept in shared
-// memory.
+// and does 64 multiply-adds: 4 per read instead of half of one in step 2. So arithmetic, and no
+// longer shared memory, is the bottleneck. The pixel of each row is computed once and kept in
+// shared memory.
 //
 // Strided rows and columns (ty + 8 i, not 8 ty + i) let neighbouring threads read neighbouring
 // words, without bank conflicts. The accumulators are 64 registers per thread. The compiler can

@@ -1,5 +1,5 @@
-// Step 4: warps multiply on the tensor cores. One instruction does 16 x 8 x 8 multiply-adds, where
-// step 3 needed 32.
+// Step 4: warps multiply on the tensor cores. One instruction does 16 x 8 x 8 multiply-adds, for
+// which a warp needs 32 instructions in step 3.
 // Architectures: sm_80 sm_86 sm_89 sm_90 sm_100 sm_120
 //
 //                      result                     rows                 columns  sum over
@@ -11,13 +11,13 @@
 // tile, each computing 32 x 32. Numbers are rounded to TF32 (or bf16) when they are written to
 // shared memory; sums stay float32. tensor_cores.cuh describes how a tile becomes the registers of
 // a warp. For that, a tile keeps the order of global memory: [line][k] where the sum runs along
-// memory, and [k][line] where it does not. Gaps keep the 32 words that a warp reads at once in 32
-// banks.
+// memory, and [k][line] where it does not. Gaps put the 32 words that a warp reads at once into 32
+// different banks.
 #include "common.cuh"
 #include "implicit_gemm.cuh"
 #include "tensor_cores.cuh"
 
-constexpr int THREADS = 128; // BLOCKS of them need at most 128 registers per thread
+constexpr int THREADS = 128; // BLOCKS such blocks fit with 128 registers per thread at most
 constexpr int TILE_M = 64;   // rows of a block's tile
 constexpr int TILE_N = 64;   // columns of a block's tile; a step along the sum is 64 bytes
 constexpr int BY_PHASE = 1;  // conv_input_grad: blockIdx.z is the output phase

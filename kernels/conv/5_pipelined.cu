@@ -7,15 +7,15 @@
 //   conv_input_grad    dx, by output phase        pixels of the phase  Cin      every s-th tap, co
 //   conv_weight_grad   dw, a slice of the pixels  ky, kx, ci           Cout     output pixels
 //
-// Step 4 waits for memory and multiplies in turn. Here shared memory holds three stages: while one
+// Step 4 waits for memory, then multiplies. Here shared memory holds three stages: while one
 // is multiplied, asynchronous copies fill the other two. They need no registers and only one
 // barrier per stage. A warp computes 64 x 64 outputs, so a word from shared memory serves 64
 // multiply-adds, twice as many as in step 4. Four warps make a tile of 128 x 128, or of 256 x 64
 // where that fits the columns better. Every copy moves 16 bytes: operands.cu has rounded the
 // numbers to `operand` and padded the channels (Cin and Cout here) to a multiple of VECTOR;
 // `columns` and `channels` are the numbers without padding. Negative outputs are multiplied by
-// `slope`: 1, or 0 for ReLU, or the slope of leaky ReLU; 128 calls of tanh in a row would make a
-// long program.
+// `slope`: 1, or 0 for ReLU, or the slope of leaky ReLU. tanh is left to another kernel: 128 calls
+// in a row would make a long program.
 //
 // The sum over taps and channels covers TILE_K channels of all taps, then the next TILE_K channels.
 // So the pixels that neighbouring taps share are read again while they are still in the L1 cache.
@@ -49,8 +49,8 @@ __device__ __forceinline__ void pipeline(Shared shared, int steps, Load load,
     }
     for (int s = 0; s < steps; ++s) {
         wait_for_copies<STAGES - 2>();
-        // Now all copies of stage s are there, and all threads have multiplied stage s - 1, which
-        // is overwritten next.
+        // Now all copies of stage s have arrived, and all threads have multiplied stage s - 1,
+        // which is overwritten next.
         __syncthreads();
         auto next = shared + (s + STAGES - 1) % STAGES * STAGE, now = shared + s % STAGES * STAGE;
         if (s + STAGES - 1 < steps) load(next, next + A);
@@ -82,7 +82,7 @@ __device__ __forceinline__ void store_tile(const float (&sum)[4][8][4], Bias bia
     });
 }
 
-// For tiles [line][k], a thread copies vectors of one place in the sum and of many lines. Eight
+// For tiles [line][k], a thread copies the vectors at one place in the sum, from many lines. Eight
 // lanes write to eight lines at once, whose strides spread them over all banks.
 __device__ __forceinline__ int own_vector() { return threadIdx.x / 8 % VECTORS * VECTOR; }
 __device__ __forceinline__ int own_line(int i) {
@@ -175,7 +175,7 @@ __device__ __forceinline__ void conv_tile(Shared shared, Input x, Input w, Bias 
     pipeline<true, false, M, N>(shared, steps, [&](Shared As, Shared Bs) {
         Tap tap = at.y < s.kh ? Tap{at.y, at.x} : NO_TAP;
         copy_windows<M>(As, x, s.H, s.W, windows, tap, (at.y * s.W + at.x) * s.Cin + at.c);
-        // The tile's first row in w, as a matrix (kh kw Cin, Cout).
+        // The tile's first row in w, seen as a matrix (kh kw Cin, Cout).
         int tile_row = (at.y * s.kw + at.x) * s.Cin + at.c - own_vector();
         copy_rows<N>(Bs, w, tile_row, s.kh * s.kw * s.Cin, blockIdx.y * N, s.Cout);
         at.advance(s.kh, s.kw, s.Cin);
