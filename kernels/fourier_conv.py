@@ -28,7 +28,8 @@ matrix product:
 
 The transposed tables turn the left sides back into y, x and w. With stride s, pixels s m + q meet
 taps s d + q + pad: s *phases* q, which count as channels. An 11x11 kernel from 32x32 to 16x16
-pixels then needs 28^2 x 4 products for each pair of channels instead of 16^2 x 11^2, an eighth.
+pixels then needs 28^2 x 4 products for each pair of channels, an eighth of the 161^2 that its
+definition has (without those with padding).
 
 This is the discrete Fourier transform in real numbers, with three products instead of one complex
 one, a "bilinear algorithm" (Winograd 1980). Maps are so small that plain matrix products transform
