@@ -45,6 +45,7 @@ from kernels.contract import Arena, conv_shape, pair
 MOVED = 16  # this many multiply-adds take as long as moving one number, see is_cheaper
 
 
+@cache
 def is_cheaper(x_shape, w_shape, stride, pad):
     """Whether the transform should take less time than im2col for this convolution.
 
@@ -55,8 +56,6 @@ def is_cheaper(x_shape, w_shape, stride, pad):
     b, ho, wo, cout = conv_shape(x_shape, w_shape, stride, pad)
     (_, h, w, cin), (kh, kw, _, _) = x_shape, w_shape
     (sy, sx), (py, px) = pair(stride), pair(pad)
-    if kh == kw == 1:
-        return False
     bins_y = len(tables(h, kh, sy, py, ho, "f")[0])
     bins_x = len(tables(w, kw, sx, px, wo, "f")[0])
 

@@ -21,9 +21,10 @@ class OnHost:
         self.ops = ops
         self.dtype = ops.dtype
 
-    def _upload(self, a):
+    def upload(self, a):
+        """A copy of an array, or of each in a list or tuple, on the device; else `a` itself."""
         if isinstance(a, (tuple, list)) and any(isinstance(x, np.ndarray) for x in a):
-            return type(a)(map(self._upload, a))
+            return type(a)(map(self.upload, a))
         if not isinstance(a, np.ndarray):
             return a
         return self.ops.asarray(a, {"f": self.dtype, "u": np.uint8, "i": np.int32}[a.dtype.kind])
@@ -32,8 +33,8 @@ class OnHost:
         operation = getattr(self.ops, name)
 
         def call(*args, out=None, **kwargs):
-            kwargs = {key: self._upload(a) for key, a in kwargs.items()}
-            result = operation(*map(self._upload, args), out=self._upload(out), **kwargs)
+            kwargs = {key: self.upload(a) for key, a in kwargs.items()}
+            result = operation(*map(self.upload, args), out=self.upload(out), **kwargs)
             if isinstance(result, tuple):
                 return land(tuple(map(self.ops.asnumpy, result)), out)
             return land(self.ops.asnumpy(result), out)

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from kernels import numpy_ops
-from kernels.contract import Arena, activation_number, check_dy, conv_shape, pair
+from kernels.contract import LEAKY_SLOPE, Arena, activation_number, check_dy, conv_shape, pair
 from kernels.fourier_conv import FourierConv, is_cheaper
-from kernels.numpy_ops import bias_activation, bias_activation_grad, channel_sums
+from kernels.numpy_ops import bias_activation_grad, channel_sums
 from kernels.plain import PlainOps, land, method
 from kernels.workers import CHUNK_BYTES, Workers
 
@@ -98,7 +98,6 @@ class NumpyEngine(PlainOps):
 
     bias_activation = over_maps("bias_activation", "x")
     bias_activation_grad = over_maps("bias_activation_grad", "dy", "y")
-    batch_norm_inference = over_maps("batch_norm_inference", "x")
     softmax = over_maps("softmax", "x")
     softmax_grad = over_maps("softmax_grad", "dp", "p")
     concat = over_maps("concat", "parts")
@@ -195,6 +194,19 @@ class NumpyEngine(PlainOps):
         running = [a.astype(self.dtype) for a in running]
         return y, *land((mean, var, *running), out[1:])
 
+    def batch_norm_inference(self, x, gamma, beta, mean, var, eps=1e-5, activation=None, *,
+                             out=None):
+        y = self.empty(*x.shape) if out is None else out
+        scale = gamma / np.sqrt(var + eps)
+        finish = finisher(beta, activation)
+
+        def compute(_, chunk):
+            np.subtract(x[chunk], mean, out=y[chunk])
+            y[chunk] *= scale
+            finish(y[chunk])
+        self.workers.share(compute, len(x), x[0].nbytes)
+        return y
+
     def batch_norm_grad(self, dy, x, y, gamma, mean, var, eps=1e-5, activation=None, *, out=None):
         """Two passes: first the sums over the batch, then dx from them."""
         out = out or (None,) * 3
@@ -252,10 +264,16 @@ class EngineArena(Arena):
 
 
 def finisher(bias, activation):
-    """A function that adds a bias to maps and applies an activation, in place."""
+    """bias_activation in place: a function that adds a bias to maps and activates them."""
     def finish(maps):
-        if bias is not None or activation:
-            maps[...] = bias_activation(maps, bias, activation)
+        if bias is not None:
+            maps += bias
+        if activation == "relu":
+            np.maximum(maps, 0, out=maps)
+        elif activation == "leaky_relu":
+            np.maximum(maps, LEAKY_SLOPE * maps, out=maps)
+        elif activation == "tanh":
+            np.tanh(maps, out=maps)
     return finish
 
 

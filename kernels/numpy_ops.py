@@ -94,19 +94,24 @@ def bias_activation(x, bias=None, activation=None):
 
 
 def bias_activation_grad(dy, y, activation=None):
-    """dx = dy act'(x), and dbias (C,), its sum. act'(x) is computed from the output y = act(x).
+    """dx = dy act'(x), and dbias (C,), its sum."""
+    dx = activation_grad(dy, y, activation)
+    return dx, channel_sums(dx)
+
+
+def activation_grad(dy, y, activation):
+    """dy act'(x), where act'(x) is computed from the output y = act(x).
 
     An activation that does not allow that, such as GELU, would need an operation of its own.
     """
     activation_number(activation)
-    dx = dy
     if activation == "relu":
-        dx = dy * (y > 0)
-    elif activation == "leaky_relu":
-        dx = np.where(y > 0, dy, LEAKY_SLOPE * dy)
-    elif activation == "tanh":
-        dx = dy * (1 - y * y)
-    return dx, channel_sums(dx)
+        return dy * (y > 0)
+    if activation == "leaky_relu":
+        return np.where(y > 0, dy, LEAKY_SLOPE * dy)
+    if activation == "tanh":
+        return dy * (1 - y * y)
+    return dy
 
 
 def channel_sums(x):
@@ -206,8 +211,7 @@ def feature_matching(real, fake, reading="mean", dabove=None, activation=None):
         dfake = np.sign(gap) / fake.size
     if dabove is not None:
         dfake = dabove + dfake
-    dfake, _ = bias_activation_grad(dfake, fake, activation)
-    return loss.reshape(1), dfake
+    return loss.reshape(1), activation_grad(dfake, fake, activation)
 
 
 # ------------------------------------------------------------------------------------------- Adam

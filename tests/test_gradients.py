@@ -111,6 +111,14 @@ def test_broken_gradient_is_caught(operation, result, case, damage):
         directional_check(loss, arrays, grads, rng)
 
 
+def test_a_gradient_of_almost_zero_proves_nothing():
+    x, rng = np.ones(3), np.random.default_rng(0)
+    with pytest.raises(AssertionError, match="almost 0"):
+        directional_check(lambda: 1e-6 * x.sum(), [x], [np.full(3, 1e-6)], rng)
+    directional_check(lambda: x.sum(), [x], [np.ones(3)], rng)
+    assert (x == 1).all(), "what loss() depends on is put back"
+
+
 def test_batch_norm_without_its_mean_terms_is_caught(device):
     """The classic mistake: treating the batch's mean and variance as constants."""
     ops, rng = load(device, np.float64), np.random.default_rng(1)

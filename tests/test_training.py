@@ -258,6 +258,10 @@ def test_runs_of_earlier_commits_load(tmp_path, capsys, commit):
     header, arrays = load_checkpoint(tmp_path)
     s = header["settings"]
     t = semgan.Trainer(kernels.load("numpy"), s, data.colored_shapes(s.side, s.seed))
+    for _ in range(header["step"]):
+        t.train_step()
+    for name, a in state(t).items():  # the first steps, too, are as they were then
+        np.testing.assert_allclose(a, arrays[name], rtol=0, atol=1e-5 * abs(a).max(), err_msg=name)
     restore_trainer(t, header, arrays, tmp_path)
     for expected in EARLIER_RUNS[commit]:
         t.train_step()
