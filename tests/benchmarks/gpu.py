@@ -107,7 +107,7 @@ class Benchmark:
     def settings(self):
         """Settings, and a stand-in for the data set: 4x4 squares of random classes."""
         dataset, classes, changes = PRESETS[self.args.preset]
-        s = semgan.settings(dataset, "full", **changes)
+        s = semgan.settings(dataset=dataset, **changes)
         shape = 256, s.side // 4, s.side // 4
         maps = np.random.default_rng(0).integers(classes, size=shape, dtype=np.uint8)
         palette = np.zeros((classes, 3), np.uint8)

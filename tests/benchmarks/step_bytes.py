@@ -123,7 +123,7 @@ def main():
         ("full: 64x64, 4 classes, kernel size 11", "shapes", {}, 4),
         ("street scenes: 128x128, 22 classes, kernel size 7", "maps", semgan.STREET_SCENES, 22),
     ):
-        s = semgan.settings(name, "full", **changes)
+        s = semgan.settings(dataset=name, **changes)
         maps = np.zeros((100, s.side, s.side), np.uint8)
         palette = np.zeros((classes, 3), np.uint8)
         dataset = SimpleNamespace(maps=maps, classes=classes, palette=palette)
