@@ -162,17 +162,18 @@ def running_statistics(running_mean, running_var, mean, var, count, momentum):
 # ---------------------------------------------------------------------------------------- softmax
 def softmax(x, bias=None):
     """p_k = exp(x_k) / sum over classes j of exp(x_j), for x + bias (the paper's eq. 2)."""
-    x = np.moveaxis(x, -1, 0)  # (K, B, H, W): NumPy sums faster over the first axis
+    x_t = x.reshape(-1, x.shape[-1]).T  # (K, pixels): NumPy sums faster over the first axis
     if bias is not None:
-        x = x + bias[:, None, None, None]
-    e = np.exp(x - x.max(0))  # the largest exponent becomes 0, so that nothing overflows
-    return np.moveaxis(e / e.sum(0), 0, -1)
+        x_t = x_t + bias[:, None]
+    e = np.exp(x_t - x_t.max(0))  # the largest exponent becomes 0: no overflow
+    return (e / e.sum(0)).T.reshape(x.shape)
 
 
 def softmax_grad(dp, p):
     """dx_k = p_k (dp_k - sum over j of p_j dp_j), and dbias (K,), its sum over maps and pixels."""
     weighted = p * dp
-    dx = weighted - p * np.moveaxis(weighted, -1, 0).sum(0)[..., None]
+    dot = weighted.reshape(-1, p.shape[-1]).T.sum(0)
+    dx = weighted - p * dot.reshape(*p.shape[:-1], 1)
     return dx, channel_sums(dx)
 
 
