@@ -112,9 +112,9 @@ class Network:
         host = np.zeros(n, ops.dtype)
         for name, p in buffers.views(host, shapes).items():
             p[...] = initial_values(name, p.shape, s.init, rng)
-        self.flat = {"params": ops.asarray(host), "step": ops.asarray(np.zeros(1))}
-        for name in "grads", "m", "v":
-            self.flat[name] = ops.asarray(np.zeros(n))
+        self.flat = {"params": ops.asarray(host)}
+        for name, size in ("grads", n), ("m", n), ("v", n), ("step", 1):
+            self.flat[name] = ops.asarray(np.zeros(size))
         self.params = buffers.views(self.flat["params"], shapes)
         self.grads = buffers.views(self.flat["grads"], shapes)
         self.running = {name: (ops.asarray(np.zeros(shape)), ops.asarray(np.ones(shape)))
