@@ -15,7 +15,6 @@ import shutil
 import subprocess
 import sys
 import threading
-from queue import SimpleQueue
 
 import numpy as np
 
@@ -34,7 +33,7 @@ from kernels.launch import (
     three,
     type_options,
 )
-from kernels.workers import available_cores
+from kernels.workers import available_cores, worker_pool
 
 # Declarations of shared memory, one array each, which emulator_text() rewrites.
 SHARED = re.compile(r"(?:static )?__shared__\s+(?:__align__\(\d+\)\s+)?"
@@ -218,52 +217,6 @@ def compile_step(source, command, arguments):
 
 
 # -------------------------------------------------------------------------------------- workers
-class Pool:
-    """Threads that wait for tasks: `count` of them, or fewer if no more can be started."""
-
-    def __init__(self, count):
-        self.tasks = SimpleQueue()
-        self.count = 0
-        try:
-            while self.count < count:
-                threading.Thread(target=self.work, daemon=True).start()
-                self.count += 1
-        except RuntimeError:  # can't start new thread
-            pass
-
-    def work(self):
-        while True:
-            task, results = self.tasks.get()
-            try:
-                results.put((task(), None))
-            except Exception as error:
-                results.put((None, error))
-
-    def run(self, task, count):
-        """[the results of `count` calls of task() at once], one of them in the calling thread."""
-        others, results = min(count - 1, self.count), SimpleQueue()
-        for _ in range(others):
-            self.tasks.put((task, results))
-        try:
-            own = task()
-        finally:  # after Ctrl-C too: the others write into the arguments of the launch
-            done = [results.get() for _ in range(others)]
-        for _, error in done:
-            if error:
-                raise error
-        return [own, *(result for result, _ in done)]
-
-
-@functools.cache
-def worker_pool(count):
-    return Pool(count)
-
-
-if hasattr(os, "register_at_fork"):
-    # A child process has none of its parent's threads.
-    os.register_at_fork(after_in_child=worker_pool.cache_clear)
-
-
 _worker = threading.local()  # .scratch: memory for a block's state, shared memory and stacks
 
 
@@ -365,7 +318,7 @@ class Emulator:
         table, scalars = argument_table(arguments)
         next_block, seed = ctypes.c_int64(0), self.random.getrandbits(63)
 
-        def work():
+        def work(_):
             error = Error()
             launch = Launch(Triple(*grid), Triple(*block), shared, limit(shared), seed,
                             ctypes.addressof(next_block), ctypes.addressof(table),

@@ -50,20 +50,56 @@ def thread_map(threads):
         yield pool.map
 
 
-_tasks = SimpleQueue()  # of all workers; a ThreadPoolExecutor takes twice as long for a task
-_threads = []
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_threads.clear)  # a child has none of its parent's threads
+class Pool:
+    """Threads that wait for tasks: `count` of them, or fewer if no more can be started.
 
-
-def _work():
-    np.seterr(all="ignore")  # set in each thread; the caller looks for infinities and NaN
-    while True:
-        run, worker, done = _tasks.get()
+    A ThreadPoolExecutor takes twice as long to hand a task over.
+    """
+    def __init__(self, count):
+        self.tasks = SimpleQueue()
+        self.count = 0
         try:
-            done.put(run(worker))  # None: no error
-        except Exception as error:
-            done.put(error)
+            while self.count < count:
+                Thread(target=self._work, daemon=True).start()
+                self.count += 1
+        except RuntimeError:  # can't start new thread
+            pass
+
+    def _work(self):
+        np.seterr(all="ignore")  # set in each thread; the caller looks for infinities and NaN
+        while True:
+            task, number, results = self.tasks.get()
+            try:
+                results.put((task(number), None))
+            except Exception as error:
+                results.put((None, error))
+
+    def run(self, task, count):
+        """[task(0), ..., task(count - 1)] at once, task(0) in the calling thread.
+
+        There are fewer calls if there are fewer threads. An error in any of them is raised here.
+        """
+        others, results = min(count - 1, self.count), SimpleQueue()
+        for number in range(1, others + 1):
+            self.tasks.put((task, number, results))
+        try:
+            own = task(0)
+        finally:  # after Ctrl-C too: the others write into the caller's arrays
+            done = [results.get() for _ in range(others)]
+        for _, error in done:
+            if error:
+                raise error
+        return [own, *(result for result, _ in done)]
+
+
+@cache
+def worker_pool(count):
+    return Pool(count)
+
+
+if hasattr(os, "register_at_fork"):
+    # A child process has none of its parent's threads.
+    os.register_at_fork(after_in_child=worker_pool.cache_clear)
 
 
 class Workers:
@@ -74,16 +110,9 @@ class Workers:
     """
     def __init__(self, count=None):
         """count: default one per core, up to 8; there are fewer if threads cannot be started."""
-        self.count = count or min(8, available_cores())
+        self.threads = (count or min(8, available_cores())) - 1
+        self.count = 1 + worker_pool(self.threads).count
         self.depth = 0  # of entered contexts
-        while len(_threads) < self.count - 1:
-            thread = Thread(target=_work, daemon=True)
-            try:
-                thread.start()
-            except RuntimeError:
-                self.count = len(_threads) + 1
-                break
-            _threads.append(thread)
 
     def __str__(self):
         return f"{self.count} CPU core{'s' * (self.count > 1)}"
@@ -113,13 +142,5 @@ class Workers:
             for start in range(n * worker // workers, stop, size):
                 compute(worker, slice(start, min(start + size, stop)))
 
-        done = SimpleQueue()
         with self:
-            for worker in range(1, workers):
-                _tasks.put((run, worker, done))
-            try:
-                run(0)
-            finally:
-                errors = [error for error in (done.get() for _ in range(1, workers)) if error]
-        if errors:
-            raise errors[0]
+            worker_pool(self.threads).run(run, workers)

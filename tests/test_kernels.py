@@ -292,7 +292,7 @@ def test_an_error_in_a_worker_reaches_the_caller():
 def test_where_threads_cannot_be_started(monkeypatch):
     def refuse(self):
         raise RuntimeError("can't start new thread")
-    monkeypatch.setattr(workers, "_threads", [])
+    monkeypatch.setattr(workers, "worker_pool", functools.cache(workers.Pool))
     monkeypatch.setattr(threading.Thread, "start", refuse)
     ops = NumpyEngine(np.float64, workers=3)
     assert ops.workers.count == 1 and str(ops) == "1 CPU core"

@@ -19,7 +19,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from kernels import cuda_ops, gpu, launch
+from kernels import cuda_ops, gpu, launch, workers
 from kernels import emulator as emulator_module
 from kernels.emulator import Emulator
 
@@ -529,7 +529,7 @@ def test_threads_that_cannot_be_started(tmp_path, monkeypatch, allowed):
         started.append(thread)
         start(thread)
     monkeypatch.setattr(threading.Thread, "start", start_some)
-    monkeypatch.setattr(emulator_module, "worker_pool", functools.cache(emulator_module.Pool))
+    monkeypatch.setattr(emulator_module, "worker_pool", functools.cache(workers.Pool))
     emulator = Emulator(workers=4)
     for _ in range(3):
         y = emulator.allocate(4 * 4 * 64).view(np.float32)
@@ -543,11 +543,11 @@ def test_threads_that_cannot_be_started(tmp_path, monkeypatch, allowed):
 
 def test_an_error_in_a_worker_is_raised():
     """The calling thread waits for all workers, then raises the error of any of them."""
-    def fail():
+    def fail(_):
         if threading.current_thread() is not threading.main_thread():
             raise MemoryError("no scratch memory")
     with pytest.raises(MemoryError, match="no scratch memory"):
-        emulator_module.worker_pool(2).run(fail, 3)
+        workers.worker_pool(2).run(fail, 3)
 
 
 def test_too_much_memory_is_refused(tmp_path, emulator):
