@@ -79,7 +79,10 @@ class Pool:
 
         There are fewer calls if there are fewer threads. An error in any of them is raised here.
         """
-        others, results = min(count - 1, self.count), SimpleQueue()
+        others = min(count - 1, self.count)
+        if not others:
+            return [task(0)]
+        results = SimpleQueue()
         for number in range(1, others + 1):
             self.tasks.put((task, number, results))
         try:
