@@ -15,6 +15,7 @@ import data
 from formats.files import InputError
 from formats.settings import check
 from kernels import buffers
+from kernels.contract import READINGS
 
 # --------------------------------------------------------------------------------------- settings
 # Networks, losses and optimizer: name -> (default, meaning and reason). Each is a flag too. The
@@ -29,7 +30,10 @@ SETTINGS = {
     "discriminator_filters": ([64, 128, 256], "channels after each halving of the sides (DCGAN)"),
     "bottleneck": (False, "the paper's K-channel layer before the last; training is worse with it"),
     "feature_matching": ("mean", "mean: compare batch means (Salimans et al. 2016, cited by the "
-                         "paper); paired: compare map by map (the authors' library)"),
+                         "paper); unbiased: the same, without the noise of generated maps; "
+                         "paired: compare map by map (the authors' library)"),
+    "moment_matching": (0.0, "weight of a second loss, of features pooled over a map; 0: without, "
+                        "as in the paper"),
     "feature_layers": ("all", "all the discriminator's; with only the last, checkerboards remain"),
     "learning_rate": (1e-4, "of the generator, the paper's; a short run needs a higher one"),
     "discriminator_learning_rate": (1e-4, "of the discriminator; equal in the paper"),
@@ -44,7 +48,7 @@ SETTINGS = {
     "seed": (0, "determines data, weights, latent vectors and batches"),
 }
 CHOICES = {
-    "feature_matching": ["mean", "paired"],
+    "feature_matching": list(READINGS),
     "feature_layers": ["all", "last"],
     "init": ["glorot", "normal"],
 }
@@ -345,16 +349,21 @@ class Discriminator(Network):
         return dx
 
     def feature_matching(self, features, losses):
-        """Writes the generator's loss in each layer to losses (L,). Returns dmaps of its maps.
+        """Writes the generator's losses in each layer to losses (L,) or (2 L,).
 
-        features: of real and then of generated maps; the real ones count as constants. From the
-        last layer to the first, a layer's own gradient is added to that from the layers above.
+        Returns dmaps of its maps. features: of real and then of generated maps; the real ones count
+        as constants. From the last layer to the first, a layer's own gradient is added to that
+        from the layers above. Losses of moment matching stand behind those of feature matching.
         """
         ops, s, dx = self.ops, self.s, None
         b = len(features[1]) // 2
         for i in range(self.layers, 0, -1):
             w, real, fake = self.params[f"conv{i}.w"], features[i][:b], features[i][b:]
             if s.feature_layers == "all" or i == self.layers:  # dy is written over dx
+                if s.moment_matching:
+                    place = losses[self.layers + i - 1:][:1]
+                    _, dx = ops.moment_matching(real, fake, s.moment_matching, dx,
+                                                out=(place, dx))
                 _, dy = ops.feature_matching(real, fake, s.feature_matching, dx, "leaky_relu",
                                              out=(losses[i - 1:i], dx))
             else:
@@ -371,7 +380,7 @@ class Trainer:
     """Both networks, the label maps on the device, and one step of training.
 
     dataset: LabelMaps from data.load. losses (1 + L,), of the last step: the discriminator's, then
-    the generator's layer by layer.
+    the generator's layer by layer; (1 + 2 L,) with moment matching, see Discriminator.
     """
     def __init__(self, ops, s, dataset):
         self.ops, self.s, self.dataset = ops, s, dataset
@@ -388,7 +397,8 @@ class Trainer:
         self.indices, self.index = self._inputs((b,), np.int32)
         self.rates, self.rate = self._inputs((2,))  # of generator and discriminator
         self.targets = ops.asarray(np.repeat([1, 0], b).reshape(2 * b, 1, 1, 1))  # real: 1
-        self.losses = ops.asarray(np.zeros(1 + self.discriminator.layers))
+        kinds = 2 if s.moment_matching else 1  # of losses in each layer
+        self.losses = ops.asarray(np.zeros(1 + kinds * self.discriminator.layers))
         self.drawn = None   # for which group of INPUT_STEPS steps inputs have been drawn
         self.replay = None  # the recorded step
 

@@ -22,6 +22,7 @@ ADDED_SETTINGS = {
     "half_life": 0,      # constant learning rates
     "bn_momentum": 0.1,
     "bn_eps": 1e-5,
+    "moment_matching": 0.0,
     "data": None,
     "split": None,
     "classes": None,     # for your own maps: as many as the checkpoint's palette has
@@ -175,8 +176,9 @@ def start_folder(run, trainer):
 
 def open_log(path, trainer):
     """log.csv, open for appending. Rows past the trainer's step are dropped."""
-    features = [f"features_{i}" for i in range(1, trainer.discriminator.layers + 1)]
-    header = ["step", "loss_d", *features, "seconds"]
+    kinds = ["features", "moments"] if trainer.s.moment_matching else ["features"]
+    layers = range(1, trainer.discriminator.layers + 1)
+    header = ["step", "loss_d", *(f"{kind}_{i}" for kind in kinds for i in layers), "seconds"]
     rows = []
     if trainer.step and path.exists():
         try:

@@ -3,7 +3,8 @@ import numpy as np
 
 from formats.files import InputError
 
-MAY_BE_ZERO = ("seed", "decay_after", "half_life")  # all other whole numbers are 1 or more
+# All other whole numbers are 1 or more, all other numbers above 0.
+MAY_BE_ZERO = ("seed", "decay_after", "half_life", "moment_matching")
 
 
 def check(s, defaults, choices):
@@ -26,6 +27,8 @@ def check(s, defaults, choices):
             in_float32 = np.float32(value)
             if name in ("beta1", "beta2"):
                 require(s, name, 0 <= in_float32 < 1, "from 0 to below 1 in float32")
+            elif name in MAY_BE_ZERO and value == 0:
+                continue
             else:
                 require(s, name, 0 < in_float32 < np.inf,
                         "a number above 0 that float32 can hold")

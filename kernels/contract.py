@@ -42,6 +42,7 @@ OPERATIONS = {
     "softmax_grad": (),
     "bce_with_logits": ("bce_with_logits",),  # a loss and its gradient in one call
     "feature_matching": ("feature_matching",),
+    "moment_matching": ("moment_matching",),
     "adam": (),
     "gather": (),
     "take_row": (),
@@ -52,7 +53,9 @@ OPERATIONS = {
 }
 ACTIVATIONS = (None, "relu", "leaky_relu", "tanh")  # in the order of common.cuh
 LEAKY_SLOPE = 0.2  # of LeakyReLU, DCGAN's value
-READINGS = ("mean", "paired")  # two ways to read the paper's feature matching
+READINGS = ("mean", "unbiased", "paired")  # three ways to read the paper's feature matching
+SMALL_VARIANCE = 1e-10  # keeps moment matching from dividing by 0: added to each variance,
+SMALL_DIVISOR = 1e-6    # and to the real maps' variance that its gaps are divided by
 
 
 class Arena:
@@ -153,4 +156,4 @@ def activation_number(activation):
 def check_reading(reading):
     """Raises ValueError unless `reading` is one of READINGS."""
     if reading not in READINGS:
-        raise ValueError(f"feature matching {reading!r}: expected 'mean' or 'paired'")
+        raise ValueError(f"feature matching {reading!r}: expected 'mean', 'unbiased' or 'paired'")

@@ -178,14 +178,38 @@ class CudaOps(CudaConv):
         else:
             dfake = self._copy(dabove, out[1])
         batch, positions = len(fake), fake[0].size
-        n = positions if reading == "mean" else fake.size
-        count = (batch, positions) if reading == "mean" else (n,)
+        n = fake.size if reading == "paired" else positions
+        kernel, count = "feature_matching_paired", (n,)
+        if reading != "paired":
+            kernel, count = "feature_matching_mean", (reading == "unbiased", batch, positions)
         partial = self.empty(cdiv(n, THREADS))
-        self._each("losses.cu", f"feature_matching_{reading}", n,
-                   real, fake, partial, dfake, dabove is not None, activation_number(activation),
-                   *count)
+        self._each("losses.cu", kernel, n, real, fake, partial, dfake, dabove is not None,
+                   activation_number(activation), *count)
         self.device.launch("reductions.cu", "sum_all", 1, THREADS,
                            partial, loss, partial.size, 1 / n)
+        return loss, dfake
+
+    def moment_matching(self, real, fake, weight, dabove=None, *, out=None):
+        out = out or (None, None)
+        loss, = self._places(out[:1], (1,))
+        if dabove is None:
+            dfake, = self._places(out[1:], fake.shape)
+        else:
+            dfake = self._copy(dabove, out[1])
+        batch, channels = len(fake), fake.shape[-1]
+        pixels = fake[0].size // channels
+        pooled_real, pooled_fake, dpooled = (self.empty(batch, channels) for _ in range(3))
+        grid, block = (cdiv(channels, WARP), batch), (WARP, THREADS // WARP)
+        for x, pooled in (real, pooled_real), (fake, pooled_fake):
+            self.device.launch("moments.cu", "pool_features", grid, block,
+                               x, pooled, pixels, channels)
+        partial = self.empty(cdiv(channels, THREADS))
+        self._each("moments.cu", "match_moments", channels, pooled_real, pooled_fake, partial,
+                   dpooled, weight, pixels, batch, channels)
+        self._each("moments.cu", "add_to_pixels", fake.size,
+                   dpooled, dfake, dabove is not None, fake.size, pixels, channels)
+        self.device.launch("reductions.cu", "sum_all", 1, THREADS,
+                           partial, loss, partial.size, weight)
         return loss, dfake
 
     # --------------------------------------------------------------------------------------- Adam

@@ -204,6 +204,18 @@ def feature_matching_in_a_layer_case(reading):
     return case
 
 
+def moment_matching_case(batch):
+    """A few pixels a map, so that each of them counts; with a gradient from above."""
+    def case(ops, rng):
+        real, fake, dabove = rng.standard_normal((3, batch, 2, 3, 4))
+
+        def loss():
+            return ops.moment_matching(real, fake, 0.5)[0][0] + (fake * dabove).sum()
+        _, dfake = ops.moment_matching(real, fake, 0.5, dabove)
+        return loss, [fake], [dfake]
+    return case
+
+
 CASES = {
     "conv 3x3": conv_case(1, 1, (3, 3)),
     "conv 1x7 stride (3, 2)": conv_case((3, 2), (0, 3), (1, 7)),
@@ -221,4 +233,5 @@ CASES = {
     "bce": bce_case,
     **{f"feature matching {r}": feature_matching_case(r) for r in READINGS},
     **{f"feature matching {r} in a layer": feature_matching_in_a_layer_case(r) for r in READINGS},
+    **{f"moment matching, batch {b}": moment_matching_case(b) for b in (1, 2, 5)},
 }

@@ -4,7 +4,8 @@
 //   bce_with_logits           loss = mean of log(1 + exp(-|z|)) + max(z, 0) - z t,
 //                             dlogits = (sigmoid(z) - t) / n, in one block
 //   feature_matching_mean     gap = mean over b of fake - mean over b of x,
-//                             loss = mean of gap^2 over (H, W, C)
+//                             loss = mean of gap^2 over (H, W, C); if `unbiased` is set,
+//                             of gap^2 - (variance of fake) / B
 //   feature_matching_paired   loss = mean of |fake - x| over all numbers
 //
 // x and fake (B, positions) are a layer's features of real and of generated maps. Both feature
@@ -36,21 +37,33 @@ void bce_with_logits(const real* __restrict__ logits, const real* __restrict__ t
 extern "C" __global__ __launch_bounds__(THREADS)
 void feature_matching_mean(const real* __restrict__ x, const real* __restrict__ fake,
                            real* __restrict__ partial, real* __restrict__ dfake, int add,
-                           int activation, int B, int positions) {
+                           int activation, int unbiased, int B, int positions) {
     __shared__ real warp_sums[WARP];
     int i = blockIdx.x * blockDim.x + threadIdx.x;
-    real gap = 0;
+    real loss = 0;
     if (i < positions) {
+        real mean = 0, gap = 0;
         #pragma unroll 8
-        for (int b = 0; b < B; ++b) gap += fake[b * positions + i] - x[b * positions + i];
+        for (int b = 0; b < B; ++b) {
+            mean += fake[b * positions + i];
+            gap += fake[b * positions + i] - x[b * positions + i];
+        }
+        mean /= B;
         gap /= B;
-        real gradient = gap * 2 / (real(B) * positions);  // the same for all maps
+        real share = unbiased && B > 1 ? real(1) / (B - 1) : 0;  // of each squared deviation
+        real scale = 2 / (real(B) * positions);
+        real squares = 0;
         #pragma unroll 8
-        for (int b = 0, j = i; b < B; ++b, j += positions)
+        for (int b = 0, j = i; b < B; ++b, j += positions) {
+            real deviation = fake[j] - mean;
+            squares += deviation * deviation;
+            real gradient = scale * (gap - share * deviation);
             dfake[j] = activate_grad(gradient + (add ? dfake[j] : 0), fake[j], activation);
+        }
+        loss = gap * gap - share * squares / B;
     }
-    gap = block_sum(gap * gap, warp_sums);
-    if (threadIdx.x == 0) partial[blockIdx.x] = gap;
+    loss = block_sum(loss, warp_sums);
+    if (threadIdx.x == 0) partial[blockIdx.x] = loss;
 }
 
 extern "C" __global__ __launch_bounds__(THREADS)

@@ -9,6 +9,8 @@ import numpy as np
 
 from kernels.contract import (
     LEAKY_SLOPE,
+    SMALL_DIVISOR,
+    SMALL_VARIANCE,
     activation_number,
     check_dy,
     check_reading,
@@ -196,23 +198,68 @@ def feature_matching(real, fake, reading="mean", dabove=None, activation=None):
     """The distance between the features (B, H, W, C) of real and of generated maps, in one layer.
 
     "mean" (Salimans et al. 2016): mean over h, w, c of (mean over b of fake - mean of real)^2.
+    "unbiased": the same less Var(fake) / B, the part of that square which is only the noise of a
+    mean over B maps. It falls if generated maps are alike, so "mean" rewards alike maps. This loss
+    can be negative. With one map there is no variance to subtract.
     "paired" (as in pix2pixHD): mean of |fake - real|, the i-th map against the i-th.
 
     Returns loss (1,) and dfake. dabove, the gradient that reaches fake from the layers above, is
     added to dfake. With `activation`, which gave fake, dfake is the gradient before that.
     """
     check_reading(reading)
-    if reading == "mean":
-        gap = fake.mean(0) - real.mean(0)  # (H, W, C)
-        loss = np.mean(gap * gap)
-        dfake = np.broadcast_to(gap * (2 / fake.size), fake.shape)  # the same for every map
-    else:
+    b = len(fake)
+    if reading == "paired":
         gap = fake - real
         loss = np.mean(np.abs(gap))
         dfake = np.sign(gap) / fake.size
+    else:
+        mean = fake.mean(0)  # (H, W, C)
+        gap = mean - real.mean(0)
+        loss = np.mean(gap * gap)
+        dfake = np.broadcast_to(gap * (2 / fake.size), fake.shape)  # the same for every map
+        if reading == "unbiased" and b > 1:
+            deviation = fake - mean
+            loss = loss - np.sum(deviation * deviation) / ((b - 1) * fake.size)
+            dfake = dfake - deviation * (2 / ((b - 1) * fake.size))
     if dabove is not None:
         dfake = dabove + dfake
     return loss.reshape(1), activation_grad(dfake, fake, activation)
+
+
+def moment_matching(real, fake, weight, dabove=None):
+    """The distance between means and standard deviations of pooled features, in one layer.
+
+    A pooled feature is the mean of a feature over the pixels of a map: (B, H, W, C) -> (B, C). It
+    says how much of something a map holds, wherever it stands, so a small batch estimates it well.
+    With its mean m, variance v and standard deviation s over the maps of a batch:
+
+    loss = weight * mean over c of [(m_fake - m_real)^2 + (s_fake - s_real)^2] / v_real.
+
+    Returns loss (1,) and dfake (B, H, W, C), to which dabove is added. With one map, the terms with
+    s are left out and v_real counts as 1.
+    """
+    (b, h, w, c), pooled = fake.shape, fake.mean((1, 2))
+    m_real, v_real = moments(real.mean((1, 2)))
+    m_fake, v_fake = moments(pooled)
+    scale = weight / (c * (v_real + SMALL_DIVISOR))
+    gap = m_fake - m_real
+    loss = np.sum(scale * gap * gap)
+    dpooled = np.broadcast_to(2 * scale * gap / b, pooled.shape)  # (B, C)
+    if b > 1:
+        s_fake = np.sqrt(v_fake)
+        s_gap = s_fake - np.sqrt(v_real)
+        loss = loss + np.sum(scale * s_gap * s_gap)
+        dpooled = dpooled + 2 * scale * s_gap * (pooled - m_fake) / ((b - 1) * s_fake)
+    above = np.zeros_like(fake) if dabove is None else dabove
+    return loss.reshape(1), above + (dpooled / (h * w))[:, None, None]  # the same for every pixel
+
+
+def moments(pooled):
+    """Mean and variance over the maps of a batch, (B, C) -> (C,) and (C,); 1 with one map."""
+    mean = pooled.mean(0)
+    if len(pooled) == 1:
+        return mean, np.ones_like(mean)
+    return mean, np.sum((pooled - mean) ** 2, 0) / (len(pooled) - 1) + SMALL_VARIANCE
 
 
 # ------------------------------------------------------------------------------------------- Adam

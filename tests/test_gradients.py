@@ -95,7 +95,9 @@ RESULTS = [
     ("softmax_grad", 1, "softmax"),
     ("bce_with_logits", 1, "bce"),
     ("feature_matching", 1, "feature matching mean"),
+    ("feature_matching", 1, "feature matching unbiased"),
     ("feature_matching", 1, "feature matching paired in a layer"),
+    ("moment_matching", 1, "moment matching, batch 5"),
 ]
 
 
@@ -136,7 +138,8 @@ VARIANTS = [dict(),
             dict(bottleneck=True, feature_matching="paired"),
             dict(model="gan", feature_matching="paired", feature_layers="last"),
             dict(model="gan", bottleneck=True),
-            dict(feature_layers="last")]
+            dict(feature_layers="last"),
+            dict(feature_matching="unbiased", moment_matching=0.1)]
 
 
 def make_trainer(device, changes):

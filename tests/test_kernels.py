@@ -378,11 +378,45 @@ def test_bce_is_stable(device):
 def test_feature_matching(device):
     ops, rng = load(device, np.float64), np.random.default_rng(0)
     real, fake = rng.standard_normal((2, 4, 3, 5, 2))
-    mean, paired = (ops.feature_matching(real, fake, r)[0][0] for r in contract.READINGS)
+    mean, unbiased, paired = (ops.feature_matching(real, fake, r)[0][0] for r in contract.READINGS)
     assert mean == pytest.approx(((real.mean(0) - fake.mean(0)) ** 2).mean())
+    assert unbiased == pytest.approx(mean - fake.var(0, ddof=1).mean() / 4)
     assert paired == pytest.approx(abs(real - fake).mean())
-    with pytest.raises(ValueError, match="'mean' or 'paired'"):
+    with pytest.raises(ValueError, match="'mean', 'unbiased' or 'paired'"):
         ops.feature_matching(real, fake, "median")
+    one = [ops.feature_matching(real[:1], fake[:1], r)[0][0] for r in ("mean", "unbiased")]
+    assert one[0] == one[1]  # one map has no variance
+
+
+def test_unbiased_feature_matching_leaves_out_the_noise_of_generated_maps():
+    """Equal distributions: "mean" measures the noise of two means, "unbiased" only that of real."""
+    ops, rng = load("plain", np.float64), np.random.default_rng(0)
+    features = rng.standard_normal((400, 2, 8, 1, 1, 6))  # batches of 8 maps, real and generated
+    for reading, expected in ("mean", 2 / 8), ("unbiased", 1 / 8):
+        losses = [ops.feature_matching(real, fake, reading)[0][0] for real, fake in features]
+        error = np.std(losses) / np.sqrt(len(losses))
+        assert abs(np.mean(losses) - expected) < 4 * error
+        assert error < 0.01
+
+
+def test_moment_matching(device):
+    """By the formula; it sees the pooled features only, and at batch 1 only their mean."""
+    ops, rng = load(device, np.float64), np.random.default_rng(0)
+    real, fake = rng.standard_normal((2, 4, 3, 5, 2))
+    p_real, p_fake = real.mean((1, 2)), 2 * fake.mean((1, 2)) + 1
+    fake = fake - fake.mean((1, 2), keepdims=True) + p_fake[:, None, None]
+    gaps = (p_fake.mean(0) - p_real.mean(0)) ** 2 + (p_fake.std(0, ddof=1)
+                                                     - p_real.std(0, ddof=1)) ** 2
+    expected = 0.3 * (gaps / (p_real.var(0, ddof=1) + 1e-6)).mean()
+    loss, dfake = ops.moment_matching(real, fake, 0.3)
+    assert loss[0] == pytest.approx(expected, rel=1e-7)
+    np.testing.assert_allclose(dfake, np.broadcast_to(dfake[:, :1, :1], dfake.shape))
+    shuffled = rng.permuted(fake.reshape(4, 15, 2), axis=1).reshape(fake.shape)
+    assert ops.moment_matching(real, shuffled, 0.3)[0][0] == pytest.approx(loss[0])
+    loss, _ = ops.moment_matching(real[:1], fake[:1], 0.3)
+    assert loss[0] == pytest.approx(0.3 * ((p_fake[0] - p_real[0]) ** 2).mean(), rel=1e-5)
+    loss, dfake = ops.moment_matching(real, real, 0.3)
+    assert loss[0] == 0 and not dfake.any()
 
 
 def test_gather(device):
@@ -486,6 +520,9 @@ def operations(rng, shape):
         yield "feature_matching", (x, y, reading)
         yield "feature_matching", (x, y, reading, dy)
         yield "feature_matching", (x, y, reading, dy, "leaky_relu")
+    apart = np.arange(shape[0]).reshape(-1, 1, 1, 1)  # maps that differ: variances well above 0
+    yield "moment_matching", (x + apart, y - apart, 0.3)
+    yield "moment_matching", (x + apart, y - apart, 0.3, dy)
     yield "adam", (*rng.standard_normal((3, n)), rng.uniform(0, 1, n), np.full(1, 3.0),
                    np.full(1, 0.01), 0.9, 0.999, 1e-8)
     labels = rng.integers(0, c, (5, 3, 4)).astype(np.uint8)
@@ -559,7 +596,8 @@ def test_results_may_replace_arguments(device):
     cases = [("adam", (numbers, grads, numbers + 1, np.abs(numbers), np.ones(1), np.full(1, 0.1),
                        0.5, 0.999, 1e-8), (0, 2, 3, 4)),
              ("batch_norm", (x, ones, ones, ones - 1, ones), (None, None, None, 3, 4)),
-             ("feature_matching", (x, fake, "mean", dabove), (None, 3))]
+             ("feature_matching", (x, fake, "mean", dabove), (None, 3)),
+             ("moment_matching", (x, fake, 0.5, dabove), (None, 3))]
     for name, arguments, replaced in cases:
         expected = getattr(host, name)(*arguments)
         there = [ops.asarray(a) if isinstance(a, np.ndarray) else a for a in arguments]

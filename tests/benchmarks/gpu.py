@@ -53,6 +53,7 @@ IN_PLACE = {  # results that a training step writes over arguments
     "adam": ("params", "m", "v", "step"),
     "batch_norm": (None, None, None, "running_mean", "running_var"),
     "feature_matching": (None, "dabove"),
+    "moment_matching": (None, "dabove"),
 }
 PRESETS = {  # data set, K, changed settings
     "full": ("shapes", 4, {}),

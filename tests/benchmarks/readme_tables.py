@@ -22,7 +22,7 @@ PRESETS = {
 OPERATIONS = [  # of a training step, in the tables' order; kernels/contract.py has all there are
     "conv", "conv_input_grad", "conv_weight_grad", "bias_activation", "bias_activation_grad",
     "batch_norm", "batch_norm_grad", "softmax", "softmax_grad", "gather", "bce_with_logits",
-    "feature_matching", "adam",
+    "feature_matching", "moment_matching", "adam",
 ]
 CONVOLUTIONS = OPERATIONS[:3]
 VARIANTS = {

@@ -113,19 +113,33 @@ def bce_with_logits(logits, target):
 
 
 def feature_matching(real, fake, reading="mean", dabove=None, activation=None):
-    if reading == "mean":
-        gap = fake.mean(0, keepdim=True) - real.mean(0, keepdim=True)
-        loss = (gap * gap).mean()[None]
-        gradient = gap * (2 / fake.numel())
-    else:
+    if reading == "paired":
         gap = fake - real
         loss = gap.abs().mean()[None]
         gradient = gap.sign() / fake.numel()
+    else:
+        mean = fake.mean(0, keepdim=True)
+        gap = mean - real.mean(0, keepdim=True)
+        loss = (gap * gap).mean()[None]
+        gradient = gap * (2 / fake.numel())
+        if reading == "unbiased" and len(fake) > 1:
+            loss = loss - fake.var(0).mean()[None] / len(fake)
+            gradient = gradient - (fake - mean) * (2 / ((len(fake) - 1) * fake.numel()))
     if dabove is None:
         dfake = gradient.expand_as(fake).contiguous(memory_format=torch.channels_last)
     else:
         dfake = dabove.add_(gradient)
     return loss, activate_grad(dfake, fake, activation)
+
+
+def moment_matching(real, fake, weight, dabove=None):
+    fake = fake.detach().requires_grad_()
+    p_real, p_fake = real.mean((2, 3)), fake.mean((2, 3))
+    s_real, s_fake = ((p.var(0) + 1e-10).sqrt() for p in (p_real, p_fake))
+    gaps = (p_fake.mean(0) - p_real.mean(0)) ** 2 + (s_fake - s_real) ** 2
+    loss = weight * (gaps / (s_real ** 2 + 1e-6)).mean()
+    dfake, = torch.autograd.grad(loss, fake)
+    return loss.detach()[None], dfake if dabove is None else dabove.add_(dfake)
 
 
 def adam(params, grads, m, v, step, lr, beta1, beta2, eps):

@@ -123,14 +123,29 @@ class TorchTrainer:
             _, fake_features = self.d(fake)
         pairs = [(real.to(x.dtype), fake.to(x.dtype))
                  for real, fake in zip(real_features, fake_features)]
-        if s.feature_matching == "mean":
-            losses = [((real.mean(0) - fake.mean(0)) ** 2).mean() for real, fake in pairs]
-        else:
-            losses = [(real - fake).abs().mean() for real, fake in pairs]
+        losses = [self.feature_matching(real, fake) for real, fake in pairs]
+        if s.moment_matching:
+            losses += [s.moment_matching * moment_matching(real, fake) for real, fake in pairs]
         if s.feature_layers == "last":
-            losses[:-1] = [torch.zeros_like(loss) for loss in losses[:-1]]
+            losses = [loss if i % len(pairs) == len(pairs) - 1 else torch.zeros_like(loss)
+                      for i, loss in enumerate(losses)]
         self.adam_g.zero_grad()
         sum(losses).backward()
         self.adam_g.step()
         self.d.requires_grad_(True)
         return losses
+
+    def feature_matching(self, real, fake):
+        if self.s.feature_matching == "paired":
+            return (real - fake).abs().mean()
+        loss = ((real.mean(0) - fake.mean(0)) ** 2).mean()
+        if self.s.feature_matching == "unbiased":
+            loss = loss - fake.var(0).mean() / len(fake)
+        return loss
+
+
+def moment_matching(real, fake):
+    real, fake = (x.mean((2, 3)) for x in (real, fake))
+    deviations = [(x.var(0) + 1e-10).sqrt() for x in (real, fake)]
+    gaps = (real.mean(0) - fake.mean(0)) ** 2 + (deviations[0] - deviations[1]) ** 2
+    return (gaps / (deviations[0] ** 2 + 1e-6)).mean()
