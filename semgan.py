@@ -26,6 +26,8 @@ SETTINGS = {
     "batch_size": (32, "maps per step; with fewer, the means in feature matching are noisy"),
     "latent": (100, "length of the latent vector z, drawn from N(0, 1); the paper's"),
     "kernel_size": (11, "sides of all kernels, odd; large ones see a whole shape, 5 trains worse"),
+    "last_kernel_size": (0, "side of the generator's last kernel; a small one draws sharp edges; "
+                         "0: as all others, as in the paper"),
     "generator_filters": ([128, 256, 128, 64], "channels at first, and each time the sides double"),
     "discriminator_filters": ([64, 128, 256], "channels after each halving of the sides (DCGAN)"),
     "bottleneck": (False, "the paper's K-channel layer before the last; training is worse with it"),
@@ -275,8 +277,8 @@ class Generator(Network):
         for i, (cin, cout) in enumerate(zip(filters, filters[1:]), 1):
             shapes[f"deconv{i}.w"] = (k, k, cout, cin)
             shapes[f"deconv{i}.gamma"] = shapes[f"deconv{i}.beta"] = (cout,)
-        channels = 3 if self.rgb else classes
-        shapes |= {"conv.w": (k, k, filters[-1], channels), "conv.b": (channels,)}
+        channels, last = 3 if self.rgb else classes, s.last_kernel_size or k
+        shapes |= {"conv.w": (last, last, filters[-1], channels), "conv.b": (channels,)}
         super().__init__(ops, s, shapes, rng)
 
     def forward(self, z, training=True, out=None):

@@ -23,6 +23,7 @@ ADDED_SETTINGS = {
     "bn_momentum": 0.1,
     "bn_eps": 1e-5,
     "moment_matching": 0.0,
+    "last_kernel_size": 0,  # as kernel_size
     "data": None,
     "split": None,
     "classes": None,     # for your own maps: as many as the checkpoint's palette has
