@@ -5,7 +5,9 @@ import pickle
 import signal
 import subprocess
 import sys
+import time
 from contextlib import suppress
+from types import SimpleNamespace
 
 import matplotlib
 import numpy as np
@@ -18,7 +20,7 @@ import data
 import inception
 import kernels
 import semgan
-from app import commands, evaluation, pictures
+from app import commands, evaluation, pictures, training
 from app.command_line import main
 from app.run_folder import load_checkpoint, load_generator
 from app.run_settings import resolve
@@ -66,7 +68,7 @@ def test_train_in_a_new_process(tmp_path):
     files = sorted(path.name for path in folder.iterdir())
     assert files == ["checkpoint.npz", "curves.png", "log.csv", "samples", "settings.json"]
     grids = sorted(path.name for path in (folder / "samples").iterdir())
-    assert grids == ["step_000010.png", "step_000020.png"]
+    assert grids == ["step_000001.png", "step_000010.png", "step_000020.png"]
     assert json.loads((folder / "settings.json").read_text())["kernel_size"] == 3
     rows = (folder / "log.csv").read_text().splitlines()
     assert rows[0] == "step,loss_d,features_1,features_2,seconds" and len(rows) == 3
@@ -93,6 +95,37 @@ def test_training_in_the_emulator(tmp_path, capsys):
     assert "CUDA kernels in fp32 on" in out and "will take" not in out
     assert "emulated (asked for), preset small: 3 steps." in out
     assert (tmp_path / "samples" / "step_000003.png").exists()
+
+
+def test_grids_are_drawn_early_and_then_at_each_checkpoint(tmp_path, monkeypatch):
+    """The early ones write no checkpoint. Their names sort by step."""
+    saved = []
+    save = training.save_checkpoint
+    monkeypatch.setattr(training, "save_checkpoint",
+                        lambda path, trainer: save(path, trainer) or saved.append(trainer.step))
+    main([*TINY_FLAGS, "--steps", "130", "--save-every", "60", "--out", str(tmp_path)])
+    grids = sorted(path.name for path in (tmp_path / "samples").iterdir())
+    steps = [int(grid.removeprefix("step_").removesuffix(".png")) for grid in grids]
+    assert steps == [1, 10, 50, 60, 100, 120, 130]
+    assert saved == [60, 120, 130]
+
+
+@pytest.mark.parametrize("seconds, expected", [(0, [5, 10, 15, 20]), (0.05, [5, 20])])
+def test_curves_are_drawn_while_it_trains(tmp_path, monkeypatch, seconds, expected):
+    """At each checkpoint, but only if that takes 1 % of the time at most; and in the end."""
+    drawn = []
+
+    def plot(run):
+        rows = (run / "log.csv").read_text().split()
+        drawn.append(int(rows[-1].split(",")[0]))
+        if seconds:
+            time.sleep(seconds)
+    monkeypatch.setattr(training, "plot_curves", plot)
+    if not seconds:  # a clock of whole seconds: drawing takes none of them
+        monkeypatch.setattr(training, "time", SimpleNamespace(perf_counter=lambda: 0.0))
+    main([*TINY_FLAGS, "--steps", "20", "--save-every", "5", "--log-every", "1",
+          "--out", str(tmp_path)])
+    assert drawn == expected
 
 
 def test_sample_grid_shows_sixteen_maps(run):
@@ -559,3 +592,51 @@ def test_curves_leave_pyplot_alone(run, tmp_path, monkeypatch):
     (tmp_path / "log.csv").write_bytes((run / "log.csv").read_bytes())
     pictures.plot_curves(tmp_path)
     assert Image.open(tmp_path / "curves.png").width > 500
+
+
+@pytest.mark.parametrize("losses, scale", [
+    ([0.3, 0.003, 0.0002], "log"), ([0.3, 0.003, -0.0002], "symlog"), ([-0.1] * 3, "symlog")])
+def test_curves_take_negative_losses(run, tmp_path, monkeypatch, losses, scale):
+    """An unbiased estimate of a distance can be negative. No value leaves the picture."""
+    rows = [f"{step},0.7,{loss},{loss / 2},1.0" for step, loss in enumerate(losses, 1)]
+    header = "step,loss_d,features_1,features_2,seconds"
+    (tmp_path / "log.csv").write_text("\n".join([header, *rows]) + "\n")
+    drawn = []
+    monkeypatch.setattr(pictures, "set_log_scale",
+                        lambda axes, values, right=pictures.set_log_scale:
+                        drawn.append(axes) or right(axes, values))
+    pictures.plot_curves(tmp_path)
+    axes, = drawn
+    low, high = axes.get_ylim()
+    assert axes.get_yscale() == scale and low <= min(losses) and high >= max(losses)
+    assert [path.name for path in tmp_path.glob("curves*")] == ["curves.png"]
+
+
+def test_dying_while_drawing_keeps_the_old_curves(run, tmp_path, monkeypatch):
+    for name in "log.csv", "curves.png":
+        (tmp_path / name).write_bytes((run / name).read_bytes())
+    before = (tmp_path / "curves.png").read_bytes()
+
+    def die(figure, file, **options):
+        file.write(b"half a picture")
+        raise KeyboardInterrupt
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", die)
+    with pytest.raises(KeyboardInterrupt):
+        pictures.plot_curves(tmp_path)
+    assert (tmp_path / "curves.png").read_bytes() == before
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_log_with_negative_losses_is_continued(tmp_path, monkeypatch):
+    """In log.csv, in the bar, in the curves, and after --resume."""
+    step = semgan.Trainer.train_step
+
+    def negative(self):
+        step(self)
+        self.ops.write(self.losses[1:], [-0.0002, 0.003])
+    monkeypatch.setattr(semgan.Trainer, "train_step", negative)
+    flags = ["--log-every", "1", "--out", str(tmp_path)]
+    main([*TINY_FLAGS, "--steps", "3", *flags])
+    main(["--resume", "--steps", "5", *flags])
+    rows = (tmp_path / "log.csv").read_text().split()[1:]
+    assert [row.split(",")[2:4] for row in rows] == [["-0.0002", "0.003"]] * 5
