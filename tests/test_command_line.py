@@ -2,6 +2,7 @@
 import csv
 import json
 import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ import data
 import inception
 import kernels
 import semgan
-from app import commands, evaluation, pictures, training
+from app import commands, comparison, evaluation, pictures, training
 from app.command_line import main
 from app.run_folder import load_checkpoint, load_generator
 from app.run_settings import resolve
@@ -220,8 +221,8 @@ def test_compare(tmp_path, capsys):
     before = (tmp_path / "semgan" / "metrics.csv").read_text()
     main([*COMPARE, "--steps", "4", "--evaluate-every", "2", "--out", str(tmp_path)])
     out = capsys.readouterr().out
-    assert "--- semgan: continues from its checkpoint" in out
-    assert "--- gan: continues from its checkpoint" in out
+    assert "--- semgan, run 1 of 2: continues from its checkpoint" in out
+    assert "--- gan, run 2 of 2: continues from its checkpoint" in out
     assert (tmp_path / "semgan" / "metrics.csv").read_text().startswith(before)
     for model in "semgan", "gan":
         rows = evaluation.read_table(tmp_path / model / "metrics.csv")
@@ -236,6 +237,47 @@ def test_compare(tmp_path, capsys):
     _, _, ours, theirs, best, _, real, _ = swd.split("|")
     assert float(ours) > 0 and float(theirs) > 0 and float(real) > 0 and "(" in best
     assert min(Image.open(tmp_path / "compare.png").size) > 500
+
+
+@pytest.mark.parametrize("every, steps, count", [(8, 24, 3), (10, 24, 3), (100, 24, 1)])
+def test_the_estimate_counts_the_evaluations(tmp_path, monkeypatch, capsys, every, steps, count):
+    """An evaluation of all 196 maps takes as much longer than one of 64 as there are more maps."""
+    measured, clock = [], [0.0]
+
+    def measure(g, dataset, count, seed, weights):
+        measured.append(count)
+        clock[0] += count / 400
+        return {"FSD": (0.5, 0.5, 0.1)}
+    monkeypatch.setattr(evaluation, "measure", measure)
+    monkeypatch.setattr(training, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    monkeypatch.setattr(training, "rehearse", lambda trainer: 100.0)
+    monkeypatch.setattr(training, "duration", lambda seconds: f"{seconds - steps * 100:.2f} more")
+    main([*COMPARE[1:], "--steps", str(steps), "--evaluate-every", str(every),
+          "--out", str(tmp_path)])
+    out = capsys.readouterr().out
+    said = re.search(r"They and (\d+) evaluations? will take about (.+) more", out)
+    assert int(said[1]) == count == len(measured) - 2 and measured[:3] == [4, 64, 196]
+    assert float(said[2]) == pytest.approx(count * 196 / 400, abs=0.01)
+
+
+def test_each_model_keeps_its_color():
+    """Also where the other one has no values."""
+    def row(name, step, value):
+        return dict(metric=name, step=step, value=value, **{"real at half": "0.5"})
+    rows = {"semgan": [row("SWD 16", 1, "2.0"), row("SWD 8", 1, "too small")],
+            "gan": [row("SWD 16", 1, "3.0"), row("SWD 8", 1, "0.1")]}
+    figure = comparison._plot(rows, dict.fromkeys(["real", "GAN"], np.zeros((4, 4, 3), np.uint8)))
+    lines = {(ax.get_title(), line.get_label()): line.get_color()
+             for part in figure.subfigs for ax in part.axes for line in ax.lines}
+    assert lines["SWD 16", "SemGAN"] == "C0"
+    assert lines["SWD 16", "GAN"] == lines["SWD 8", "GAN"] == "C1"
+
+
+@pytest.mark.parametrize("text, expected", [
+    ("0.5", True), ("-0.0002", True), ("1e-05", True), ("too small", False), ("nan", False),
+    ("", False), ("16 maps: too few", False)])
+def test_numbers_in_metrics_are_told_from_reasons(text, expected):
+    assert comparison._is_number(text) == expected
 
 
 def test_evaluations_past_the_checkpoint_are_replaced(tmp_path):
@@ -416,7 +458,6 @@ def test_a_run_is_never_overwritten(run, capsys):
     (["--steps", "0"], "--steps 0"),
 ])
 def test_resume_with_other_settings(run, flags, message, capsys):
-    import re
     assert re.search(message, fails(capsys, "--resume", "--out", run, *flags))
 
 
