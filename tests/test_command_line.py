@@ -334,10 +334,10 @@ def test_doctor_names_two_cupy_packages(monkeypatch, capsys):
 
 
 def test_help_reads_well(monkeypatch, capsys):
-    for command in [], ["sample"], ["evaluate"], ["interpolate"], ["doctor"], ["compare"]:
+    for command in "", "sample", "evaluate", "interpolate", "export", "doctor", "compare":
         monkeypatch.setenv("COLUMNS", "80")
         with pytest.raises(SystemExit) as stop:
-            main([*command, "--help"])
+            main([*command.split(), "--help"])
         out = capsys.readouterr().out
         assert stop.value.code == 0 and max(map(len, out.splitlines())) <= 80
     assert all("--" + name.replace("_", "-") in out for name in semgan.SETTINGS)
