@@ -95,8 +95,8 @@ def _plot(rows, grids):
             if row["metric"].startswith("SWD") and _is_number(row["value"]):
                 models = curves.setdefault(row["metric"], {})
                 models.setdefault(model, []).append((int(row["step"]), float(row["value"])))
-    figure = Figure(figsize=(11, 7.5), layout="constrained")
-    above, below = figure.subfigures(2, 1, height_ratios=[1, 1.3])
+    figure = Figure(figsize=(11, 6.2), layout="constrained")
+    above, below = figure.subfigures(2, 1, height_ratios=[1, 0.95])
     axes = above.subplots(1, max(1, len(curves)), squeeze=False)[0]
     for ax, (name, models) in zip(axes, curves.items()):
         for model, points in models.items():
@@ -104,7 +104,7 @@ def _plot(rows, grids):
         real = next(float(row["real at half"]) for model in models for row in rows[model]
                     if row["metric"] == name)
         ax.axhline(real, color="grey", linestyle=":", label="real, half as many")
-        ax.set(title=name, xlabel="step", ylim=(0, None))
+        ax.set(title=name, xlabel="step", xlim=(0, None), ylim=(0, None))
         ax.legend(fontsize=8)
     for ax, (name, image) in zip(below.subplots(len(grids), 1), grids.items()):
         ax.imshow(image, interpolation="nearest")
