@@ -5,7 +5,7 @@ from contextlib import suppress
 
 import kernels
 import semgan
-from app.commands import doctor, evaluate, interpolate, sample
+from app.commands import doctor, evaluate, export, interpolate, sample
 from app.comparison import compare
 from app.data_command import add_arguments
 from app.run_settings import shown
@@ -15,10 +15,13 @@ from formats.files import InputError
 USAGE = """semgan.py --dataset shapes [options]
        semgan.py compare --dataset shapes [options]
        semgan.py {sample,evaluate,interpolate} RUN
+       semgan.py {sample,interpolate} --trained
+       semgan.py export RUN FILE
        semgan.py doctor"""
 DESCRIPTION = """Train a GAN whose generator writes label maps: the probabilities of K classes for
 every pixel. Other commands: compare (SemGAN beside the RGB baseline), sample (new maps), evaluate
-(all metrics), interpolate (a walk through the latent space), doctor (what this machine has)."""
+(all metrics), interpolate (a walk through the latent space), export (the generator alone, in one
+file), doctor (what this machine has)."""
 
 
 def main(argv=None):
@@ -47,7 +50,7 @@ def parse(argv):
     """(command, arguments). Without the name of a command, the command is train."""
     parsers = {"sample": (sample, sample_parser), "interpolate": (interpolate, interpolate_parser),
                "evaluate": (evaluate, evaluate_parser), "doctor": (doctor, doctor_parser),
-               "compare": (compare, training_parser)}
+               "export": (export, export_parser), "compare": (compare, training_parser)}
     name = argv[0] if argv else ""
     if name in parsers:
         command, parser = parsers[name]
@@ -57,21 +60,33 @@ def parse(argv):
 
 # ----------------------------------------------------------------------- commands on a finished run
 def run_parser(command, description):
-    """The flags that sample, evaluate and interpolate share."""
+    """The flags that sample, evaluate and interpolate share, without RUN."""
     parser = argparse.ArgumentParser(prog=f"semgan.py {command}", description=description)
-    parser.add_argument("run", metavar="RUN", help="a run folder, such as runs/shapes-semgan")
     parser.add_argument("--seed", type=natural, default=0, metavar="N",
                         help="determines the latent vectors (default 0)")
     parser.add_argument("--out", metavar="DIR",
-                        help="where to write (default: inside the run folder)")
+                        help="where to write (default: in the run folder; without one, in "
+                             "runs/NAME)")
     parser.add_argument("--device", default="auto", choices=kernels.DEVICES,
                         help="where to compute (default auto)")
     return parser
 
 
+def generator_parser(command, description):
+    """The flags that sample and interpolate share: both need only a generator."""
+    parser = run_parser(command, description)
+    parser.add_argument("run", metavar="RUN", nargs="?",
+                        help="a run folder, such as runs/shapes-semgan, or a file that export "
+                             "wrote")
+    parser.add_argument("--trained", action="store_true",
+                        help="instead of RUN: the generator that comes with the program, of "
+                             "Colored Shapes at side 32")
+    return parser
+
+
 def sample_parser():
-    parser = run_parser("sample", "New maps, each as an indexed PNG (RGB from the baseline), and "
-                                  "a picture of them all.")
+    parser = generator_parser("sample", "New maps, each as an indexed PNG (RGB from the baseline), "
+                                        "and a picture of them all.")
     parser.add_argument("--count", type=positive, default=64, metavar="N",
                         help="how many maps (default 64)")
     return parser
@@ -80,6 +95,7 @@ def sample_parser():
 def evaluate_parser():
     parser = run_parser("evaluate", "Every metric of new samples, next to the same metric of real "
                                     "maps. The numbers are printed and written to metrics.csv.")
+    parser.add_argument("run", metavar="RUN", help="a run folder, such as runs/shapes-semgan")
     parser.add_argument("--count", type=positive, metavar="N",
                         help="how many samples (default: as many as there are training maps)")
     parser.add_argument("--weights", metavar="FILE",
@@ -89,12 +105,22 @@ def evaluate_parser():
 
 
 def interpolate_parser():
-    parser = run_parser("interpolate", "A closed walk through the latent space, as a GIF and as a "
-                                       "picture.")
+    parser = generator_parser("interpolate", "A closed walk through the latent space, as a GIF "
+                                             "and as a picture.")
     parser.add_argument("--keys", type=at_least_two, default=6, metavar="N",
                         help="how many latent vectors to pass through (default 6)")
     parser.add_argument("--frames", type=positive, default=16, metavar="N",
                         help="frames from one latent vector to the next (default 16)")
+    return parser
+
+
+def export_parser():
+    parser = argparse.ArgumentParser(
+        prog="semgan.py export",
+        description="The generator of a run in one small file, without what only training needs. "
+                    "sample and interpolate take the file in place of RUN.")
+    parser.add_argument("run", metavar="RUN", help="a run folder, such as runs/shapes-semgan")
+    parser.add_argument("file", metavar="FILE", help="the new file, such as shapes.npz")
     return parser
 
 

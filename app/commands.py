@@ -1,4 +1,4 @@
-"""The commands that use a trained run (sample, interpolate, evaluate), and doctor."""
+"""The commands that use a trained run (sample, interpolate, evaluate, export), and doctor."""
 import platform
 from importlib import metadata
 from pathlib import Path
@@ -11,15 +11,38 @@ import inception
 import kernels
 from app import evaluation
 from app.pictures import grid
-from app.run_folder import load_checkpoint, load_generator, make_folder, same_maps
+from app.run_folder import (
+    TRAINED,
+    export_generator,
+    load_checkpoint,
+    load_generator,
+    make_folder,
+    same_maps,
+)
 from app.run_settings import load_dataset
 from formats.files import InputError
 
 
+def source(args):
+    """What RUN or --trained names: the path of a generator, and the folder for what it makes.
+
+    Raises InputError for both or neither.
+    """
+    if args.trained and args.run is not None:
+        raise InputError(f"RUN is {args.run}, but --trained has a generator of its own: expected "
+                         "only one of them")
+    if not args.trained and args.run is None:
+        raise InputError("no RUN: expected a run folder, or --trained for the generator that comes "
+                         "with the program")
+    path = TRAINED if args.trained else Path(args.run)
+    return path, Path("runs") / path.stem if path.is_file() else path
+
+
 def sample(args):
     """`sample RUN`: new maps as indexed PNGs (RGB from the baseline), and a picture of them all."""
-    g, palette = load_generator(args.run, args.device)
-    out = Path(args.out or Path(args.run) / "generated")
+    path, folder = source(args)
+    g, palette = load_generator(path, args.device)
+    out = Path(args.out or folder / "generated")
     z = np.random.default_rng(args.seed).standard_normal((args.count, g.s.latent))
     maps = g.sample(z)
     make_folder(out)
@@ -39,11 +62,12 @@ def sample(args):
 # -------------------------------------------------------------------------------------- interpolate
 def interpolate(args):
     """`interpolate RUN`: a closed walk through the latent space, as a GIF and as a picture."""
-    g, palette = load_generator(args.run, args.device)
+    path, folder = source(args)
+    g, palette = load_generator(path, args.device)
     keys = np.random.default_rng(args.seed).standard_normal((args.keys, g.s.latent))
     pairs = zip(keys, np.roll(keys, -1, 0))  # from the last back to the first
     maps = g.sample(np.concatenate([slerp(a, b, args.frames) for a, b in pairs]))
-    out = Path(args.out or args.run)
+    out = Path(args.out or folder)
     make_folder(out)
     frames = [grid(m[None], palette) for m in maps]
     frames = [frame.resize([4 * side for side in frame.size], 0) for frame in frames]
@@ -101,6 +125,15 @@ def fid_weights(path):
         if path:
             raise
         return None, str(error)
+
+
+# ------------------------------------------------------------------------------------------- export
+def export(args):
+    """`export RUN FILE`: the generator alone, in one file for sample and interpolate."""
+    export_generator(args.run, args.file)
+    size = Path(args.file).stat().st_size
+    print(f"The generator of {args.run} is in {args.file} ({size / 1000:,.0f} kB).\n"
+          f"New maps from it: python semgan.py sample {args.file}")
 
 
 # ------------------------------------------------------------------------------------------- doctor

@@ -14,6 +14,7 @@ from app.training import train
 from formats.files import InputError
 
 TITLES = {"semgan": "SemGAN", "gan": "GAN"}
+COLORS = {"semgan": "C0", "gan": "C1"}  # of the curves
 
 
 def compare(args):
@@ -25,10 +26,11 @@ def compare(args):
         raise InputError("compare trains both models; leave out --model")
     folder = Path(args.out or f"runs/{Path(args.dataset or 'shapes').stem}-compare")
     every = args.evaluate_every or max(1, total_steps(args) // 10)
-    for model in TITLES:
+    for number, model in enumerate(TITLES, 1):
         run = folder / model
         started = (run / "checkpoint.npz").exists()
-        print(f"\n--- {model}" + ": continues from its checkpoint" * started, flush=True)
+        print(f"\n--- {model}, run {number} of {len(TITLES)}"
+              + ": continues from its checkpoint" * started, flush=True)
         changes = dict(model=model, out=str(run), resume=started, evaluate_every=every)
         train(argparse.Namespace(**vars(args) | changes))
     steps = [load_checkpoint(folder / model)[0]["step"] for model in TITLES]
@@ -52,7 +54,8 @@ def pictures(folder, s):
     some = np.linspace(0, len(dataset.maps) - 1, 16).astype(int)
     images = {"real maps": grid(dataset.maps[some], dataset.palette)}
     for model, title in TITLES.items():
-        last = max((folder / model / "samples").glob("step_*.png"))
+        grids = (folder / model / "samples").glob("step_*.png")
+        last = max(grids, key=lambda path: (len(path.name), path.name))  # also past step 999999
         images[title] = Image.open(last).convert("RGB")
     return images
 
@@ -76,7 +79,11 @@ def comparison_page(folder, title, grids, facts):
 
 
 def _is_number(text):
-    return text[:1].isdigit()
+    """Whether the cell of a table is a finite number, not the reason why there is none."""
+    try:
+        return bool(np.isfinite(float(text)))
+    except ValueError:
+        return False
 
 
 def _plot(rows, grids):
@@ -88,16 +95,16 @@ def _plot(rows, grids):
             if row["metric"].startswith("SWD") and _is_number(row["value"]):
                 models = curves.setdefault(row["metric"], {})
                 models.setdefault(model, []).append((int(row["step"]), float(row["value"])))
-    figure = Figure(figsize=(11, 7.5), layout="constrained")
-    above, below = figure.subfigures(2, 1, height_ratios=[1, 1.3])
+    figure = Figure(figsize=(11, 6.2), layout="constrained")
+    above, below = figure.subfigures(2, 1, height_ratios=[1, 0.95])
     axes = above.subplots(1, max(1, len(curves)), squeeze=False)[0]
     for ax, (name, models) in zip(axes, curves.items()):
         for model, points in models.items():
-            ax.plot(*zip(*points), marker=".", label=TITLES[model])
+            ax.plot(*zip(*points), marker=".", color=COLORS[model], label=TITLES[model])
         real = next(float(row["real at half"]) for model in models for row in rows[model]
                     if row["metric"] == name)
         ax.axhline(real, color="grey", linestyle=":", label="real, half as many")
-        ax.set(title=name, xlabel="step", ylim=(0, None))
+        ax.set(title=name, xlabel="step", xlim=(0, None), ylim=(0, None))
         ax.legend(fontsize=8)
     for ax, (name, image) in zip(below.subplots(len(grids), 1), grids.items()):
         ax.imshow(image, interpolation="nearest")

@@ -4,6 +4,8 @@ import csv
 import numpy as np
 from PIL import Image
 
+from formats.files import written
+
 
 def grid(maps, palette, columns=16):
     """An image of maps side by side, 1 pixel apart. Maps below 64 pixels are enlarged.
@@ -22,23 +24,38 @@ def grid(maps, palette, columns=16):
 
 
 def plot_curves(run):
-    """Draw log.csv as curves.png. Nothing is drawn if there are no rows yet."""
+    """Draw log.csv as curves.png, whole at any moment. Without rows yet, nothing is drawn."""
     from matplotlib.figure import Figure  # here, since its import takes long
     with open(run / "log.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     if not rows:
         return
-    column = lambda name: [float(row[name]) for row in rows]
+    columns = {name: np.array([float(row[name]) for row in rows]) for name in rows[0]}
+    step = columns["step"]
     figure = Figure(figsize=(11, 3.5), layout="constrained")
     left, right = figure.subplots(1, 2)
-    left.plot(column("step"), column("loss_d"), linewidth=0.8)
+    left.plot(step, columns["loss_d"], linewidth=0.8)
     left.axhline(np.log(2), color="grey", linestyle=":", label="log 2: D cannot decide")
     left.set(title="Discriminator: binary cross-entropy", xlabel="step")
-    for name in rows[0]:
-        if name.startswith("features"):
-            label = name.replace("_", " of layer ")
-            right.semilogy(column("step"), column(name), linewidth=0.8, label=label)
+    features = {name: values for name, values in columns.items() if name.startswith("features")}
+    for name, values in features.items():
+        right.plot(step, values, linewidth=0.8, label=name.replace("_", " of layer "))
+    set_log_scale(right, np.concatenate(list(features.values())))
     right.set(title="Generator: feature matching", xlabel="step")
-    left.legend()
-    right.legend()
-    figure.savefig(run / "curves.png", dpi=110)
+    for axes in left, right:
+        axes.legend(loc="upper right", fontsize=8)
+    with written(run / "curves.png") as file:
+        figure.savefig(file, dpi=110, format="png")
+
+
+def set_log_scale(axes, values):
+    """A logarithmic y axis. If there are negative values, it is linear around 0.
+
+    The linear part reaches as far as nine in ten of the negative values (matplotlib's symlog).
+    """
+    negative = values[values < 0]
+    if len(negative) == 0:
+        axes.set_yscale("log")
+    else:
+        axes.set_yscale("symlog", linthresh=np.percentile(-negative, 90))
+        axes.axhline(0, color="grey", linestyle=":", linewidth=0.8)

@@ -1,8 +1,10 @@
-"""The files of a run folder: checkpoint.npz, settings.json, log.csv, palette.txt."""
+"""The files of a run folder: checkpoint.npz, settings.json, log.csv, palette.txt; exported ones."""
 import argparse
 import csv
 import json
+import zipfile
 import zlib
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,8 @@ import semgan
 from formats.files import InputError, written
 from formats.palettes import write_palette
 
-FORMAT = 1  # of checkpoints
+FORMAT = 1  # of checkpoints and of exported generators
+TRAINED = Path(__file__).resolve().parents[1] / "tutorial" / "trained.npz"  # comes with the program
 
 # Settings that the first checkpoints did not have, with the values that reproduce their behaviour.
 # If you add a setting to semgan.py or data.py, add a line here, so that earlier runs still load.
@@ -66,16 +69,30 @@ def load_checkpoint(run):
     path = Path(run) / "checkpoint.npz"
     if not path.is_file():
         raise InputError(f"{path}: no such checkpoint; expected the folder of a run")
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-        header = _checked_header(json.loads(str(arrays.pop("header"))))
+    with _usable(path, "checkpoint"):
+        header, arrays = _read(path)
         if any(arrays[prefix + ".step"].tolist() != [header["step"]] for prefix in "gd"):
             raise InputError("its networks belong to another step")
-    except Exception as error:  # a damaged zip, array or header fails in many ways
-        reason = str(error) or type(error).__name__
-        raise InputError(f"{path}: not a usable checkpoint ({reason})") from None
     return header, arrays
+
+
+@contextmanager
+def _usable(path, kind):
+    """Any error inside becomes an InputError: a damaged zip, array or header fails in many ways."""
+    try:
+        yield
+    except Exception as error:
+        reason = str(error) or type(error).__name__
+        raise InputError(f"{path}: not a usable {kind} ({reason})") from None
+
+
+def _read(path):
+    """(header, {name: array}) of a checkpoint or of an exported generator, without pickle."""
+    if not zipfile.is_zipfile(path):
+        raise InputError("damaged, or not an .npz file")
+    with np.load(path, allow_pickle=False) as file:
+        arrays = {name: file[name] for name in file.files}
+    return _checked_header(json.loads(str(arrays.pop("header")))), arrays
 
 
 def _checked_header(header):
@@ -112,9 +129,12 @@ def _checked_settings(saved):
     return s
 
 
-def restore(net, prefix, arrays, path):
-    """Copy the arrays of a checkpoint into a network. Raises InputError if one does not fit."""
-    for name, array in net.state().items():
+def restore(ops, state, prefix, arrays, path):
+    """Copy the arrays of a file into those of `state`. Raises InputError if one does not fit.
+
+    state: {name: array}, such as the state of a network, which the file has as prefix.name.
+    """
+    for name, array in state.items():
         key = f"{prefix}.{name}"
         saved = arrays.get(key)
         if saved is None:
@@ -124,9 +144,9 @@ def restore(net, prefix, arrays, path):
         elif not np.isfinite(saved).all():
             found = "NaN or infinity"
         else:
-            net.ops.write(array, saved)
+            ops.write(array, saved)
             continue
-        raise InputError(f"{path}: damaged, or a checkpoint of another model "
+        raise InputError(f"{path}: damaged, or of another model "
                          f"({key}: expected {array.shape}, found {found})")
 
 
@@ -137,7 +157,7 @@ def restore_trainer(trainer, header, arrays, run):
         raise InputError(f"{trainer.s.dataset}: its maps or colours have changed since {run} "
                          "was started")
     for prefix, net in trainer.networks.items():
-        restore(net, prefix, arrays, run / "checkpoint.npz")
+        restore(net.ops, net.state(), prefix, arrays, run / "checkpoint.npz")
     trainer.step = header["step"]
 
 
@@ -148,17 +168,59 @@ def same_maps(header, dataset):
     return header["maps"] == zlib.crc32(dataset.maps)
 
 
-def load_generator(run, device="auto"):
-    """The trained generator of a run folder, and its palette (K, 3) uint8.
+# ------------------------------------------------------------------------------ trained generators
+def load_generator(path=TRAINED, device="auto"):
+    """A trained generator, and its palette (K, 3) uint8.
 
-    device: as in kernels.load. Raises InputError or DeviceError.
+    path: a run folder, or a file that export_generator wrote, by default the one that comes with
+    the program. device: as in kernels.load. Raises InputError or DeviceError.
     """
-    header, arrays = load_checkpoint(run)
-    rng = np.random.default_rng(0)  # initial weights, which the checkpoint's replace
+    g, header = _generator(path, device)
+    return g, header["palette"]
+
+
+def _generator(path, device):
+    """The generator of a run folder or of an exported file, and its header."""
+    path = Path(path)
+    if path.is_dir():
+        header, arrays = load_checkpoint(path)
+        path = path / "checkpoint.npz"
+    elif path.is_file():
+        with _usable(path, "generator"):
+            header, arrays = _read(path)
+    else:
+        raise InputError(f"{path}: not found; expected a run folder or an exported generator")
+    rng = np.random.default_rng(0)  # initial weights, which the file's replace
     classes = len(header["palette"])
     g = semgan.Generator(kernels.load(device), header["settings"], classes, rng)
-    restore(g, "g", arrays, Path(run) / "checkpoint.npz")
-    return g, header["palette"]
+    restore(g.ops, _needed_to_sample(g), "g", arrays, path)
+    return g, header
+
+
+def _needed_to_sample(g):
+    """{name: array} of a generator's parameters and running statistics, without Adam's state."""
+    return {name: a for name, a in g.state().items() if name not in ("m", "v", "step")}
+
+
+def export_generator(run, path):
+    """Write the generator of a run to a new file, which load_generator reads.
+
+    The file has its float32 parameters and running statistics, the settings and the palette.
+    Raises InputError.
+    """
+    g, header = _generator(run, "numpy")
+    path = Path(path)
+    if path.exists():
+        raise InputError(f"{path} exists already; remove it, or choose another name")
+    del header["added"]
+    header |= dict(settings=vars(g.s), palette=header["palette"].tolist())
+    arrays = {f"g.{name}": g.ops.asnumpy(a) for name, a in _needed_to_sample(g).items()}
+    make_folder(path.parent)
+    try:
+        with written(path) as file:
+            np.savez_compressed(file, header=json.dumps(header), **arrays)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror or error})") from None
 
 
 # ---------------------------------------------------------------------------------- the other files

@@ -19,6 +19,8 @@ from app.run_folder import load_checkpoint, restore_trainer, save_checkpoint, st
 from app.run_settings import given_settings, load_dataset, print_settings, resolve, resumed
 from formats.files import InputError
 
+EARLY_GRIDS = (1, 10, 50, 100)  # steps after which samples are drawn, beside every checkpoint's
+
 
 def train(args):
     """Train until --steps or Ctrl-C, then report."""
@@ -28,10 +30,11 @@ def train(args):
         print_settings(s, origin, run, trainer.dataset)
         steps = s.steps - trainer.step
         print(f"\n{trainer.ops.why}, preset {s.preset}: {steps} steps.", flush=True)
+        weights = cached_weights() if args.evaluate_every else None
         if steps >= 20:
-            print(f"They will take about {duration(steps * rehearse(trainer))}.", flush=True)
+            print(forecast(trainer, args.evaluate_every, weights), flush=True)
         with stop_signals() as stop:
-            loop(trainer, Recorder(trainer, run, log, args), stop)
+            loop(trainer, Recorder(trainer, run, log, args, weights), stop)
         plot_curves(run)
         if stop:
             print(f"Stopped at step {trainer.step}. To continue: {resume_command(args, run)}")
@@ -74,6 +77,23 @@ def run_name(given):
     return f"{dataset.rsplit('.', 1)[0]}-{given.get('model', 'semgan')}"
 
 
+def cached_weights():
+    """The weights of FID's network, or None if they have not been downloaded."""
+    return inception.load_weights() if inception.cached_file().exists() else None
+
+
+def forecast(trainer, evaluate_every, weights):
+    """A sentence on how long training will take, with an evaluation every so many steps or 0."""
+    last = trainer.s.steps
+    seconds = (last - trainer.step) * rehearse(trainer)
+    if not evaluate_every:
+        return f"They will take about {duration(seconds)}."
+    count = last // evaluate_every - trainer.step // evaluate_every
+    count += last % evaluate_every > 0  # after the last step
+    seconds += count * rehearse_evaluation(trainer, weights)
+    return f"They and {count} evaluation{'s' * (count > 1)} will take about {duration(seconds)}."
+
+
 def rehearse(trainer):
     """The seconds that one step takes. Runs two steps, then restores the trainer.
 
@@ -91,6 +111,23 @@ def rehearse(trainer):
         ops.write(array, values)
     trainer.step = step
     return seconds
+
+
+def rehearse_evaluation(trainer, weights):
+    """The seconds that one evaluation takes, from those of 64 maps: they grow with the maps.
+
+    The first evaluation, of four maps, also compiles and imports, so it does not count.
+    """
+    total = len(trainer.dataset.maps)
+    for count in min(4, total), min(64, total):
+        began = time.perf_counter()
+        measure(trainer, count, weights)
+    return (time.perf_counter() - began) * total / count
+
+
+def measure(trainer, count, weights):
+    """The metrics of `count` samples: see evaluation.measure."""
+    return evaluation.measure(trainer.generator, trainer.dataset, count, trainer.s.seed, weights)
 
 
 def duration(seconds):
@@ -140,27 +177,32 @@ def loop(trainer, recorder, stop):
 
 
 class Recorder:
-    """Writes what a run leaves behind: losses, checkpoints, pictures of samples, metrics."""
+    """Writes what a run leaves behind: losses, checkpoints, pictures, metrics.
 
-    def __init__(self, trainer, run, log, args):
+    weights: of FID's network, or None.
+    """
+    def __init__(self, trainer, run, log, args, weights):
         self.trainer, self.run, self.log, self.args = trainer, run, log, args
+        self.weights = weights
         self.checkpoint = run / "checkpoint.npz"
         self.saved = trainer.step  # the step of the checkpoint
-        self.began = time.perf_counter()
+        self.began = self.plotted = time.perf_counter()  # plotted: when the curves were drawn last
+        self.plotting = 0.0  # the seconds that took
         rng = np.random.default_rng([trainer.s.seed, 2])
         self.z = rng.standard_normal((16, trainer.s.latent))  # the same for every picture
-        self.weights = None  # of FID's network
-        if args.evaluate_every and inception.cached_file().exists():
-            self.weights = inception.load_weights()
 
     def after_step(self, bar, last):
         """Do whatever is due after this step. last: training ends here."""
         step, args = self.trainer.step, self.args
         if step % args.log_every == 0 or last:
             self.log_losses(bar)
-        if step % args.save_every == 0 or last:
+        due = step % args.save_every == 0 or last
+        if due:
             self.save()
+        if due or step in EARLY_GRIDS:
             self.draw()
+        if due and not last:  # after the last step, train() draws the curves
+            self.plot()
         if args.evaluate_every:
             if step % args.evaluate_every == 0 or step == self.trainer.s.steps:
                 self.evaluate()
@@ -186,12 +228,20 @@ class Recorder:
         path = self.run / "samples" / f"step_{self.trainer.step:06d}.png"
         grid(maps, self.trainer.dataset.palette).save(path)
 
+    def plot(self):
+        """curves.png, unless drawing it would take more than 1 % of the time of training."""
+        now = time.perf_counter()
+        if now - self.plotted >= 100 * self.plotting:
+            plot_curves(self.run)
+            self.plotted = time.perf_counter()
+            self.plotting = self.plotted - now
+
     def evaluate(self):
         """All metrics of as many samples as there are training maps, in metrics.csv."""
         t = self.trainer
-        count, seed = len(t.dataset.maps), t.s.seed
-        table = evaluation.measure(t.generator, t.dataset, count, seed, self.weights)
-        evaluation.write_table(self.run / "metrics.csv", t.step, count, seed, table)
+        count = len(t.dataset.maps)
+        table = measure(t, count, self.weights)
+        evaluation.write_table(self.run / "metrics.csv", t.step, count, t.s.seed, table)
 
 
 # ------------------------------------------------------------------------------ after the last step

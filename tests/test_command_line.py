@@ -2,10 +2,13 @@
 import csv
 import json
 import pickle
+import re
 import signal
 import subprocess
 import sys
+import time
 from contextlib import suppress
+from types import SimpleNamespace
 
 import matplotlib
 import numpy as np
@@ -18,7 +21,7 @@ import data
 import inception
 import kernels
 import semgan
-from app import commands, evaluation, pictures
+from app import commands, comparison, evaluation, pictures, training
 from app.command_line import main
 from app.run_folder import load_checkpoint, load_generator
 from app.run_settings import resolve
@@ -66,7 +69,7 @@ def test_train_in_a_new_process(tmp_path):
     files = sorted(path.name for path in folder.iterdir())
     assert files == ["checkpoint.npz", "curves.png", "log.csv", "samples", "settings.json"]
     grids = sorted(path.name for path in (folder / "samples").iterdir())
-    assert grids == ["step_000010.png", "step_000020.png"]
+    assert grids == ["step_000001.png", "step_000010.png", "step_000020.png"]
     assert json.loads((folder / "settings.json").read_text())["kernel_size"] == 3
     rows = (folder / "log.csv").read_text().splitlines()
     assert rows[0] == "step,loss_d,features_1,features_2,seconds" and len(rows) == 3
@@ -93,6 +96,37 @@ def test_training_in_the_emulator(tmp_path, capsys):
     assert "CUDA kernels in fp32 on" in out and "will take" not in out
     assert "emulated (asked for), preset small: 3 steps." in out
     assert (tmp_path / "samples" / "step_000003.png").exists()
+
+
+def test_grids_are_drawn_early_and_then_at_each_checkpoint(tmp_path, monkeypatch):
+    """The early ones write no checkpoint. Their names sort by step."""
+    saved = []
+    save = training.save_checkpoint
+    monkeypatch.setattr(training, "save_checkpoint",
+                        lambda path, trainer: save(path, trainer) or saved.append(trainer.step))
+    main([*TINY_FLAGS, "--steps", "130", "--save-every", "60", "--out", str(tmp_path)])
+    grids = sorted(path.name for path in (tmp_path / "samples").iterdir())
+    steps = [int(grid.removeprefix("step_").removesuffix(".png")) for grid in grids]
+    assert steps == [1, 10, 50, 60, 100, 120, 130]
+    assert saved == [60, 120, 130]
+
+
+@pytest.mark.parametrize("seconds, expected", [(0, [5, 10, 15, 20]), (0.05, [5, 20])])
+def test_curves_are_drawn_while_it_trains(tmp_path, monkeypatch, seconds, expected):
+    """At each checkpoint, but only if that takes 1 % of the time at most; and in the end."""
+    drawn = []
+
+    def plot(run):
+        rows = (run / "log.csv").read_text().split()
+        drawn.append(int(rows[-1].split(",")[0]))
+        if seconds:
+            time.sleep(seconds)
+    monkeypatch.setattr(training, "plot_curves", plot)
+    if not seconds:  # a clock of whole seconds: drawing takes none of them
+        monkeypatch.setattr(training, "time", SimpleNamespace(perf_counter=lambda: 0.0))
+    main([*TINY_FLAGS, "--steps", "20", "--save-every", "5", "--log-every", "1",
+          "--out", str(tmp_path)])
+    assert drawn == expected
 
 
 def test_sample_grid_shows_sixteen_maps(run):
@@ -187,8 +221,8 @@ def test_compare(tmp_path, capsys):
     before = (tmp_path / "semgan" / "metrics.csv").read_text()
     main([*COMPARE, "--steps", "4", "--evaluate-every", "2", "--out", str(tmp_path)])
     out = capsys.readouterr().out
-    assert "--- semgan: continues from its checkpoint" in out
-    assert "--- gan: continues from its checkpoint" in out
+    assert "--- semgan, run 1 of 2: continues from its checkpoint" in out
+    assert "--- gan, run 2 of 2: continues from its checkpoint" in out
     assert (tmp_path / "semgan" / "metrics.csv").read_text().startswith(before)
     for model in "semgan", "gan":
         rows = evaluation.read_table(tmp_path / model / "metrics.csv")
@@ -203,6 +237,47 @@ def test_compare(tmp_path, capsys):
     _, _, ours, theirs, best, _, real, _ = swd.split("|")
     assert float(ours) > 0 and float(theirs) > 0 and float(real) > 0 and "(" in best
     assert min(Image.open(tmp_path / "compare.png").size) > 500
+
+
+@pytest.mark.parametrize("every, steps, count", [(8, 24, 3), (10, 24, 3), (100, 24, 1)])
+def test_the_estimate_counts_the_evaluations(tmp_path, monkeypatch, capsys, every, steps, count):
+    """An evaluation of all 196 maps takes as much longer than one of 64 as there are more maps."""
+    measured, clock = [], [0.0]
+
+    def measure(g, dataset, count, seed, weights):
+        measured.append(count)
+        clock[0] += count / 400
+        return {"FSD": (0.5, 0.5, 0.1)}
+    monkeypatch.setattr(evaluation, "measure", measure)
+    monkeypatch.setattr(training, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    monkeypatch.setattr(training, "rehearse", lambda trainer: 100.0)
+    monkeypatch.setattr(training, "duration", lambda seconds: f"{seconds - steps * 100:.2f} more")
+    main([*COMPARE[1:], "--steps", str(steps), "--evaluate-every", str(every),
+          "--out", str(tmp_path)])
+    out = capsys.readouterr().out
+    said = re.search(r"They and (\d+) evaluations? will take about (.+) more", out)
+    assert int(said[1]) == count == len(measured) - 2 and measured[:3] == [4, 64, 196]
+    assert float(said[2]) == pytest.approx(count * 196 / 400, abs=0.01)
+
+
+def test_each_model_keeps_its_color():
+    """Also where the other one has no values."""
+    def row(name, step, value):
+        return dict(metric=name, step=step, value=value, **{"real at half": "0.5"})
+    rows = {"semgan": [row("SWD 16", 1, "2.0"), row("SWD 8", 1, "too small")],
+            "gan": [row("SWD 16", 1, "3.0"), row("SWD 8", 1, "0.1")]}
+    figure = comparison._plot(rows, dict.fromkeys(["real", "GAN"], np.zeros((4, 4, 3), np.uint8)))
+    lines = {(ax.get_title(), line.get_label()): line.get_color()
+             for part in figure.subfigs for ax in part.axes for line in ax.lines}
+    assert lines["SWD 16", "SemGAN"] == "C0"
+    assert lines["SWD 16", "GAN"] == lines["SWD 8", "GAN"] == "C1"
+
+
+@pytest.mark.parametrize("text, expected", [
+    ("0.5", True), ("-0.0002", True), ("1e-05", True), ("too small", False), ("nan", False),
+    ("", False), ("16 maps: too few", False)])
+def test_numbers_in_metrics_are_told_from_reasons(text, expected):
+    assert comparison._is_number(text) == expected
 
 
 def test_evaluations_past_the_checkpoint_are_replaced(tmp_path):
@@ -259,10 +334,10 @@ def test_doctor_names_two_cupy_packages(monkeypatch, capsys):
 
 
 def test_help_reads_well(monkeypatch, capsys):
-    for command in [], ["sample"], ["evaluate"], ["interpolate"], ["doctor"], ["compare"]:
+    for command in "", "sample", "evaluate", "interpolate", "export", "doctor", "compare":
         monkeypatch.setenv("COLUMNS", "80")
         with pytest.raises(SystemExit) as stop:
-            main([*command, "--help"])
+            main([*command.split(), "--help"])
         out = capsys.readouterr().out
         assert stop.value.code == 0 and max(map(len, out.splitlines())) <= 80
     assert all("--" + name.replace("_", "-") in out for name in semgan.SETTINGS)
@@ -383,7 +458,6 @@ def test_a_run_is_never_overwritten(run, capsys):
     (["--steps", "0"], "--steps 0"),
 ])
 def test_resume_with_other_settings(run, flags, message, capsys):
-    import re
     assert re.search(message, fails(capsys, "--resume", "--out", run, *flags))
 
 
@@ -559,3 +633,51 @@ def test_curves_leave_pyplot_alone(run, tmp_path, monkeypatch):
     (tmp_path / "log.csv").write_bytes((run / "log.csv").read_bytes())
     pictures.plot_curves(tmp_path)
     assert Image.open(tmp_path / "curves.png").width > 500
+
+
+@pytest.mark.parametrize("losses, scale", [
+    ([0.3, 0.003, 0.0002], "log"), ([0.3, 0.003, -0.0002], "symlog"), ([-0.1] * 3, "symlog")])
+def test_curves_take_negative_losses(run, tmp_path, monkeypatch, losses, scale):
+    """An unbiased estimate of a distance can be negative. No value leaves the picture."""
+    rows = [f"{step},0.7,{loss},{loss / 2},1.0" for step, loss in enumerate(losses, 1)]
+    header = "step,loss_d,features_1,features_2,seconds"
+    (tmp_path / "log.csv").write_text("\n".join([header, *rows]) + "\n")
+    drawn = []
+    monkeypatch.setattr(pictures, "set_log_scale",
+                        lambda axes, values, right=pictures.set_log_scale:
+                        drawn.append(axes) or right(axes, values))
+    pictures.plot_curves(tmp_path)
+    axes, = drawn
+    low, high = axes.get_ylim()
+    assert axes.get_yscale() == scale and low <= min(losses) and high >= max(losses)
+    assert [path.name for path in tmp_path.glob("curves*")] == ["curves.png"]
+
+
+def test_dying_while_drawing_keeps_the_old_curves(run, tmp_path, monkeypatch):
+    for name in "log.csv", "curves.png":
+        (tmp_path / name).write_bytes((run / name).read_bytes())
+    before = (tmp_path / "curves.png").read_bytes()
+
+    def die(figure, file, **options):
+        file.write(b"half a picture")
+        raise KeyboardInterrupt
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", die)
+    with pytest.raises(KeyboardInterrupt):
+        pictures.plot_curves(tmp_path)
+    assert (tmp_path / "curves.png").read_bytes() == before
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_log_with_negative_losses_is_continued(tmp_path, monkeypatch):
+    """In log.csv, in the bar, in the curves, and after --resume."""
+    step = semgan.Trainer.train_step
+
+    def negative(self):
+        step(self)
+        self.ops.write(self.losses[1:], [-0.0002, 0.003])
+    monkeypatch.setattr(semgan.Trainer, "train_step", negative)
+    flags = ["--log-every", "1", "--out", str(tmp_path)]
+    main([*TINY_FLAGS, "--steps", "3", *flags])
+    main(["--resume", "--steps", "5", *flags])
+    rows = (tmp_path / "log.csv").read_text().split()[1:]
+    assert [row.split(",")[2:4] for row in rows] == [["-0.0002", "0.003"]] * 5

@@ -16,8 +16,9 @@ PAGES = [README, ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 CODE = re.compile(r"^```.*?^```", re.M | re.S)
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
 COMMANDS = ["semgan.py", "semgan.py sample", "semgan.py evaluate", "semgan.py interpolate",
-            "semgan.py compare", "semgan.py doctor", "data.py", "data.py inspect",
-            "data.py facades", "inception.py", "tests/benchmarks/conv_methods.py"]
+            "semgan.py export", "semgan.py compare", "semgan.py doctor", "data.py",
+            "data.py inspect", "data.py facades", "inception.py",
+            "tests/benchmarks/conv_methods.py"]
 
 
 def text_of(page):

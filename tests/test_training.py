@@ -15,6 +15,7 @@ import data
 import kernels
 import metrics
 import semgan
+from app import training
 from app.command_line import main
 from app.run_folder import load_checkpoint, restore_trainer, save_checkpoint
 from app.training import rehearse
@@ -214,6 +215,18 @@ def test_resume_is_bitwise_equal(tmp_path, model):
     a, b = ([line.rsplit(",", 1)[0] for line in (tmp_path / run / "log.csv").read_text().split()]
             for run in "ab")
     assert a == b and len(a) == 21  # all but the column of seconds
+
+
+def test_early_grids_change_nothing(tmp_path, monkeypatch):
+    """A run that draws them ends with the same bits as one that does not. Always the same z."""
+    run_main("--steps", 10, "--out", tmp_path / "with")
+    monkeypatch.setattr(training, "EARLY_GRIDS", ())
+    run_main("--steps", 10, "--out", tmp_path / "without")
+    a, b = (load_checkpoint(tmp_path / run)[1] for run in ("with", "without"))
+    assert_same_bits(a, b)
+    run_main("--steps", 1, "--out", tmp_path / "one step")
+    early, late = (tmp_path / run / "samples" / "step_000001.png" for run in ("with", "one step"))
+    assert early.read_bytes() == late.read_bytes()
 
 
 def test_resume_by_other_arithmetic_is_announced(tmp_path, capsys):
