@@ -136,7 +136,7 @@ def test_evaluate(run, tmp_path, capsys, monkeypatch):
     assert "images of 8x8: SWD halves them" in out  # a row without numbers
     rows = metrics_of(tmp_path)
     assert {"class frequencies", "FSD", "adjacency", "spatial prior", "components, speckle",
-            "memorization, memorized", "whole shapes", "softmax, entropy"} <= rows.keys()
+            "memorization, memorized", "shapes, share", "softmax, entropy"} <= rows.keys()
     assert "FID" not in rows
     frequencies = rows["class frequencies"]
     assert float(frequencies["value"]) > float(frequencies["real at half"]) > 0
@@ -200,7 +200,8 @@ def test_compare(tmp_path, capsys):
     page = (tmp_path / "compare.md").read_text()
     assert "compare.png" in page and "4 and 4 steps, seed 0" in page and "196 samples" in page
     swd = next(line for line in page.splitlines() if line.startswith("| SWD x1e3, average"))
-    _, _, ours, theirs, best, _, real, _ = swd.split("|")
+    _, _, direction, ours, theirs, best, _, real, _ = swd.split("|")
+    assert direction.strip() == "lower"
     assert float(ours) > 0 and float(theirs) > 0 and float(real) > 0 and "(" in best
     assert min(Image.open(tmp_path / "compare.png").size) > 500
 
