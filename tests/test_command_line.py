@@ -214,10 +214,71 @@ def test_evaluations_past_the_checkpoint_are_replaced(tmp_path):
         evaluation.write_table(path, step, 10, 0, table)
     rows = [row for row in evaluation.read_table(path) if row["metric"] == "FSD"]
     assert [(row["step"], row["value"]) for row in rows] == [("2", "3.0"), ("4", "5.0")]
-    assert evaluation.best_values(path) == {"FSD": (3.0, 2)}
+    assert evaluation.best_values(path) == {"FSD": (3.0, 2)}  # SWD could not be computed
     path.write_text("something else\n1\n")
     with pytest.raises(InputError, match="metrics.csv: not a readable table"):
         evaluation.write_table(path, 2, 10, 0, {})
+
+
+def test_best_values_are_not_those_of_noise_or_of_one_repeated_map(tmp_path):
+    rows = {  # the values of one repeated map, of noise, of samples, and of real maps
+        "components, speckle": (0.0, 0.99, 0.5, 0.43),
+        "components, per map": (1.0, 900.0, 30.0, 26.0),
+        "boundary density": (0.0, 0.8, 0.2, 0.15),
+        "MS-SSIM, mean": (1.0, 0.107, 0.16, 0.151),
+        "MS-SSIM, zero pairs": (0.0, 0.5, 0.3, 0.2),
+        "memorization, memorized": (0.0, 0.0, 0.02, 0.015),
+        "shapes, share": (0.0, 0.0, 0.46, 0.84),
+        "shapes, circle overlap": (0.0, 0.08, 0.9, 1.0),
+        "FSD": (0.3, 0.1, 0.01, 0.001)}
+    for step in range(3):
+        table = {name: (values[step], values[step], values[3]) for name, values in rows.items()}
+        evaluation.write_table(tmp_path / "metrics.csv", step, 10, 0, table)
+    best = evaluation.best_values(tmp_path / "metrics.csv")
+    assert best == {name: (values[2], 2) for name, values in rows.items()}
+
+
+class Copier:
+    """A generator whose samples are given maps."""
+    rgb = False
+
+    def __init__(self, run, maps):
+        self.s, self.maps = load_generator(run)[0].s, maps
+
+    def sample(self, z):
+        return self.maps[:len(z)]
+
+    def outputs(self, z):
+        yield np.eye(4)[self.sample(z)]
+
+
+def test_evaluate_marks_what_is_better_and_flags_copies(run):
+    dataset = data.colored_shapes(16)
+    maps = np.random.default_rng(3).permutation(dataset.maps)
+    others = np.random.default_rng(3).permutation(data.colored_shapes(16, seed=1).maps)
+    near = maps.copy()
+    near[np.arange(len(near)), 3, 4] ^= 1  # one pixel differs
+    some = np.where(np.arange(len(maps)) % 5, others.T, maps.T).T  # every fifth is a copy
+    texts = {}
+    for name, samples in dict(honest=others, copies=maps, mirrored=maps[:, :, ::-1], near=near,
+                              some=some).items():
+        table = evaluation.measure(Copier(run, samples), dataset, len(maps), 0)
+        texts[name] = evaluation.describe(table, dataset.palette).splitlines()
+        warnings = [line for line in texts[name] if "look like copies" in line]
+        assert len(warnings) == (name != "honest"), name
+        if warnings:
+            reason = "are nearer to one" if name == "near" else "equal one, or its mirror image"
+            assert reason in warnings[0]
+    header = next(line for line in texts["honest"] if "half of them" in line)
+    assert "real (half)" in header and header.endswith("better")
+    ends = {"FSD": "lower", "shapes, circle overlap": "higher", "MS-SSIM, mean": "near real",
+            "components, speckle": "near real", "memorization, memorized": "near real"}
+    for line in texts["honest"]:
+        name = next((name for name in ends if line.startswith(name + " ")), None)
+        assert not name or line.endswith("   " + ends.pop(name))
+    assert not ends
+    without = {name for name in table if not evaluation.better(name)}
+    assert without == {"memorization, agreement", "memorization, held out"}
 
 
 def test_evaluate_refuses(run, capsys, tmp_path):

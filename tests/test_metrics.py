@@ -1,4 +1,6 @@
 """Every metric: golden values of the authors' programs, closed forms, maps to count by hand."""
+import functools
+import re
 import threading
 from pathlib import Path
 
@@ -455,3 +457,132 @@ def test_damaged_shapes_lower_the_strict_share():
     assert share(relabelled) == 0.5, "a square of the rectangle's class"
     assert share(lambda m: m[:, ::-1]) == share(lambda m: m[::-1]) == 1
     assert share(lambda m: m.T) == 0.5, "the rectangle lies on its side"
+
+
+# ---------------------------------------------------------------------- what each metric sees
+# Every metric is fed these sets instead of samples. All are made from 240 Colored Shapes of seed 0,
+# the training maps, or of seed 1, other real maps.
+TRAINING, OTHERS = (rng().permutation(shapes(seed=seed))[:240] for seed in (0, 1))
+
+
+def noise():
+    """Independent pixels with the right class frequencies."""
+    frequencies = metrics.class_frequencies(TRAINING, 4)
+    return rng().choice(4, TRAINING.shape, p=frequencies).astype(np.uint8)
+
+
+def salt():
+    """Real maps in which 3 % of the pixels have a random class."""
+    hit = rng().random(OTHERS.shape) < 0.03
+    return np.where(hit, rng().integers(0, 4, OTHERS.shape), OTHERS).astype(np.uint8)
+
+
+def bars():
+    """Three vertical bars of exactly the areas of the shapes, with random gaps between them."""
+    maps, random = [], rng()
+    for areas in metrics.class_areas(OTHERS, 4):
+        classes = np.zeros(7, np.uint8)
+        classes[1::2] = random.permutation([1, 2, 3])
+        lengths = areas[classes]
+        lengths[::2] = random.multinomial(areas[0], [0.25] * 4)
+        maps.append(np.repeat(classes, lengths).reshape(32, 32).T)  # column by column
+    return np.stack(maps)
+
+
+def half_size():
+    """Circle, rectangle and square in half their size, anywhere."""
+    maps, random = np.zeros_like(TRAINING), rng()
+    y, x = np.mgrid[:32, :32]
+    for m in maps:
+        (top, left), (ry, rx), (cy, cx) = random.integers([[0, 0], [0, 0], [2, 2]],
+                                                          [[30, 30], [28, 30], [30, 30]])
+        m[ry:ry + 5, rx:rx + 3] = 2
+        m[top:top + 2, left:left + 2] = 3
+        m[(y - cy) ** 2 + (x - cx) ** 2 <= 6] = 1
+    return maps
+
+
+FED = {
+    "other real maps": OTHERS,
+    "noise": noise(),
+    "salt": salt(),
+    "a constant": np.zeros_like(TRAINING),
+    "stripes": noise()[:, :, :1].repeat(32, 2),  # rows of one class each
+    "bars": bars(),
+    "shuffled pixels": rng().permuted(OTHERS.reshape(240, -1), axis=1).reshape(OTHERS.shape),
+    "shuffled classes": np.uint8([0, 2, 3, 1])[OTHERS],  # the circle becomes a rectangle, and so on
+    "half-size shapes": half_size(),
+    "copies": TRAINING[::-1],
+    "mirrored copies": TRAINING[::-1, :, ::-1]}
+
+# A metric sees (+) a set if its value is more than 1.5 times the limit away from that of real maps.
+# It is blind (.) to a set if its value is within the limit. e: it cannot be computed.
+# The columns are FED: Real, Noise, Salt, Constant, sTripes, Bars, shuffled Pixels, shuffled
+# cLasses, Half-size, copies (=) and Mirrored copies.
+ANSWERS = """
+metric                    real    limit     R  N  S  C  T  B  P  L  H  =  M
+class frequencies            0    0.005     .  .  +  +  .  .  .  +  +  .  .
+FSD                          0    0.00006   .  +  +  +  +  .  .  +  +  .  .
+adjacency                    0    0.025     .  +  +  +  +  +  +  +  +  .  .
+boundary density         0.044    0.005     .  +  +  +  +  +  +  .  +  .  .
+spatial prior                0    0.047     .  +  .  +  +  +  +  +  +  .  .
+components, per map       4.04    0.2       .  +  +  +  +  +  +  .  .  .  .
+components, speckle      0.023    0.03      .  +  +  .  .  .  +  .  .  .  .
+memorization, agreement   0.89    0.02      .  +  .  .  +  +  +  +  .  +  +
+memorization, memorized   0.01    0.05      .  .  .  .  .  .  .  .  .  +  +
+memorization, identical      0    0.01      .  .  .  .  .  .  .  .  .  +  +
+shapes, share             0.85    0.05      .  +  +  +  +  +  +  +  +  .  .
+shapes, strict share      0.83    0.05      .  +  +  +  +  +  +  +  +  .  .
+shapes, circle overlap       1    0.05      .  +  +  +  +  +  +  +  +  .  .
+shapes, rectangle overlap    1    0.05      .  +  +  +  +  +  +  +  +  .  .
+shapes, square overlap       1    0.05      .  +  +  +  +  +  +  +  +  .  .
+SWD x1e3, average            0    40        .  +  +  e  +  +  +  +  +  .  .
+MS-SSIM, mean            0.086    0.08      .  .  .  +  .  .  .  .  .  .  .
+MS-SSIM, zero pairs       0.66    0.1       .  .  .  +  .  .  .  .  +  .  .
+softmax, entropy             0    0.001     .  .  .  .  .  .  .  .  .  .  .
+invalid colours              0    0.001     .  .  .  .  .  .  .  .  .  .  .
+"""
+ANSWERS = [re.split(r"\s{2,}", line) for line in ANSWERS.strip().splitlines()[1:]]
+
+
+@functools.cache
+def answer(metric, fed):
+    """The value, or values, of a metric if it is fed a set."""
+    maps, palette = FED[fed], data.colored_shapes(32).palette
+    if metric == "shapes":
+        return metrics.shape_metrics(maps)
+    if metric == "softmax":
+        return metrics.discreteness(np.eye(4)[maps[:20]])
+    if metric == "invalid colours":
+        return image_metrics.invalid_color_rate(palette[maps], palette)
+    if metric in metrics.LABEL_METRICS:
+        return metrics.LABEL_METRICS[metric](TRAINING, maps)
+    count = 100 if metric.startswith("SWD") else 240  # SWD takes long
+    return metrics.IMAGE_METRICS[metric](palette[TRAINING[:count]], palette[maps[:count]])
+
+
+@pytest.mark.parametrize("name, real, limit, marks", [
+    (name, float(real), float(limit), marks) for name, real, limit, *marks in ANSWERS],
+    ids=[row[0] for row in ANSWERS])
+def test_what_a_metric_sees(name, real, limit, marks):
+    metric, _, key = name.partition(", ")
+    for fed, mark in zip(FED, marks, strict=True):
+        if mark == "e":
+            with pytest.raises(ValueError):
+                answer(metric, fed)
+            continue
+        value = answer(metric, fed)
+        distance = abs((value[key] if key else value) - real)
+        if mark == "+":
+            assert distance > 1.5 * limit, f"{fed}: {value} is like real maps"
+        else:
+            assert distance <= limit, f"{fed}: {value} is unlike real maps"
+
+
+def test_every_metric_is_fed_the_sets():
+    rows = {row[0] for row in ANSWERS}
+    named = {row.partition(", ")[0] for row in rows}
+    assert {*metrics.LABEL_METRICS, *metrics.IMAGE_METRICS} <= named
+    assert {f"shapes, {key}" for key in metrics.shape_metrics(OTHERS)} <= rows
+    for fed in list(FED)[1:-2]:  # all but real maps and their copies: the headline sees them
+        assert answer("shapes", fed)["share"] < 0.6
