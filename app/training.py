@@ -215,8 +215,8 @@ def report(trainer, run):
         rows, note = shape_rows(maps, real), ""
     else:
         rows = frequency_rows(maps, real, dataset.names)
-        note = ("\nThese numbers cannot tell whether a class has its place and its form: look at "
-                "samples/, and evaluate.\n")
+        note = ("\nThis tells nothing of place or form: random pixels can have these frequencies,"
+                "\nand wrong forms as many regions. Look at samples/.\n")
     regions = [f"{metrics.components(some)['per map']:.2f}" for some in (maps, real)]
     print(f"\n{'':46s}256 samples   real maps")
     for row in [*rows, ("regions per map", *regions)]:

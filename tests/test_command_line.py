@@ -74,7 +74,36 @@ def test_train_in_a_new_process(tmp_path):
     assert "beta1                        0.5                      default" in out
     assert "preset                       small                    not on a GPU" in out
     assert "NumPy on" in out and "preset small: 20 steps.\nThey will take about" in out
-    assert "real maps" in out and max(map(len, out.splitlines())) <= 80 + len(str(folder))
+    assert max(map(len, out.splitlines())) <= 80 + len(str(folder))
+    shown = {line[:46].strip(): line[46:].split() for line in out.splitlines()}
+    assert shown["maps with three good shapes"][0] == "0%"
+    for shape in "circle", "rectangle", "square":
+        overlap, real = map(float, shown[f"median {shape} overlap"])
+        assert 0 <= overlap <= real == 1
+    assert len(shown["regions per map"]) == 2
+
+
+def test_the_report_of_other_maps_has_a_class_a_row(tmp_path, capsys):
+    maps = np.zeros((8, 16, 16), np.uint8)
+    maps[:, :8] = 5
+    maps[:, 8, :12] = np.arange(6, 18)
+    (tmp_path / "maps").mkdir()
+    for i, m in enumerate(maps):
+        Image.fromarray(m).save(tmp_path / "maps" / f"{i}.png")
+    flags = [*TINY_FLAGS, "--side", "16", "--steps", "2", "--classes", "25"]
+    main(["--dataset", str(tmp_path / "maps"), *flags, "--out", str(tmp_path / "run")])
+    out = capsys.readouterr().out
+    report = out[out.index("256 samples   real maps"):].splitlines()
+    shares = {line[:46].strip(): line[46:].split() for line in report
+              if line.startswith("pixels")}
+    assert len(shares) == 21 and "pixels of 5 other classes" in shares
+    assert shares["pixels of class 5"][1] == "50.00%"
+    assert shares["pixels of class 6"][1] == "0.39%"
+    for column in 0, 1:
+        total = sum(float(pair[column].rstrip("%")) for pair in shares.values())
+        assert total == pytest.approx(100, abs=0.2)
+    assert "random pixels can have these frequencies" in out
+    assert max(map(len, report)) <= 80 + len(str(tmp_path / "run"))
 
 
 @pytest.mark.gpu
