@@ -127,17 +127,19 @@ def memorization(train, fake, heldout=None):
     """How close samples come to the training maps, compared with held-out maps.
 
     "agreement", "held out": the medians of their nearest_agreement; "memorized": the share of
-    samples above the 99th percentile of the held-out maps (chance: 0.01); "identical": the share
-    that equals a training map or its mirror image. Without held-out maps, each training map is
-    compared with the others; do not trust "memorized" then for frames of a video.
+    samples above the 99th percentile of the held-out maps (chance: 0.01). Maps simpler than the
+    real ones also come near. "copies" is stricter: the share that differs from a training map in at
+    most half as many pixels as the held-out map at this percentile. Without held-out maps, each
+    training map is compared with the others; do not trust that for frames of a video.
     """
     _classes(train, fake)
     samples = nearest_agreement(fake, train)
     same = heldout is None
     held_out = nearest_agreement(train if same else heldout, train, same)
+    near = np.quantile(held_out, 0.99)
     return {"agreement": float(np.median(samples)), "held out": float(np.median(held_out)),
-            "memorized": float((samples > np.quantile(held_out, 0.99)).mean()),
-            "identical": float((samples == 1).mean())}
+            "memorized": float((samples > near).mean()),
+            "copies": float((1 - samples <= (1 - near) / 2).mean())}
 
 
 # ---------------------------------------------------------------------------------- Colored Shapes

@@ -13,12 +13,12 @@ TABLE_HEADER = ["step", "samples", "seed", "metric", "value", "value at half", "
 # map could win by being low or high is better near the real value. "memorization, agreement" and
 # "held out" are in no list: the first should be like the second.
 BETTER = {
-    "lower": ("class frequencies", "FSD", "adjacency", "spatial prior", "memorization, identical",
+    "lower": ("class frequencies", "FSD", "adjacency", "spatial prior", "memorization, copies",
               "invalid colours", "softmax, entropy", "SWD", "FID"),
     "higher": ("shapes, circle", "shapes, rectangle", "shapes, square", "softmax, largest"),
     "near real": ("boundary density", "components", "memorization, memorized", "shapes, share",
                   "shapes, strict share", "MS-SSIM")}
-COPIES = 0.05  # more such samples than real maps, as a share of all samples: they look like copies
+COPIES = 0.05  # so many more copies than among real maps, as a share of all samples, are reported
 
 
 def measure(g, dataset, count, seed, weights=None):
@@ -98,20 +98,16 @@ def describe(table, palette):
         full, half, real = map(number, values)
         last = values[0] if isinstance(values[0], str) else better(name)
         lines.append(f"{name:32s}{full:>12s}{half:>14s}{real:>13s}   {last}".rstrip())
-    return "\n".join(lines + copies(table))
+    return "\n".join(lines + warning_of_copies(table))
 
 
-def copies(table):
+def warning_of_copies(table):
     """The lines that warn of samples that look like copies of training maps: one or none."""
-    meaning = {"identical": "equal one, or its mirror image",
-               "memorized": "are nearer to one, or to its mirror image, than 99 % of the training "
-                            "maps are"}
-    for key, text in meaning.items():
-        share, _, real = table[f"memorization, {key}"]
-        if share > real + COPIES:
-            return ["", f"The samples look like copies of training maps: {share:.0%} {text} "
-                        f"(of real maps {real:.0%})."]
-    return []
+    share, _, real = table["memorization, copies"]
+    if share <= real + COPIES:
+        return []
+    return ["", f"{share:.0%} of the samples look like copies of training maps or of their mirror "
+                f"images (of real maps {real:.0%})."]
 
 
 # -------------------------------------------------------------------------------------- metrics.csv
