@@ -113,8 +113,8 @@ def evaluate(args):
     out = Path(args.out or args.run)
     make_folder(out)
     evaluation.write_table(out / "metrics.csv", header["step"], count, args.seed, table)
-    print(f"\nIn {out / 'metrics.csv'}. The last two columns compare {count // 2} maps with "
-          f"{count // 2}.")
+    print(f"\nIn {out / 'metrics.csv'}. The columns `half of them` and `real (half)` compare "
+          f"{count // 2} maps with {count // 2}.")
 
 
 def fid_weights(path):

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 import kernels
-from app.evaluation import best_values, read_table
+from app.evaluation import best_values, better, read_table
 from app.pictures import grid
 from app.run_folder import load_checkpoint
 from app.run_settings import given_settings, load_dataset, resolve
@@ -68,11 +68,11 @@ def comparison_page(folder, title, grids, facts):
     """
     rows = {model: read_table(folder / model / "metrics.csv") for model in TITLES}
     _plot(rows, grids).savefig(folder / "compare.png", dpi=110)
-    lowest = {model: best_values(folder / model / "metrics.csv") for model in TITLES}
-    table = _table(rows, lowest)
+    best = {model: best_values(folder / model / "metrics.csv") for model in TITLES}
+    table = _table(rows, best)
     text = (f"{facts} {rows['semgan'][-1]['samples']} samples against as many training maps. "
-            "Best: the lowest value during training, as the paper reports. "
-            "Real: one half of the maps against the other.")
+            "Best: the value during training that the column `better` asks for, as the paper "
+            "reports. Real (half): one half of the maps against the other.")
     lines = [f"# {title}", "", "![curves and samples](compare.png)", "", text, "", *table]
     (folder / "compare.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     print("\n" + "\n".join(table) + f"\n\nIn {folder}: compare.md, compare.png.")
@@ -113,21 +113,22 @@ def _plot(rows, grids):
     return figure
 
 
-def _table(rows, lowest):
+def _table(rows, best):
     """The lines of a Markdown table: last values, best values, and those of real maps."""
     number = lambda text: f"{float(text):.4g}" if _is_number(text) else "-"
     last = {}
     for model in TITLES:
         step = rows[model][-1]["step"]
         last[model] = {row["metric"]: row for row in rows[model] if row["step"] == step}
-    lines = ["| metric | SemGAN | GAN | best SemGAN (step) | best GAN (step) | real |",
-             "|---|---|---|---|---|---|"]
+    columns = ["metric", "better", "SemGAN", "GAN", "best SemGAN (step)", "best GAN (step)",
+               "real (half)"]
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for name in last["semgan"] | last["gan"]:
         there = [last[model].get(name) for model in TITLES]
         cells = [number(row["value"]) if row else "-" for row in there]
         for model in TITLES:
-            value, step = lowest[model].get(name, (None, None))
+            value, step = best[model].get(name, (None, None))
             cells.append("-" if value is None else f"{value:.4g} ({step})")
         cells.append(number(next(row["real at half"] for row in there if row)))
-        lines.append(f"| {name} | {' | '.join(cells)} |")
+        lines.append(f"| {name} | {better(name)} | {' | '.join(cells)} |")
     return lines

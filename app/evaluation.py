@@ -3,13 +3,22 @@ import csv
 
 import numpy as np
 
+import image_metrics
 import inception
 import metrics
 from formats.files import InputError, written
 
 TABLE_HEADER = ["step", "samples", "seed", "metric", "value", "value at half", "real at half"]
-LOWER_IS_BETTER = ("class frequencies", "FSD", "adjacency", "spatial prior", "components, speckle",
-                   "invalid colours", "SWD", "MS-SSIM, mean", "FID")
+# Which values are better, by the first words of a metric. A metric that noise or a single repeated
+# map could win by being low or high is better near the real value. "memorization, agreement" and
+# "held out" are in no list: the first should be like the second.
+BETTER = {
+    "lower": ("class frequencies", "FSD", "adjacency", "spatial prior", "memorization, copies",
+              "invalid colours", "softmax, entropy", "SWD", "FID"),
+    "higher": ("shapes, circle", "shapes, rectangle", "shapes, square", "softmax, largest"),
+    "near real": ("boundary density", "components", "memorization, memorized", "shapes, share",
+                  "shapes, strict share", "MS-SSIM")}
+COPIES = 0.05  # so many more copies than among real maps, as a share of all samples, are reported
 
 
 def measure(g, dataset, count, seed, weights=None):
@@ -17,7 +26,7 @@ def measure(g, dataset, count, seed, weights=None):
 
     The first value compares `count` samples with as many training maps; the paper takes all of
     them (its Appendix B). The second compares half of these maps with as many samples, the third
-    the same maps with the other half of the maps: no generator can do better than that. If a
+    the same maps with the other half of the maps, as good as a generator can be. If a
     metric cannot be computed, a text says why. weights: from inception.load_weights, for FID.
     """
     order = np.random.default_rng([seed, 5]).permutation(len(dataset.maps))[:count]
@@ -30,14 +39,14 @@ def measure(g, dataset, count, seed, weights=None):
     for name, metric in metrics.LABEL_METRICS.items():
         table |= _compare(name, metric, *ids)
     if g.s.dataset == "shapes":
-        table |= _compare("whole shapes", lambda _, maps: metrics.whole_shapes(maps), *ids)
+        table |= _compare("shapes", lambda _, maps: metrics.shape_metrics(maps), *ids)
     for name, metric in metrics.IMAGE_METRICS.items():
         table |= _compare(name, metric, *images)
     if weights:
         features = [inception.features(x, weights, g.ops.unrounded()) for x in images]
-        table |= _compare("FID", metrics.frechet_distance, *features)
+        table |= _compare("FID", image_metrics.frechet_distance, *features)
     if g.rgb:
-        rate = lambda _, x: metrics.invalid_color_rate(x, dataset.palette)
+        rate = lambda _, x: image_metrics.invalid_color_rate(x, dataset.palette)
         table |= _compare("invalid colours", rate, *images)
     else:
         table |= _measure_softmax(g, z)
@@ -70,18 +79,35 @@ def _measure_softmax(g, z):
     return rows
 
 
+def better(metric):
+    """"lower", "higher" or "near real": which values of a metric are better. "" if none are."""
+    for direction, beginnings in BETTER.items():
+        if metric.startswith(beginnings):
+            return direction
+    return ""
+
+
 def describe(table, palette):
     """The table of `measure` as the text that `evaluate` prints."""
     colors = " ".join(bytes(color).hex() for color in palette)
     number = lambda x: f"{x:.4g}" if isinstance(x, float) else "-"
     lines = [f"SWD, MS-SSIM: as in Karras et al. 2018, palette {colors}",
              f"FID: {inception.PREPROCESSING}", "",
-             f"{'':32s}{'samples':>12s}{'half of them':>14s}{'real maps':>12s}"]
+             f"{'':32s}{'samples':>12s}{'half of them':>14s}{'real (half)':>13s}   better"]
     for name, values in table.items():
         full, half, real = map(number, values)
-        reason = f"   {values[0]}" if isinstance(values[0], str) else ""
-        lines.append(f"{name:32s}{full:>12s}{half:>14s}{real:>12s}{reason}")
-    return "\n".join(lines)
+        last = values[0] if isinstance(values[0], str) else better(name)
+        lines.append(f"{name:32s}{full:>12s}{half:>14s}{real:>13s}   {last}".rstrip())
+    return "\n".join(lines + warning_of_copies(table))
+
+
+def warning_of_copies(table):
+    """The lines that warn of samples that look like copies of training maps: one or none."""
+    share, _, real = table["memorization, copies"]
+    if share <= real + COPIES:
+        return []
+    return ["", f"{share:.0%} of the samples look like copies of training maps or of their mirror "
+                f"images (of real maps {real:.0%})."]
 
 
 # -------------------------------------------------------------------------------------- metrics.csv
@@ -114,14 +140,19 @@ def write_table(path, step, count, seed, table):
 
 
 def best_values(path):
-    """{metric: (lowest value, its step)} of metrics.csv, of the metrics where lower is better."""
+    """{metric: (best value, its step)} of metrics.csv, of all metrics that `better` knows.
+
+    Near real means the smallest distance from the value of real maps.
+    """
     found = {}
     for row in read_table(path):
         name = row["metric"]
         try:
-            value = float(row["value"])
+            value, real = float(row["value"]), float(row["real at half"])
         except ValueError:  # it could not be computed; the text says why
             continue
-        if name.startswith(LOWER_IS_BETTER):
-            found[name] = min(found.get(name, (np.inf, 0)), (value, int(row["step"])))
-    return found
+        cost = {"lower": value, "higher": -value, "near real": abs(value - real)}.get(better(name))
+        if cost is not None:
+            best = cost, value, int(row["step"])
+            found[name] = min(found.get(name, best), best)
+    return {name: (value, step) for name, (_, value, step) in found.items()}

@@ -261,12 +261,38 @@ def report(trainer, run):
     z = np.random.default_rng([s.seed, 3]).standard_normal((256, s.latent))
     maps = metrics.nearest_class(trainer.generator.sample(z), dataset.palette)
     real = dataset.maps[::-(-len(dataset.maps) // 2000)]  # enough for two digits
-    whole = [f"{metrics.whole_share(m, real, dataset.classes):.0%}" for m in (maps, real)]
-    regions = [f"{metrics.components(m)['per map']:.2f}" for m in (maps, real)]
+    if s.dataset == "shapes":
+        rows, note = shape_rows(maps, real), ""
+    else:
+        rows = frequency_rows(maps, real, dataset.names)
+        note = ("\nThis tells nothing of place or form: random pixels can have these frequencies,"
+                "\nand wrong forms as many regions. Look at samples/.\n")
+    regions = [f"{metrics.components(some)['per map']:.2f}" for some in (maps, real)]
     print(f"\n{'':46s}256 samples   real maps")
-    print("{:46s}{:>11s}{:>12s}".format("maps with every class at half its median area", *whole))
-    print("{:46s}{:>11s}{:>12s}".format("regions per map", *regions))
-    print(f"\nIn {run}: samples/, log.csv, curves.png, checkpoint.npz.\n"
+    for row in [*rows, ("regions per map", *regions)]:
+        print("{:46s}{:>11s}{:>12s}".format(*row))
+    print(f"{note}\nIn {run}: samples/, log.csv, curves.png, checkpoint.npz.\n"
           f"More maps:   python semgan.py sample {run}\n"
           f"A walk:      python semgan.py interpolate {run}\n"
           f"All metrics: python semgan.py evaluate {run}")
+
+
+def shape_rows(maps, real):
+    """The rows of `report` for Colored Shapes: [(text, of the samples, of the real maps)]."""
+    found = [metrics.shape_metrics(some) for some in (maps, real)]
+    rows = [("maps with three good shapes", *(f"{values['share']:.0%}" for values in found))]
+    for key in "circle overlap", "rectangle overlap", "square overlap":
+        rows.append((f"median {key}", *(f"{values[key]:.2f}" for values in found)))
+    return rows
+
+
+def frequency_rows(maps, real, names, most=20):
+    """The rows of `report` for other data: a class a row, frequent ones first, the rest as one."""
+    frequencies = np.stack([metrics.class_frequencies(some, len(names)) for some in (maps, real)])
+    order = np.argsort(-frequencies.max(0), kind="stable")
+    row = lambda text, pair: (text, *(f"{share:.2%}" for share in pair))
+    rows = [row(f"pixels of {names[k]}"[:46], frequencies[:, k]) for k in order[:most]]
+    if len(order) > most:
+        rows.append(row(f"pixels of {len(order) - most} other classes",
+                        frequencies[:, order[most:]].sum(1)))
+    return rows

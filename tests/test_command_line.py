@@ -77,7 +77,36 @@ def test_train_in_a_new_process(tmp_path):
     assert "beta1                        0.5                      default" in out
     assert "preset                       small                    not on a GPU" in out
     assert "NumPy on" in out and "preset small: 20 steps.\nThey will take about" in out
-    assert "real maps" in out and max(map(len, out.splitlines())) <= 80 + len(str(folder))
+    assert max(map(len, out.splitlines())) <= 80 + len(str(folder))
+    shown = {line[:46].strip(): line[46:].split() for line in out.splitlines()}
+    assert shown["maps with three good shapes"][0] == "0%"
+    for shape in "circle", "rectangle", "square":
+        overlap, real = map(float, shown[f"median {shape} overlap"])
+        assert 0 <= overlap <= real == 1
+    assert len(shown["regions per map"]) == 2
+
+
+def test_the_report_of_other_maps_has_a_class_a_row(tmp_path, capsys):
+    maps = np.zeros((8, 16, 16), np.uint8)
+    maps[:, :8] = 5
+    maps[:, 8, :12] = np.arange(6, 18)
+    (tmp_path / "maps").mkdir()
+    for i, m in enumerate(maps):
+        Image.fromarray(m).save(tmp_path / "maps" / f"{i}.png")
+    flags = [*TINY_FLAGS, "--side", "16", "--steps", "2", "--classes", "25"]
+    main(["--dataset", str(tmp_path / "maps"), *flags, "--out", str(tmp_path / "run")])
+    out = capsys.readouterr().out
+    report = out[out.index("256 samples   real maps"):].splitlines()
+    shares = {line[:46].strip(): line[46:].split() for line in report
+              if line.startswith("pixels")}
+    assert len(shares) == 21 and "pixels of 5 other classes" in shares
+    assert shares["pixels of class 5"][1] == "50.00%"
+    assert shares["pixels of class 6"][1] == "0.39%"
+    for column in 0, 1:
+        total = sum(float(pair[column].rstrip("%")) for pair in shares.values())
+        assert total == pytest.approx(100, abs=0.2)
+    assert "random pixels can have these frequencies" in out
+    assert max(map(len, report)) <= 80 + len(str(tmp_path / "run"))
 
 
 @pytest.mark.gpu
@@ -170,7 +199,7 @@ def test_evaluate(run, tmp_path, capsys, monkeypatch):
     assert "images of 8x8: SWD halves them" in out  # a row without numbers
     rows = metrics_of(tmp_path)
     assert {"class frequencies", "FSD", "adjacency", "spatial prior", "components, speckle",
-            "memorization, memorized", "whole shapes", "softmax, entropy"} <= rows.keys()
+            "memorization, memorized", "shapes, share", "softmax, entropy"} <= rows.keys()
     assert "FID" not in rows
     frequencies = rows["class frequencies"]
     assert float(frequencies["value"]) > float(frequencies["real at half"]) > 0
@@ -234,7 +263,8 @@ def test_compare(tmp_path, capsys):
     page = (tmp_path / "compare.md").read_text()
     assert "compare.png" in page and "4 and 4 steps, seed 0" in page and "196 samples" in page
     swd = next(line for line in page.splitlines() if line.startswith("| SWD x1e3, average"))
-    _, _, ours, theirs, best, _, real, _ = swd.split("|")
+    _, _, direction, ours, theirs, best, _, real, _ = swd.split("|")
+    assert direction.strip() == "lower"
     assert float(ours) > 0 and float(theirs) > 0 and float(real) > 0 and "(" in best
     assert min(Image.open(tmp_path / "compare.png").size) > 500
 
@@ -288,10 +318,71 @@ def test_evaluations_past_the_checkpoint_are_replaced(tmp_path):
         evaluation.write_table(path, step, 10, 0, table)
     rows = [row for row in evaluation.read_table(path) if row["metric"] == "FSD"]
     assert [(row["step"], row["value"]) for row in rows] == [("2", "3.0"), ("4", "5.0")]
-    assert evaluation.best_values(path) == {"FSD": (3.0, 2)}
+    assert evaluation.best_values(path) == {"FSD": (3.0, 2)}  # SWD could not be computed
     path.write_text("something else\n1\n")
     with pytest.raises(InputError, match="metrics.csv: not a readable table"):
         evaluation.write_table(path, 2, 10, 0, {})
+
+
+def test_best_values_are_not_those_of_noise_or_of_one_repeated_map(tmp_path):
+    rows = {  # the values of one repeated map, of noise, of samples, and of real maps
+        "components, speckle": (0.0, 0.99, 0.5, 0.43),
+        "components, per map": (1.0, 900.0, 30.0, 26.0),
+        "boundary density": (0.0, 0.8, 0.2, 0.15),
+        "MS-SSIM, mean": (1.0, 0.107, 0.16, 0.151),
+        "MS-SSIM, zero pairs": (0.0, 0.5, 0.3, 0.2),
+        "memorization, memorized": (0.0, 0.0, 0.02, 0.015),
+        "shapes, share": (0.0, 0.0, 0.46, 0.84),
+        "shapes, circle overlap": (0.0, 0.08, 0.9, 1.0),
+        "FSD": (0.3, 0.1, 0.01, 0.001)}
+    for step in range(3):
+        table = {name: (values[step], values[step], values[3]) for name, values in rows.items()}
+        evaluation.write_table(tmp_path / "metrics.csv", step, 10, 0, table)
+    best = evaluation.best_values(tmp_path / "metrics.csv")
+    assert best == {name: (values[2], 2) for name, values in rows.items()}
+
+
+class Copier:
+    """A generator whose samples are given maps."""
+    rgb = False
+
+    def __init__(self, run, maps):
+        self.s, self.maps = load_generator(run)[0].s, maps
+
+    def sample(self, z):
+        return self.maps[:len(z)]
+
+    def outputs(self, z):
+        yield np.eye(4)[self.sample(z)]
+
+
+def test_evaluate_marks_what_is_better_and_flags_copies(run):
+    dataset = data.colored_shapes(16)
+    maps = np.random.default_rng(3).permutation(dataset.maps)
+    others = np.random.default_rng(3).permutation(data.colored_shapes(16, seed=1).maps)
+    near = maps.copy()
+    near[np.arange(len(near)), 3, 4] ^= 1  # one pixel differs
+    some = np.where(np.arange(len(maps)) % 5, others.T, maps.T).T  # every fifth is a copy
+    texts = {}
+    for name, samples in dict(honest=others, copies=maps, mirrored=maps[:, :, ::-1], near=near,
+                              some=some).items():
+        table = evaluation.measure(Copier(run, samples), dataset, len(maps), 0)
+        texts[name] = evaluation.describe(table, dataset.palette).splitlines()
+        warnings = [line for line in texts[name] if "look like copies of training maps" in line]
+        assert len(warnings) == (name != "honest"), name
+        if warnings:
+            share = 100 if name != "some" else 20
+            assert warnings[0].startswith(f"{share}% of the samples")
+    header = next(line for line in texts["honest"] if "half of them" in line)
+    assert "real (half)" in header and header.endswith("better")
+    ends = {"FSD": "lower", "shapes, circle overlap": "higher", "MS-SSIM, mean": "near real",
+            "components, speckle": "near real", "memorization, memorized": "near real"}
+    for line in texts["honest"]:
+        name = next((name for name in ends if line.startswith(name + " ")), None)
+        assert not name or line.endswith("   " + ends.pop(name))
+    assert not ends
+    without = {name for name in table if not evaluation.better(name)}
+    assert without == {"memorization, agreement", "memorization, held out"}
 
 
 def test_evaluate_refuses(run, capsys, tmp_path):

@@ -18,7 +18,7 @@ from threadpoolctl import threadpool_limits
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import data  # noqa: E402
-import metrics  # noqa: E402
+import image_metrics  # noqa: E402
 
 
 def plain_wasserstein(real, fake, seed=0):
@@ -29,14 +29,14 @@ def plain_wasserstein(real, fake, seed=0):
     rng = np.random.RandomState(seed)
     distances = []
     with threadpool_limits(1):
-        real_corners = metrics._draw_corners(rng, n, sizes, 32)
-        metrics._draw_directions(rng, count)
-        fake_corners = metrics._draw_corners(rng, n, sizes, 32)
-        directions = metrics._draw_directions(rng, count)
+        real_corners = image_metrics._draw_corners(rng, n, sizes, 32)
+        image_metrics._draw_directions(rng, count)
+        fake_corners = image_metrics._draw_corners(rng, n, sizes, 32)
+        directions = image_metrics._draw_directions(rng, count)
         for level in range(count):
             last = level == count - 1
-            a = metrics._descriptors(real, real_corners[level], level, last)
-            b = metrics._descriptors(fake, fake_corners[level], level, last)
+            a = image_metrics._descriptors(real, real_corners[level], level, last)
+            b = image_metrics._descriptors(fake, fake_corners[level], level, last)
             parts = [np.abs(np.sort(a @ v.T, 0) - np.sort(b @ v.T, 0)).mean()
                      for v in np.split(directions[level], 4)]
             distances.append(1e3 * np.mean(parts))
@@ -74,14 +74,15 @@ def main():
         sets = [data.colored_shapes(64, seed) for seed in (0, 1)]
         real, fake = (dataset.palette[dataset.maps[:args.images]] for dataset in sets)
         compare(f"SWD, {args.images} against {args.images} at 64 px",
-                lambda: metrics.sliced_wasserstein(real, fake)["average"],
+                lambda: image_metrics.sliced_wasserstein(real, fake)["average"],
                 lambda: plain_wasserstein(real, fake), args.repeats)
     if args.only != "swd":
         rng = np.random.default_rng(0)
         shape = args.rows, args.dims
         a, b = (rng.standard_normal(shape) * rng.uniform(0.1, 1, args.dims) for _ in range(2))
         compare(f"Frechet distance, {args.rows} rows of {args.dims}",
-                lambda: metrics.frechet_distance(a, b), lambda: plain_frechet(a, b), args.repeats)
+                lambda: image_metrics.frechet_distance(a, b), lambda: plain_frechet(a, b),
+                args.repeats)
 
 
 if __name__ == "__main__":
