@@ -6,6 +6,7 @@ The tables stand between two markers. They are made from results/*.json, which g
 """
 import json
 import re
+import textwrap
 from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent
@@ -172,11 +173,11 @@ def section(data):
 
     def fact(name):
         return ", ".join(sorted({str(run[name]) for run in runs.values() if run.get(name)}))
-    parts = [
-        f"**{data['card']}**, driver {fact('driver')}, CuPy {fact('cupy')}, NVRTC {fact('nvrtc')}, "
-        f"PyTorch {fact('torch')}, cuDNN {fact('cudnn')}; {min(runs)[:10]} to {max(runs)[:10]}, "
-        f"commit {fact('commit')}.\n",
-        steps(rows), ladder(rows), ceilings(rows)]
+    days = sorted({run[:10] for run in runs})
+    head = (f"**{data['card']}**, driver {fact('driver')}, CuPy {fact('cupy')}, "
+            f"NVRTC {fact('nvrtc')}, PyTorch {fact('torch')}, cuDNN {fact('cudnn')}; "
+            f"{' to '.join(days[::len(days) - 1 or 1])}, commit {fact('commit')}.\n")
+    parts = [textwrap.fill(head, 100) + "\n", steps(rows), ladder(rows), ceilings(rows)]
     for preset, precision in groups(rows, "kernels", depth=2):
         parts += [f"{PRESETS[preset]}, {precision}: a training step, operation by operation:\n",
                   kernels(rows, preset, precision, summed=True)]
