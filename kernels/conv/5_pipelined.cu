@@ -32,9 +32,8 @@ constexpr int NARROW_TILE_M = 256;  // the same for a narrow tile
 constexpr int NARROW_TILE_N = 64;
 constexpr int BY_PHASE = 1;         // conv_input_grad: blockIdx.z is the output phase and the slice
 constexpr int BLOCKS = 2;           // per multiprocessor at a time, if its shared memory suffices
-constexpr int SHARED_BYTES = 76800; // requested at the launch
+constexpr int SHARED_BYTES = 64512; // requested at the launch
 constexpr int STAGES = 3;
-constexpr int VECTORS = TILE_K / VECTOR;  // along a line of a tile
 
 // Multiplies `steps` stages. load(As, Bs) fills them one after the other.
 template <bool A_BY_LINE, bool B_BY_LINE, int M, int N, class Shared, class Load>
@@ -82,11 +81,11 @@ __device__ __forceinline__ void store_tile(const float (&sum)[4][8][4], Bias bia
     });
 }
 
-// For tiles [line][k], a thread copies the vectors at one place in the sum, from many lines. Eight
-// lanes write to eight lines at once, whose strides spread them over all banks.
-__device__ __forceinline__ int own_vector() { return threadIdx.x / 8 % VECTORS * VECTOR; }
+// For tiles [line][k], a thread copies the vectors at one place in the sum, from many lines. Four
+// neighbouring lanes copy the 64 bytes of a line, so that the cache looks up few lines at a time.
+__device__ __forceinline__ int own_vector() { return threadIdx.x % VECTORS * VECTOR; }
 __device__ __forceinline__ int own_line(int i) {
-    return threadIdx.x % 8 + threadIdx.x / WARP * 8 + i * (THREADS / VECTORS);
+    return threadIdx.x / VECTORS + i * (THREADS / VECTORS);
 }
 
 // A thread's place in the sum over (kh, kw, C): the tap and the first channel of its vector.
@@ -137,7 +136,7 @@ __device__ __forceinline__ void copy_windows(Shared tile, Pointer map, int H, in
     #pragma unroll
     for (int i = 0; i < LINES * VECTORS / THREADS; ++i) {
         unsigned y = windows[i].y + tap.y, x = windows[i].x + tap.x;  // negative: becomes large
-        auto to = tile + (own_line(i) * tile_stride(true, LINES) + own_vector());
+        auto to = tile + tile_place<true, LINES>(own_line(i), own_vector());
         copy_async(to, map + (windows[i].offset + step), y < H && x < W);
     }
 }
@@ -152,7 +151,7 @@ __device__ __forceinline__ void copy_rows(Shared tile, Pointer matrix, int first
     #pragma unroll
     for (int i = 0; i < TILE_K * ACROSS / THREADS; ++i) {
         int k = threadIdx.x / ACROSS + i * (THREADS / ACROSS);
-        auto to = tile + (k * tile_stride(false, LINES) + n);
+        auto to = tile + tile_place<false, LINES>(n, k);
         copy_async(to, matrix + ((first + k) * C + n0 + n), first + k < rows && n0 + n < C);
     }
 }
@@ -227,7 +226,7 @@ __device__ __forceinline__ void input_grad_tile(Shared shared, Input dy, Input w
         #pragma unroll
         for (int i = 0; i < N * VECTORS / THREADS; ++i) {
             int n = blockIdx.y * N + own_line(i);
-            auto to = Bs + (own_line(i) * tile_stride(true, N) + own_vector());
+            auto to = Bs + tile_place<true, N>(own_line(i), own_vector());
             copy_async(to, w + ((tap * s.Cin + n) * s.Cout + at.c), inside && n < s.Cin);
         }
         at.advance(v.taps, h.taps, s.Cout);
@@ -292,7 +291,7 @@ __device__ __forceinline__ void weight_grad_tile(Shared shared, Windows& windows
         #pragma unroll
         for (int i = 0; i < TILE_K / ROWS; ++i) {
             unsigned yy = found[i].y + tap.y, xx = found[i].x + tap.x;
-            auto to = As + ((k + i * ROWS) * tile_stride(false, M) + line);
+            auto to = As + tile_place<false, M>(line, k + i * ROWS);
             copy_async(to, x + (found[i].offset + along), yy < s.H && xx < s.W);
         }
         copy_rows<N>(Bs, dy, first + step * TILE_K, last, blockIdx.y * N, s.Cout);
