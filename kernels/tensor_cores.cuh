@@ -134,47 +134,51 @@ template <int PENDING> __device__ __forceinline__ void wait_for_copies() {
 }
 #endif
 
-// A tile holds lines x TILE_K numbers in the order of global memory: as [line][k] (BY_LINE) or as
-// [k][line]. The strides leave gaps, VECTOR numbers per line or 8 per row of lines, so that the 32
-// words that a warp reads at once are in 32 different banks.
+// A tile holds lines x TILE_K numbers in the order of global memory: as [line][k] (BY_LINE), 64
+// bytes per line, or as [k][line] with a gap of 8 numbers after each row of lines. By line, the
+// four vectors of a line change places, differently for lines 0-1, 2-3, 4-5 and 6-7. So the 32
+// words that a warp reads or writes at once are in 32 different banks.
 constexpr int TILE_K = 2 * MMA_K;
-constexpr int tile_stride(bool by_line, int lines) { return by_line ? TILE_K + VECTOR : lines + 8; }
+constexpr int VECTORS = TILE_K / VECTOR;  // along a line of a tile
 constexpr int tile_size(bool by_line, int lines) {
-    return (by_line ? lines : TILE_K) * tile_stride(by_line, lines);
+    return by_line ? lines * TILE_K : TILE_K * (lines + 8);
+}
+template <bool BY_LINE, int LINES> __device__ __forceinline__ int tile_place(int line, int k) {
+    if (!BY_LINE) return k * (LINES + 8) + line;
+    return line * TILE_K + (k / VECTOR ^ line / 2 % VECTORS) * VECTOR + k % VECTOR;
 }
 
 // A lane holds four words of 16 lines: t and t + 4 of lines g and g + 8. The instruction expects
 // them ordered by word for A and by line for B.
 enum Factor { A, B };
 
-// The offset of this lane's words in the 16 lines from `line` on. All further offsets are
-// constants.
+// The place of this lane's words in the 16 lines from `line` on, for the MMA_K terms from k on.
 template <Factor FACTOR, bool BY_LINE, int LINES>
-__device__ __forceinline__ int lane_offset(int line) {
-    constexpr int STRIDE = tile_stride(BY_LINE, LINES);
+__device__ __forceinline__ int lane_place(int line, int k) {
     int lane = threadIdx.x % WARP, row = lane % 8;
     int second_line = FACTOR == A ? lane / 8 % 2 : lane / 16;
     int second_word = FACTOR == A ? lane / 16 : lane / 8 % 2;
-    if (BY_LINE) return (line + second_line * 8 + row) * STRIDE + second_word * VECTOR;
-    if (TF32) return lane % 4 * STRIDE + line + lane / 4;
-    return (second_word * 8 + row) * STRIDE + line + second_line * 8;
+    if (BY_LINE)
+        return tile_place<true, LINES>(line + second_line * 8 + row, k + second_word * VECTOR);
+    if (TF32) return tile_place<false, LINES>(line + lane / 4, k + lane % 4);
+    return tile_place<false, LINES>(line + second_line * 8, k + second_word * 8 + row);
 }
 
-// This lane's four words of the 16 lines from `line` on; `at` is a tile's pointer plus lane_offset.
+// This lane's four words of the 16 lines from `line` on, a multiple of 16; `at` is a tile's pointer
+// plus lane_place of line 0.
 template <Factor FACTOR, bool BY_LINE, int LINES, class At>
-__device__ __forceinline__ void load_16_lines(At at, int line, int k, unsigned (&words)[4]) {
-    constexpr int STRIDE = tile_stride(BY_LINE, LINES);
+__device__ __forceinline__ void load_16_lines(At at, int line, unsigned (&words)[4]) {
     if constexpr (BY_LINE) {
-        load_matrices<false>(words, at + (line * STRIDE + k));
+        load_matrices<false>(words, at + line * TILE_K);
     } else if constexpr (!TF32) {  // the two numbers of a word are in two rows
-        load_matrices<true>(words, at + (k * STRIDE + line));
+        load_matrices<true>(words, at + line);
     } else {
         #pragma unroll
         for (int i = 0; i < 4; ++i) {
             int second_line = FACTOR == A ? i % 2 : i / 2;
             int second_word = FACTOR == A ? i / 2 : i % 2;
-            int offset = (k + second_word * 4) * STRIDE + line + second_line * 8;
-            words[i] = *(const unsigned*)(at + offset);
+            int place = tile_place<false, LINES>(line + second_line * 8, second_word * 4);
+            words[i] = *(const unsigned*)(at + place);
         }
     }
 }
@@ -183,17 +187,17 @@ __device__ __forceinline__ void load_16_lines(At at, int line, int k, unsigned (
 template <bool A_BY_LINE, bool B_BY_LINE, int LINES_A, int LINES_B, int MI, int NI, class Tile>
 __device__ __forceinline__ void multiply_tiles(Tile As, Tile Bs, int m, int n,
                                                float (&sum)[MI][NI][4]) {
-    auto a_lane = As + lane_offset<A, A_BY_LINE, LINES_A>(m);
-    auto b_lane = Bs + lane_offset<B, B_BY_LINE, LINES_B>(n);
     #pragma unroll
     for (int k = 0; k < TILE_K; k += MMA_K) {
+        auto a_lane = As + lane_place<A, A_BY_LINE, LINES_A>(m, k);
+        auto b_lane = Bs + lane_place<B, B_BY_LINE, LINES_B>(n, k);
         unsigned a[MI][4], b[NI / 2][4];
         #pragma unroll
         for (int i = 0; i < MI; ++i)
-            load_16_lines<A, A_BY_LINE, LINES_A>(a_lane, 16 * i, k, a[i]);
+            load_16_lines<A, A_BY_LINE, LINES_A>(a_lane, 16 * i, a[i]);
         #pragma unroll
         for (int j = 0; j < NI / 2; ++j)
-            load_16_lines<B, B_BY_LINE, LINES_B>(b_lane, 16 * j, k, b[j]);
+            load_16_lines<B, B_BY_LINE, LINES_B>(b_lane, 16 * j, b[j]);
         #pragma unroll
         for (int i = 0; i < MI; ++i)
             #pragma unroll

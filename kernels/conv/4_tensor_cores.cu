@@ -11,7 +11,7 @@
 // tile, each computing 32 x 32. Numbers are rounded to TF32 (or bf16) when they are written to
 // shared memory; sums stay float32. tensor_cores.cuh describes how a tile becomes the registers of
 // a warp. For that, a tile keeps the order of global memory: [line][k] where the sum runs along
-// memory, and [k][line] where it does not. Gaps put the 32 words that a warp reads at once into 32
+// memory, and [k][line] where it does not. The 32 words that a warp reads at once are in 32
 // different banks.
 #include "common.cuh"
 #include "implicit_gemm.cuh"
@@ -48,10 +48,10 @@ void conv(const real* __restrict__ x, const real* __restrict__ w,
     for (int k0 = 0; k0 < K; k0 += TILE_K) {
         Tap tap = window_tap(k0 + along, kh, kw, Cin);
         for (int m = threadIdx.x / TILE_K; m < TILE_M; m += THREADS / TILE_K)
-            rounded(at(x, H, W, Cin, pixels[m], tap), As[m * tile_stride(true, TILE_M) + along]);
+            rounded(at(x, H, W, Cin, pixels[m], tap), As[tile_place<true, TILE_M>(m, along)]);
         for (int k = threadIdx.x / TILE_N; k < TILE_K; k += THREADS / TILE_N)
             rounded(k0 + k < K && n0 + line < Cout ? w[(k0 + k) * Cout + n0 + line] : 0,
-                    Bs[k * tile_stride(false, TILE_N) + line]);
+                    Bs[tile_place<false, TILE_N>(line, k)]);
         __syncthreads();
         multiply_tiles<true, false, TILE_M, TILE_N>(As, Bs, own.m, own.n, sum);
         __syncthreads();
@@ -90,7 +90,7 @@ void conv_input_grad(const real* __restrict__ dy, const real* __restrict__ w,
         int ky = v.first + tap.y * sy, kx = h.first + tap.x * sx;
         bool inside = k0 + along < K;
         for (int line = threadIdx.x / TILE_K; line < TILE_M; line += THREADS / TILE_K) {
-            int place = line * tile_stride(true, TILE_M) + along, n = n0 + line;
+            int place = tile_place<true, TILE_M>(line, along), n = n0 + line;
             rounded(inside ? at(dy, Ho, Wo, Cout, pixels[line], {-tap.y, -tap.x, tap.c}) : 0,
                     As[place]);
             rounded(inside && n < Cin ? w[((ky * kw + kx) * Cin + n) * Cout + tap.c] : 0,
@@ -134,7 +134,7 @@ void conv_weight_grad(const real* __restrict__ x, const real* __restrict__ dy,
         }
         __syncthreads();  // also: all have multiplied the last tiles, which are overwritten now
         for (int k = threadIdx.x / TILE_M; k < TILE_K; k += THREADS / TILE_M) {
-            int place = k * tile_stride(false, TILE_M) + line;
+            int place = tile_place<false, TILE_M>(line, k);
             rounded(at(x, H, W, Cin, pixels[k], tap), As[place]);
             rounded(k0 + k < last && n < Cout ? dy[(k0 + k) * Cout + n] : 0, Bs[place]);
         }

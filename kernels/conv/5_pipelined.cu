@@ -19,8 +19,8 @@
 //
 // The sum over taps and channels covers TILE_K channels of all taps, then the next TILE_K channels.
 // So the pixels that neighbouring taps share are read again while they are still in the L1 cache.
-// Few outputs with a long sum would leave most of the GPU idle, so the sum is split: a block adds
-// up `slice` stages, and another kernel adds up the slices.
+// Few outputs with a long sum would leave most of the GPU idle, so the sum is split into slices of
+// equal length, which another kernel adds up.
 #include "common.cuh"
 #include "implicit_gemm.cuh"
 #include "tensor_cores.cuh"
@@ -32,9 +32,8 @@ constexpr int NARROW_TILE_M = 256;  // the same for a narrow tile
 constexpr int NARROW_TILE_N = 64;
 constexpr int BY_PHASE = 1;         // conv_input_grad: blockIdx.z is the output phase and the slice
 constexpr int BLOCKS = 2;           // per multiprocessor at a time, if its shared memory suffices
-constexpr int SHARED_BYTES = 76800; // requested at the launch
+constexpr int SHARED_BYTES = 64512; // requested at the launch
 constexpr int STAGES = 3;
-constexpr int VECTORS = TILE_K / VECTOR;  // along a line of a tile
 
 // Multiplies `steps` stages. load(As, Bs) fills them one after the other.
 template <bool A_BY_LINE, bool B_BY_LINE, int M, int N, class Shared, class Load>
@@ -82,11 +81,11 @@ __device__ __forceinline__ void store_tile(const float (&sum)[4][8][4], Bias bia
     });
 }
 
-// For tiles [line][k], a thread copies the vectors at one place in the sum, from many lines. Eight
-// lanes write to eight lines at once, whose strides spread them over all banks.
-__device__ __forceinline__ int own_vector() { return threadIdx.x / 8 % VECTORS * VECTOR; }
+// For tiles [line][k], a thread copies the vectors at one place in the sum, from many lines. Four
+// neighbouring lanes copy the 64 bytes of a line, so that the cache looks up few lines at a time.
+__device__ __forceinline__ int own_vector() { return threadIdx.x % VECTORS * VECTOR; }
 __device__ __forceinline__ int own_line(int i) {
-    return threadIdx.x % 8 + threadIdx.x / WARP * 8 + i * (THREADS / VECTORS);
+    return threadIdx.x / VECTORS + i * (THREADS / VECTORS);
 }
 
 // A thread's place in the sum over (kh, kw, C): the tap and the first channel of its vector.
@@ -119,6 +118,12 @@ struct Place {
 __device__ __forceinline__ int steps_of_sum(int kh, int kw, int C) {
     return (kh * kw * C + TILE_K - 1) / TILE_K;
 }
+// Which steps of a sum slice number `part` adds up.
+struct Slice {
+    int first, steps;
+    __device__ Slice(int part, int slices, int sum)
+        : first(sum * part / slices), steps(sum * (part + 1) / slices - first) {}
+};
 
 // A pixel of a map and the offset of its first channel, which gives the offsets of its neighbours.
 struct __align__(16) Window {
@@ -137,7 +142,7 @@ __device__ __forceinline__ void copy_windows(Shared tile, Pointer map, int H, in
     #pragma unroll
     for (int i = 0; i < LINES * VECTORS / THREADS; ++i) {
         unsigned y = windows[i].y + tap.y, x = windows[i].x + tap.x;  // negative: becomes large
-        auto to = tile + (own_line(i) * tile_stride(true, LINES) + own_vector());
+        auto to = tile + tile_place<true, LINES>(own_line(i), own_vector());
         copy_async(to, map + (windows[i].offset + step), y < H && x < W);
     }
 }
@@ -152,17 +157,16 @@ __device__ __forceinline__ void copy_rows(Shared tile, Pointer matrix, int first
     #pragma unroll
     for (int i = 0; i < TILE_K * ACROSS / THREADS; ++i) {
         int k = threadIdx.x / ACROSS + i * (THREADS / ACROSS);
-        auto to = tile + (k * tile_stride(false, LINES) + n);
+        auto to = tile + tile_place<false, LINES>(n, k);
         copy_async(to, matrix + ((first + k) * C + n0 + n), first + k < rows && n0 + n < C);
     }
 }
 
 template <int M, int N, class Input, class Bias, class Output, class Shared>
 __device__ __forceinline__ void conv_tile(Shared shared, Input x, Input w, Bias bias_or_null,
-                                          float slope, Output y, int columns, int slice, Sizes s) {
+                                          float slope, Output y, int columns, Sizes s) {
     int rows = s.B * s.Ho * s.Wo;
-    int first = blockIdx.z * slice;
-    int steps = min(slice, steps_of_sum(s.kh, s.kw, s.Cin) - first);
+    Slice slice(blockIdx.z, gridDim.z, steps_of_sum(s.kh, s.kw, s.Cin));
     Window windows[M * VECTORS / THREADS];
     #pragma unroll
     for (int i = 0; i < M * VECTORS / THREADS; ++i) {
@@ -170,9 +174,9 @@ __device__ __forceinline__ void conv_tile(Shared shared, Input x, Input w, Bias 
         Pixel pixel = output_pixel(m, s.B, s.Ho, s.Wo, s.sy, s.sx, s.py, s.px);
         windows[i] = Window(pixel, s.H, s.W, s.Cin);
     }
-    Place at(first, s.kh, s.kw, s.Cin);
+    Place at(slice.first, s.kh, s.kw, s.Cin);
     float sum[4][8][4] = {};
-    pipeline<true, false, M, N>(shared, steps, [&](Shared As, Shared Bs) {
+    pipeline<true, false, M, N>(shared, slice.steps, [&](Shared As, Shared Bs) {
         Tap tap = at.y < s.kh ? Tap{at.y, at.x} : NO_TAP;
         copy_windows<M>(As, x, s.H, s.W, windows, tap, (at.y * s.W + at.x) * s.Cin + at.c);
         // The tile's first row in w, seen as a matrix (kh kw Cin, Cout).
@@ -187,29 +191,29 @@ __device__ __forceinline__ void conv_tile(Shared shared, Input x, Input w, Bias 
 extern "C" __global__ __launch_bounds__(THREADS)
 void conv(const operand* __restrict__ x, const operand* __restrict__ w,
           const real* __restrict__ bias_or_null, real slope, real* __restrict__ y, int columns,
-          int slice, int narrow,
+          int narrow,
           int B, int H, int W, int Cin, int Ho, int Wo, int Cout,
           int kh, int kw, int sy, int sx, int py, int px) {
     extern __shared__ __align__(16) operand shared[];
     Sizes sizes = {B, H, W, Cin, Ho, Wo, Cout, kh, kw, sy, sx, py, px};
     if (narrow)
         conv_tile<NARROW_TILE_M, NARROW_TILE_N>(shared, x, w, bias_or_null, slope, y, columns,
-                                                slice, sizes);
+                                                sizes);
     else
-        conv_tile<TILE_M, TILE_N>(shared, x, w, bias_or_null, slope, y, columns, slice, sizes);
+        conv_tile<TILE_M, TILE_N>(shared, x, w, bias_or_null, slope, y, columns, sizes);
 }
 
 template <int M, int N, class Input, class Bias, class Output, class Shared>
 __device__ __forceinline__ void input_grad_tile(Shared shared, Input dy, Input w,
                                                 Bias bias_or_null, float slope, Output dx,
-                                                int columns, int slice, Sizes s) {
-    int part = blockIdx.z / (s.sy * s.sx);
-    int phase = blockIdx.z % (s.sy * s.sx);
-    int first = part * slice;
+                                                int columns, Sizes s) {
+    int slices = gridDim.z / (s.sy * s.sx);
+    int part = blockIdx.z % slices;
+    int phase = blockIdx.z / slices;
     Phase v = output_phase(phase / s.sx, s.sy, s.py, s.kh, s.H);
     Phase h = output_phase(phase % s.sx, s.sx, s.px, s.kw, s.W);
     int rows = s.B * v.size * h.size;
-    int steps = min(slice, steps_of_sum(v.taps, h.taps, s.Cout) - first);
+    Slice slice(part, slices, steps_of_sum(v.taps, h.taps, s.Cout));
     if (blockIdx.x * M >= rows) return;  // the whole block: phases differ in size
     Window windows[M * VECTORS / THREADS];
     #pragma unroll
@@ -217,9 +221,9 @@ __device__ __forceinline__ void input_grad_tile(Shared shared, Input dy, Input w
         Pixel pixel = phase_pixel(blockIdx.x * M + own_line(i), rows, v, h);
         windows[i] = Window(pixel, s.Ho, s.Wo, s.Cout);
     }
-    Place at(first, max(1, v.taps), max(1, h.taps), s.Cout);
+    Place at(slice.first, max(1, v.taps), max(1, h.taps), s.Cout);
     float sum[4][8][4] = {};
-    pipeline<true, true, M, N>(shared, steps, [&](Shared As, Shared Bs) {
+    pipeline<true, true, M, N>(shared, slice.steps, [&](Shared As, Shared Bs) {
         bool inside = at.y < v.taps;
         Tap back = inside ? Tap{-at.y, -at.x} : NO_TAP;
         copy_windows<M>(As, dy, s.Ho, s.Wo, windows, back, at.c - (at.y * s.Wo + at.x) * s.Cout);
@@ -227,7 +231,7 @@ __device__ __forceinline__ void input_grad_tile(Shared shared, Input dy, Input w
         #pragma unroll
         for (int i = 0; i < N * VECTORS / THREADS; ++i) {
             int n = blockIdx.y * N + own_line(i);
-            auto to = Bs + (own_line(i) * tile_stride(true, N) + own_vector());
+            auto to = Bs + tile_place<true, N>(own_line(i), own_vector());
             copy_async(to, w + ((tap * s.Cin + n) * s.Cout + at.c), inside && n < s.Cin);
         }
         at.advance(v.taps, h.taps, s.Cout);
@@ -240,17 +244,16 @@ __device__ __forceinline__ void input_grad_tile(Shared shared, Input dy, Input w
 extern "C" __global__ __launch_bounds__(THREADS)
 void conv_input_grad(const operand* __restrict__ dy, const operand* __restrict__ w,
                      const real* __restrict__ bias_or_null, real slope, real* __restrict__ dx,
-                     int columns, int slice, int narrow,
+                     int columns, int narrow,
                      int B, int H, int W, int Cin, int Ho, int Wo, int Cout,
                      int kh, int kw, int sy, int sx, int py, int px) {
     extern __shared__ __align__(16) operand shared[];
     Sizes sizes = {B, H, W, Cin, Ho, Wo, Cout, kh, kw, sy, sx, py, px};
     if (narrow)
         input_grad_tile<NARROW_TILE_M, NARROW_TILE_N>(shared, dy, w, bias_or_null, slope, dx,
-                                                      columns, slice, sizes);
+                                                      columns, sizes);
     else
-        input_grad_tile<TILE_M, TILE_N>(shared, dy, w, bias_or_null, slope, dx, columns, slice,
-                                        sizes);
+        input_grad_tile<TILE_M, TILE_N>(shared, dy, w, bias_or_null, slope, dx, columns, sizes);
 }
 
 template <int M, int N, class Input, class Output, class Shared, class Windows>
@@ -292,7 +295,7 @@ __device__ __forceinline__ void weight_grad_tile(Shared shared, Windows& windows
         #pragma unroll
         for (int i = 0; i < TILE_K / ROWS; ++i) {
             unsigned yy = found[i].y + tap.y, xx = found[i].x + tap.x;
-            auto to = As + ((k + i * ROWS) * tile_stride(false, M) + line);
+            auto to = As + tile_place<false, M>(line, k + i * ROWS);
             copy_async(to, x + (found[i].offset + along), yy < s.H && xx < s.W);
         }
         copy_rows<N>(Bs, dy, first + step * TILE_K, last, blockIdx.y * N, s.Cout);
