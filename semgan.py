@@ -89,6 +89,8 @@ def settings(*, dataset="shapes", preset="full", model="semgan", **changes):
 def setting_layers(dataset, preset):
     """[(where the settings come from, {name: value})]; later entries override earlier ones."""
     layers = [("default", {name: default for name, (default, _) in SETTINGS.items()})]
+    if dataset == "shapes":
+        layers.append(("the paper's shapes", dict(maps=data.PAPER_MAPS)))
     if dataset == "facades" and preset != "small":
         layers.append(("the paper's facades", FACADES))
     elif dataset != "shapes" and preset != "small":

@@ -33,6 +33,7 @@ ADDED_SETTINGS = {
     "crop": None,
     "palette": None,
     "labels": None,
+    "maps": None,        # Colored Shapes: one for each position of the square
 }
 
 

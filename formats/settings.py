@@ -38,6 +38,7 @@ def check(s, defaults, choices):
         odd = getattr(s, name) % 2 == 1 or name in MAY_BE_ZERO and getattr(s, name) == 0
         require(s, name, odd, "an odd number, so that padding is symmetric")
     require(s, "classes", s.classes is None or 2 <= s.classes <= 256, "2 to 256")
+    require(s, "maps", s.maps is None or 1 <= s.maps < 1 << 20, "1 or more, below a million")
     require(s, "data", s.data is None or all(type(path) is str for path in s.data), "paths")
     for network, layers in (("generator", len(s.generator_filters) - 1),
                             ("discriminator", len(s.discriminator_filters))):
