@@ -30,6 +30,8 @@ SETTINGS = {
                          "0: as all others, as in the paper"),
     "generator_filters": ([128, 256, 128, 64], "channels at first, and each time the sides double"),
     "discriminator_filters": ([64, 128, 256], "channels after each halving of the sides (DCGAN)"),
+    "halve_kernels": (False, "the discriminator's kernels halve with its maps (11, 7, 5): faster; "
+                      "in the paper all have the same size"),
     "bottleneck": (False, "the paper's K-channel layer before the last; training is worse with it"),
     "feature_matching": ("mean", "mean: compare batch means (Salimans et al. 2016, cited by the "
                          "paper); unbiased: the same, without the noise of generated maps; "
@@ -55,9 +57,11 @@ CHOICES = {
     "init": ["glorot", "normal"],
 }
 PRESETS = {
-    "small": dict(side=32, steps=7400, generator_filters=[128, 64, 32, 16],
-                  discriminator_filters=[16, 32, 64], learning_rate=1e-3,
-                  discriminator_learning_rate=2e-4, half_life=2400),
+    "small": dict(side=32, steps=6500, latent=32, last_kernel_size=5,
+                  generator_filters=[128, 64, 32, 16], discriminator_filters=[64, 64, 64],
+                  halve_kernels=True, feature_matching="unbiased", moment_matching=0.03,
+                  learning_rate=1e-3, discriminator_learning_rate=2e-4,
+                  decay_after=3250, half_life=650),
     "full": {},
     "paper": dict(bottleneck=True),
 }
@@ -330,6 +334,7 @@ class Discriminator(Network):
         shapes = {}
         for i, (cin, cout) in enumerate(zip(filters, filters[1:]), 1):
             shapes |= {f"conv{i}.w": (k, k, cin, cout), f"conv{i}.b": (cout,)}
+            k = (k + 1) // 2 | 1 if s.halve_kernels else k  # rounded up to an odd number
         numbers = (s.side >> self.layers) ** 2 * filters[-1]
         shapes |= {"dense.w": (1, 1, numbers, 1), "dense.b": (1,)}
         super().__init__(ops, s, shapes, rng)

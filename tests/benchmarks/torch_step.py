@@ -35,9 +35,11 @@ class Discriminator(nn.Module):
     def __init__(self, s, classes):
         super().__init__()
         f = [3 if s.model == "gan" else classes] + s.discriminator_filters
-        k = s.kernel_size
+        kernels = [s.kernel_size]
+        for _ in f[1:]:
+            kernels.append((kernels[-1] + 1) // 2 | 1 if s.halve_kernels else kernels[-1])
         self.convs = nn.ModuleList(
-            nn.Conv2d(cin, cout, k, 2, k // 2) for cin, cout in zip(f, f[1:]))
+            nn.Conv2d(cin, cout, k, 2, k // 2) for k, cin, cout in zip(kernels, f, f[1:]))
         self.dense = nn.Linear((s.side >> len(self.convs)) ** 2 * f[-1], 1)
 
     def forward(self, x):
