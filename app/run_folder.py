@@ -26,7 +26,6 @@ ADDED_SETTINGS = {
     "bn_momentum": 0.1,
     "bn_eps": 1e-5,
     "moment_matching": 0.0,
-    "last_kernel_size": 0,  # as kernel_size
     "halve_kernels": False,
     "data": None,
     "split": None,

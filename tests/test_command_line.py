@@ -479,7 +479,6 @@ def test_paper_networks_have_the_papers_shapes():
 # ----------------------------------------------------------------------------------------- mistakes
 @pytest.mark.parametrize("flags, message", [
     (["--kernel-size", "4"], "--kernel-size 4: expected an odd number"),
-    (["--last-kernel-size", "4"], "--last-kernel-size 4: expected an odd number"),
     (["--moment-matching", "-1"], "--moment-matching -1.0: expected a number above 0"),
     (["--maps", "0"], "--maps 0: expected 1 or more"),
     (["--side", "30"], "--side 30: expected a multiple of 8"),

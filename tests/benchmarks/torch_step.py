@@ -23,8 +23,7 @@ class Generator(nn.Module):
             ]
         self.deconvs = nn.Sequential(*layers)
         self.rgb = s.model == "gan"
-        last = s.last_kernel_size or k
-        self.conv = nn.Conv2d(widths[-1], 3 if self.rgb else classes, last, padding=last // 2)
+        self.conv = nn.Conv2d(widths[-1], 3 if self.rgb else classes, k, padding=k // 2)
 
     def forward(self, z):
         y = self.conv(self.deconvs(F.relu(self.dense(z)).view(-1, *self.first)))
