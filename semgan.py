@@ -56,10 +56,9 @@ CHOICES = {
 }
 PRESETS = {
     "small": dict(side=32, steps=5000, latent=32, generator_filters=[128, 64, 32, 16],
-                  discriminator_filters=[64, 64, 64],
-                  halve_kernels=True, feature_matching="unbiased", moment_matching=0.03,
-                  learning_rate=1e-3, discriminator_learning_rate=2e-4,
-                  decay_after=2500, half_life=500),
+                  discriminator_filters=[64, 64, 64], halve_kernels=True,
+                  feature_matching="unbiased", moment_matching=0.03, learning_rate=1e-3,
+                  discriminator_learning_rate=2e-4, decay_after=2500, half_life=500),
     "full": {},
     "paper": dict(bottleneck=True),
 }

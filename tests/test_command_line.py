@@ -455,7 +455,8 @@ def test_every_setting_has_the_origin_of_its_value():
     s, origin = resolve(given, gpu=True)
     assert s.preset == "full" and list(origin) == list(vars(s))
     for name, value in vars(s).items():
-        layers = {"default": vars(semgan.settings()) | {"maps": None}, "on a GPU": {"preset": "full"},
+        layers = {"default": vars(semgan.settings()) | {"maps": None},
+                  "on a GPU": {"preset": "full"},
                   "the paper's facades": semgan.FACADES, "flag": given}
         assert layers[origin[name]][name] == value, name
     assert origin["side"] == "the paper's facades" and origin["latent"] == "flag"
