@@ -65,7 +65,7 @@ GAP = re.compile(r"^( *)### BEGIN SOLUTION\n.*?^ *### END SOLUTION\n?", re.M | r
 STUB = "# YOUR CODE HERE\nraise NotImplementedError()\n"  # as nbgrader writes it
 CHECK = re.compile(r'check\("(\d+\.\d+)", (\w+)\);')
 HEADING = re.compile(r"### Exercise (\d+\.\d+): .+\n\n"
-                     r"\*Difficulty ([123]) of 3 · (\d+) minutes · Good for: .+\*")
+                     r"\*Difficulty ([123]) of 3 · (\d+) minutes · Good for: [^*]+\*")
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?")
 LARGEST_WIDTH = 640  # of a picture, in pixels
 

@@ -34,7 +34,7 @@ class Exercise:
     results     names of the results, where there are several: ("dx", "dw")
     tolerance   relative to the largest number of a result
     sizes       {name: number} that a wrong factor can be made of, {"B": 3, "kh kw": 9}; without,
-                the lengths of the arguments' axes. Choose inputs whose sizes are all different.
+                the lengths of the arguments' axes. Choose sizes that all differ, and none 2.
     """
     reference: object
     hints: tuple
@@ -88,6 +88,10 @@ def mistake_in(exercise, answer):
     """One sentence about the mistake, or None if the answer is right."""
     if answer is ...:
         return NOT_DONE
+    if callable(answer) and not callable(exercise.reference):
+        return "asks for the answer itself, not for a function."
+    if callable(exercise.reference) and not callable(answer):
+        return f"asks for a function, but this is {type(answer).__name__}."
     expected, found = outcomes(exercise, exercise.reference), outcomes(exercise, answer)
     if any(isinstance(o, NotImplementedError) for o in found):
         return NOT_DONE
@@ -96,12 +100,7 @@ def mistake_in(exercise, answer):
     for hint, wrong in exercise.traps.items():
         if same(found, outcomes(exercise, wrong), exercise.tolerance):
             return f"is not right yet: {hint}"
-    if callable(answer) and not callable(exercise.reference):
-        return "asks for the answer itself, not for a function."
-    if callable(exercise.reference) and not callable(answer):
-        return f"asks for a function, but this is {type(answer).__name__}."
-    calls = calls_of(exercise)
-    for arguments, f, e in zip(calls, found, expected):
+    for arguments, f, e in zip(calls_of(exercise), found, expected):
         if not same(f, e, exercise.tolerance):
             return f"is not right yet: {explain(exercise, arguments, f, e)}"
 
@@ -121,9 +120,18 @@ def outcomes(exercise, answer):
 def outcome(function, arguments):
     try:
         with np.errstate(all="ignore"):
-            return function(*arguments), arguments
+            return function(*arguments), arrays_in(arguments)
     except Exception as error:  # the student's: it becomes a sentence
         return error
+
+
+def arrays_in(value):
+    """The same structure with None for all that is no array."""
+    if isinstance(value, (list, tuple)):
+        return [arrays_in(v) for v in value]
+    if isinstance(value, dict):
+        return {key: arrays_in(v) for key, v in value.items()}
+    return value if isinstance(value, np.ndarray) else None
 
 
 def same(a, b, tolerance):
@@ -135,7 +143,7 @@ def same(a, b, tolerance):
     if isinstance(a, dict) and isinstance(b, dict):
         return a.keys() == b.keys() and all(same(a[key], b[key], tolerance) for key in a)
     if not is_numeric(a) or not is_numeric(b):
-        return a is b or type(a) is type(b) and bool(a == b)
+        return a is b or type(a) is type(b) and bool(np.all(a == b))
     a, b = np.asarray(a), np.asarray(b)
     return a.shape == b.shape and kinds_agree(a, b) and close(a, b, tolerance)
 
@@ -169,6 +177,8 @@ def explain(exercise, arguments, found, expected):
     if isinstance(expected, Exception):
         return f"it should raise {type(expected).__name__}: {expected}"
     (found, after), (expected, right_after) = found, expected
+    if found is None and not callable(exercise.reference):
+        return "it is None."
     if callable(exercise.reference):
         names = list(inspect.signature(exercise.reference).parameters)
     else:
@@ -220,13 +230,13 @@ def diagnose(found, expected, sizes=None, tolerance=1e-9):
         return f"{np.isnan(f).sum()} of {f.size} numbers are NaN."
     if f.dtype.kind == "f" and np.isinf(f).any() and not np.isinf(np.asarray(e, float)).any():
         return f"{np.isinf(f).sum()} of {f.size} numbers are infinite."
+    if close(f, e, tolerance if f.dtype != np.float32 else 1e-5):
+        return f"the numbers are right, but of dtype {f.dtype}; expected {e.dtype}."
     looks = (wrong_sign, wrong_factor, wrong_offset, wrong_axes, wrong_parts)
     for look in looks:
         sentence = look(f, e, sizes or {}, tolerance)
         if sentence:
             return sentence
-    if close(f, e, tolerance if f.dtype != np.float32 else 1e-5):
-        return f"the numbers are right, but of dtype {f.dtype}; expected {e.dtype}."
     return largest_difference(f, e, tolerance)
 
 
@@ -280,6 +290,8 @@ def wrong_factor(f, e, sizes, tolerance):
     large = abs(factor) > 1
     ratio = abs(factor) if large else 1 / abs(factor)
     made = made_of(ratio, sizes)
+    if not (e.ndim or made):
+        return  # a single number is always some multiple of another
     times = f"{ratio:.6g} times too {'large' if large else 'small'}"
     sign = ", and the sign is wrong" if factor < 0 else ""
     return f"it is {times}{f': that is {made}' if made else ''}{sign}."
@@ -297,8 +309,9 @@ def made_of(ratio, sizes):
 
 def wrong_offset(f, e, sizes, tolerance):
     gap = np.asarray(f, float) - np.asarray(e, float)
-    if gap.size > 1 and close(gap, np.full(gap.shape, gap.mean()), tolerance):
-        return f"every number is {abs(gap.mean()):.6g} too {'large' if gap.mean() > 0 else 'small'}."
+    mean = gap.mean() if gap.size > 1 else 0
+    if mean and close(gap, np.full(gap.shape, mean), tolerance):
+        return f"every number is {abs(mean):.6g} too {'large' if mean > 0 else 'small'}."
 
 
 def wrong_axes(f, e, sizes, tolerance):

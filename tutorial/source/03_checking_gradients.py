@@ -51,7 +51,7 @@ for h in 0.1, 0.01, 0.001:
 # %% [markdown]
 # ### Exercise 3.1: the central difference
 #
-# *Difficulty 1 of 3 · 5 minutes · Good for: the one line that every check in this project rests on.*
+# *Difficulty 1 of 3 · 5 minutes · Good for: the line that every check here rests on.*
 #
 # Complete the function. `f` is a function of one number.
 
