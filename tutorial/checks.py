@@ -143,7 +143,7 @@ def same(a, b, tolerance):
     if isinstance(a, dict) and isinstance(b, dict):
         return a.keys() == b.keys() and all(same(a[key], b[key], tolerance) for key in a)
     if not is_numeric(a) or not is_numeric(b):
-        return a is b or type(a) is type(b) and bool(np.all(a == b))
+        return a is b or type(a) is type(b) and np.array_equal(a, b)
     a, b = np.asarray(a), np.asarray(b)
     return a.shape == b.shape and kinds_agree(a, b) and close(a, b, tolerance)
 
