@@ -91,7 +91,7 @@ def test_files_are_small_and_plain(name):
     for path, notebook in zip(build.paths(SOURCES[name]), committed(name)):
         content = path.read_bytes()
         assert len(content) < LARGEST_FILE, f"{path.name}: {len(content)} bytes"
-        assert b"\r" not in content and "widgets" not in notebook.metadata
+        assert b"\r" not in content and notebook.metadata == build.METADATA
         nbformat.validate(notebook)
         for cell in code_cells(notebook):
             for output in cell.outputs:
@@ -156,6 +156,21 @@ def test_exercises_are_complete(name):
         assert len(exercise.hints) == 2 and exercise.traps
         hints = [*exercise.hints, *exercise.traps]
         assert all(hint.endswith((".", "?", ")")) and "\n" not in hint for hint in hints)
+
+
+@every_notebook
+def test_minutes_add_up(name):
+    notebook = build.read(SOURCES[name])
+    _, time = build.about(notebook, name)
+    headings = [build.HEADING.match(cell.source) for cell in notebook.cells]
+    assert sum(int(heading[3]) for heading in headings if heading) == int(time[2])
+    assert int(time[1]) > int(time[2])
+
+
+def test_the_table_of_notebooks():
+    text = (ROOT / "tutorial" / "README.md").read_text(encoding="utf-8")
+    assert build.TABLE.search(text)[0].splitlines() == list(build.table()), \
+        "run: python tutorial/build.py --text"
 
 
 @pytest.mark.parametrize("number", EXERCISES)
