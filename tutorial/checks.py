@@ -1,0 +1,403 @@
+"""Answers to exercises: right, or which mistake it is. And pictures of label maps.
+
+    check("3.1", f)   one line; returns whether f is right
+    show(maps)        draws label maps or images
+
+The exercises of notebook 3 stand in exercises/n03.py. (Solutions are one folder away, so nothing
+there is secret.)
+"""
+import copy
+import importlib
+import inspect
+import io
+import itertools
+import math
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+FOLDER = Path(__file__).resolve().parent
+FAILURES = {}  # exercise number -> failed calls of check in a row
+
+
+@dataclass
+class Exercise:
+    """What is right, on which inputs, and which mistakes get a hint of their own.
+
+    reference   a right function; or the right answer itself: a number, text, an array, or a tuple
+    hints       two: the first also answers a gap that is still empty
+    inputs      the arguments of one call as a tuple, or a list of such tuples for several calls
+    traps       {hint: a wrong function or answer}: what many write at first
+    results     names of the results, where there are several: ("dx", "dw")
+    tolerance   relative to the largest number of a result
+    sizes       {name: number} that a wrong factor can be made of, {"B": 3, "kh kw": 9}; without,
+                the lengths of the arguments' axes. Choose sizes that all differ, and none 2.
+    """
+    reference: object
+    hints: tuple
+    inputs: object = ()
+    traps: dict = field(default_factory=dict)
+    results: tuple = ()
+    tolerance: float = 1e-9
+    sizes: dict = None
+
+
+# ----------------------------------------------------------------------------------------- answers
+def check(number, answer):
+    """Prints one line about the answer to an exercise. Returns whether it is right.
+
+    Under nbgrader a wrong answer raises AssertionError, so that it gets no points.
+    """
+    exercise = find(number)
+    mistake = mistake_in(exercise, answer)
+    if mistake is None:
+        FAILURES.pop(number, None)
+        print(f"{number} is right.")
+        return True
+    failures = FAILURES[number] = FAILURES.get(number, 0) + 1
+    line = f"{number} {help_for(number, exercise, mistake, failures)}"
+    if "NBGRADER_EXECUTION" in os.environ:
+        raise AssertionError(line)
+    print(line)
+    return False
+
+
+def find(number):
+    """The Exercise with this number. Raises KeyError."""
+    module = importlib.import_module(f"tutorial.exercises.n{int(number.split('.')[0]):02}")
+    return module.EXERCISES[number]
+
+
+NOT_DONE = "not done yet."
+
+
+def help_for(number, exercise, mistake, failures):
+    """Each failed call in a row helps more: the first hint, the second, the place of a solution."""
+    if failures == 1:
+        return f"{mistake} Hint: {exercise.hints[0]}" if mistake == NOT_DONE else mistake
+    if failures == 2:
+        return f"{mistake} Hint: {exercise.hints[1]}"
+    notebook, = FOLDER.glob(f"source/{int(number.split('.')[0]):02}_*.py")
+    return f"{mistake} A solution is in tutorial/solutions/{notebook.stem}.ipynb."
+
+
+def mistake_in(exercise, answer):
+    """One sentence about the mistake, or None if the answer is right."""
+    if answer is ...:
+        return NOT_DONE
+    if callable(answer) and not callable(exercise.reference):
+        return "asks for the answer itself, not for a function."
+    if callable(exercise.reference) and not callable(answer):
+        return f"asks for a function, but this is {type(answer).__name__}."
+    expected, found = outcomes(exercise, exercise.reference), outcomes(exercise, answer)
+    if any(isinstance(o, NotImplementedError) for o in found):
+        return NOT_DONE
+    if same(found, expected, exercise.tolerance):
+        return None
+    for hint, wrong in exercise.traps.items():
+        if same(found, outcomes(exercise, wrong), exercise.tolerance):
+            return f"is not right yet: {hint}"
+    for arguments, f, e in zip(calls_of(exercise), found, expected):
+        if not same(f, e, exercise.tolerance):
+            return f"is not right yet: {explain(exercise, arguments, f, e)}"
+
+
+def calls_of(exercise):
+    """The arguments of each call; of an answer that is no function, one without any."""
+    return exercise.inputs if isinstance(exercise.inputs, list) else [exercise.inputs]
+
+
+def outcomes(exercise, answer):
+    """What the answer gives: for each call its result and its arguments afterwards, or an error."""
+    if not callable(answer):
+        return [(answer, ())]
+    return [outcome(answer, copy.deepcopy(arguments)) for arguments in calls_of(exercise)]
+
+
+def outcome(function, arguments):
+    try:
+        with np.errstate(all="ignore"):
+            return function(*arguments), arrays_in(arguments)
+    except Exception as error:  # the student's: it becomes a sentence
+        return error
+
+
+def arrays_in(value):
+    """The same structure with None for all that is no array."""
+    if isinstance(value, (list, tuple)):
+        return [arrays_in(v) for v in value]
+    if isinstance(value, dict):
+        return {key: arrays_in(v) for key, v in value.items()}
+    return value if isinstance(value, np.ndarray) else None
+
+
+def same(a, b, tolerance):
+    """Equal structures, texts and dtypes; numbers within the tolerance, also NaN and infinity."""
+    if isinstance(a, Exception) or isinstance(b, Exception):
+        return type(a) is type(b) and str(a) == str(b)
+    if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
+        return len(a) == len(b) and all(same(x, y, tolerance) for x, y in zip(a, b))
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key], tolerance) for key in a)
+    if not is_numeric(a) or not is_numeric(b):
+        return a is b or type(a) is type(b) and np.array_equal(a, b)
+    a, b = np.asarray(a), np.asarray(b)
+    return a.shape == b.shape and kinds_agree(a, b) and close(a, b, tolerance)
+
+
+def is_numeric(value):
+    """Whether it is an array of numbers, or can be one."""
+    try:
+        return np.asarray(value).dtype.kind in "biuf"
+    except ValueError:  # a ragged list
+        return False
+
+
+def kinds_agree(a, b):
+    """Arrays of equal dtype; a whole number may stand for a float, and any integers for others."""
+    if a.ndim and "f" in (a.dtype.kind, b.dtype.kind):
+        return a.dtype == b.dtype
+    return (a.dtype.kind == "b") == (b.dtype.kind == "b")
+
+
+def close(a, b, tolerance):
+    a, b = np.asarray(a, float), np.asarray(b, float)
+    size = np.abs(b[np.isfinite(b)]).max(initial=0)
+    return bool(np.allclose(a, b, rtol=0, atol=tolerance * size, equal_nan=True))
+
+
+# --------------------------------------------------------------------------------------- mistakes
+def explain(exercise, arguments, found, expected):
+    """A sentence about the first difference between two outcomes of a call."""
+    if isinstance(found, Exception):
+        return f"it stops with {type(found).__name__}: {found}{line_of(found)}"
+    if isinstance(expected, Exception):
+        return f"it should raise {type(expected).__name__}: {expected}"
+    (found, after), (expected, right_after) = found, expected
+    if found is None and not callable(exercise.reference):
+        return "it is None."
+    if callable(exercise.reference):
+        names = list(inspect.signature(exercise.reference).parameters)
+    else:
+        names = []
+    sizes = exercise.sizes or sizes_of(dict(zip(names, arguments)))
+    if exercise.results and isinstance(found, tuple) and len(found) == len(expected):
+        for name, f, e in zip(exercise.results, found, expected):
+            if not same(f, e, exercise.tolerance):
+                return f"{name}: {diagnose(f, e, sizes, exercise.tolerance)}"
+    if not same(found, expected, exercise.tolerance):
+        return diagnose(found, expected, sizes, exercise.tolerance)
+    changed = [name for name, a, b in zip(names, after, right_after)
+               if not same(a, b, exercise.tolerance)]
+    return f"the result is right, but the function changes its argument {' and '.join(changed)}."
+
+
+def line_of(error):
+    """Where in the student's function, if that can be seen."""
+    frames = list(inspect.getinnerframes(error.__traceback__))[1:]
+    return f" (in the line `{frames[0].code_context[0].strip()}`)" \
+        if frames and frames[0].code_context else "."
+
+
+def sizes_of(arguments):
+    """{"B": 3, "H": 5, ...}: lengths of the axes of maps (4 axes) and of weights (w)."""
+    sizes = {}
+    for name, a in arguments.items():
+        if isinstance(a, np.ndarray) and a.ndim == 4:
+            axes = ("kh", "kw", "Cin", "Cout") if name.startswith("w") else "BHWC"
+            for axis, size in zip(axes, a.shape):
+                sizes.setdefault(axis, size)
+        elif isinstance(a, np.ndarray) and a.ndim == 1:
+            sizes.setdefault(f"the length of {name}", len(a))
+    return sizes
+
+
+def diagnose(found, expected, sizes=None, tolerance=1e-9):
+    """A sentence about how found differs from expected. sizes: {name: number} of the inputs."""
+    if found is None:
+        return "it returns None. Is there a `return`?"
+    if isinstance(expected, (tuple, dict)) or not is_numeric(expected):
+        return other_structure(found, expected)
+    if not is_numeric(found):
+        return f"it is {type(found).__name__}; expected {description(expected)}."
+    f, e = np.asarray(found), np.asarray(expected)
+    if f.shape != e.shape:
+        return other_shape(f, e, tolerance)
+    if f.dtype.kind == "f" and np.isnan(f).any() and not np.isnan(np.asarray(e, float)).any():
+        return f"{np.isnan(f).sum()} of {f.size} numbers are NaN."
+    if f.dtype.kind == "f" and np.isinf(f).any() and not np.isinf(np.asarray(e, float)).any():
+        return f"{np.isinf(f).sum()} of {f.size} numbers are infinite."
+    if close(f, e, tolerance if f.dtype != np.float32 else 1e-5):
+        return f"the numbers are right, but of dtype {f.dtype}; expected {e.dtype}."
+    looks = (wrong_sign, wrong_factor, wrong_offset, wrong_axes, wrong_parts)
+    for look in looks:
+        sentence = look(f, e, sizes or {}, tolerance)
+        if sentence:
+            return sentence
+    return largest_difference(f, e, tolerance)
+
+
+def description(value):
+    a = np.asarray(value)
+    return f"an array of shape {a.shape}" if a.ndim else "a number"
+
+
+def other_structure(found, expected):
+    if isinstance(expected, tuple):
+        count = len(found) if isinstance(found, tuple) else "one"
+        if count != len(expected):
+            return f"it returns {count} result{'s'[:count != 'one']}; expected {len(expected)}."
+        for i, (f, e) in enumerate(zip(found, expected), 1):
+            if not same(f, e, 1e-9):
+                return f"result {i}: {diagnose(f, e)}"
+    if isinstance(expected, dict):
+        if not isinstance(found, dict) or found.keys() != expected.keys():
+            return f"expected a dict with the keys {', '.join(map(str, expected))}."
+        for key in expected:
+            if not same(found[key], expected[key], 1e-9):
+                return f"{key}: {diagnose(found[key], expected[key])}"
+    if isinstance(expected, str) and isinstance(found, str):
+        return f"it is not {found!r}."
+    return f"it is {type(found).__name__}; expected {type(expected).__name__}."
+
+
+def other_shape(f, e, tolerance):
+    for axes in itertools.permutations(range(f.ndim)):
+        moved = f.transpose(axes)
+        if moved.shape == e.shape and close(moved, e, tolerance):
+            return f"the axes stand in the wrong order: shape {f.shape}; expected {e.shape}."
+    if f.size == e.size and close(f.reshape(e.shape), e, tolerance):
+        return f"the numbers are right, but the shape is {f.shape}; expected {e.shape}."
+    return f"the shape is {f.shape}; expected {e.shape}."
+
+
+def wrong_sign(f, e, sizes, tolerance):
+    if close(-np.asarray(f, float), e, tolerance):
+        return "the sign is wrong."
+
+
+def wrong_factor(f, e, sizes, tolerance):
+    f, e = np.asarray(f, float), np.asarray(e, float)
+    square = (e * e).sum()
+    if not square:
+        return
+    factor = (f * e).sum() / square
+    if abs(factor) < 1e-12 or abs(factor - 1) < 1e-6 or not close(f, factor * e, 10 * tolerance):
+        return
+    large = abs(factor) > 1
+    ratio = abs(factor) if large else 1 / abs(factor)
+    made = made_of(ratio, sizes)
+    if not (e.ndim or made or ratio == 2):
+        return  # a single number is always some multiple of another
+    times = f"{ratio:.6g} times too {'large' if large else 'small'}"
+    sign = ", and the sign is wrong" if factor < 0 else ""
+    return f"it is {times}{f': that is {made}' if made else ''}{sign}."
+
+
+def made_of(ratio, sizes):
+    """The shortest product of some of the sizes, and perhaps 2 or 1/2, that gives the ratio."""
+    if abs(ratio - 2) < 1e-6:
+        return None  # which speaks for itself
+    for count in range(1, len(sizes) + 1):
+        for names in itertools.combinations(sizes, count):
+            product = math.prod(sizes[name] for name in names)
+            for two, text in ((1, ""), (2, "2 "), (0.5, "1/2 ")):
+                if abs(two * product / ratio - 1) < 1e-6:
+                    return text + " ".join(names)
+
+
+def wrong_offset(f, e, sizes, tolerance):
+    gap = np.asarray(f, float) - np.asarray(e, float)
+    mean = gap.mean() if gap.size > 1 else 0
+    if mean and close(gap, np.full(gap.shape, mean), tolerance):
+        return f"every number is {abs(mean):.6g} too {'large' if mean > 0 else 'small'}."
+
+
+def wrong_axes(f, e, sizes, tolerance):
+    for axes in itertools.permutations(range(f.ndim)):
+        moved = f.transpose(axes)
+        if moved.shape == e.shape and close(moved, e, tolerance):
+            first, second = [i for i, axis in enumerate(axes) if i != axis][:2]
+            return f"two axes are exchanged, {first} and {second}."
+    for axes in ((0,), (1,), (0, 1), (2,), (1, 2)):
+        if max(axes) < f.ndim and close(np.flip(f, axes), e, tolerance):
+            return f"it is flipped along {'axis' if len(axes) == 1 else 'the axes'} " \
+                   f"{' and '.join(map(str, axes))}."
+
+
+def wrong_parts(f, e, sizes, tolerance):
+    """Right inside but wrong at the border; or right for the first map only."""
+    size = np.abs(np.asarray(e, float)).max(initial=0)
+    wrong = np.abs(np.asarray(f, float) - np.asarray(e, float)) > tolerance * size
+    if f.ndim >= 3 and len(f) > 1 and not wrong[0].any():
+        return "it is right for the first map of the batch only."
+    rows = {2: (0, 1), 3: (1, 2), 4: (1, 2)}.get(f.ndim)
+    if rows is None:
+        return
+    for width in range(1, (min(f.shape[i] for i in rows) - 1) // 2 + 1):
+        inside = [slice(None)] * f.ndim
+        for axis in rows:
+            inside[axis] = slice(width, -width)
+        if not wrong[tuple(inside)].any():
+            return f"it is right inside, but wrong at the border ({width} wide)."
+
+
+def largest_difference(f, e, tolerance):
+    if not e.ndim:
+        return f"{f.item():.6g} is too {'large' if f > e else 'small'}."
+    gap = np.abs(np.asarray(f, float) - np.asarray(e, float))
+    size = np.abs(np.asarray(e, float)).max(initial=0)
+    place = np.unravel_index(gap.argmax(), gap.shape)
+    return (f"{(gap > tolerance * size).sum()} of {gap.size} numbers are wrong, most of all at "
+            f"[{', '.join(map(str, place))}]: {f[place]:.6g}, expected {e[place]:.6g}.")
+
+
+# --------------------------------------------------------------------------------------- pictures
+SHAPES = np.array([[255, 255, 255], [0, 0, 255], [0, 255, 0], [255, 0, 0]], np.uint8)
+WIDTH = 640  # the largest of a picture, in pixels
+
+
+def show(maps, palette=SHAPES, columns=8):
+    """Draws maps side by side.
+
+    Integers (N, H, W) or (H, W): label maps, in the colours of palette (K, 3). RGB: (..., 3), uint8
+    or floats from 0 to 1. Floats (N, H, W) or (H, W): grey, the smallest black, the largest white.
+    """
+    from IPython.display import Image as Picture
+    from IPython.display import display
+    file = io.BytesIO()
+    Image.fromarray(drawn(np.asarray(maps), palette, columns)).save(file, "PNG")
+    display(Picture(data=file.getvalue()))
+
+
+def drawn(maps, palette, columns):
+    """(height, width, 3) uint8: the maps with grey lines between them, enlarged."""
+    tiles = colored(maps, palette)
+    tiles = np.pad(tiles, [(0, 0), (1, 1), (1, 1), (0, 0)], constant_values=128)
+    n, h, w, _ = tiles.shape
+    columns = min(columns, n)
+    blank = np.full((-n % columns, h, w, 3), 255, np.uint8)  # fills the last row
+    tiles = np.concatenate([tiles, blank]).reshape(-1, columns, h, w, 3)
+    picture = tiles.transpose(0, 2, 1, 3, 4).reshape(-1, columns * w, 3)
+    if picture.shape[1] > WIDTH:
+        raise ValueError(f"{columns} maps of {w - 2} pixels are wider than {WIDTH}: "
+                         "choose fewer columns")
+    zoom = min(WIDTH // picture.shape[1], max(1, 128 // w))
+    return picture.repeat(zoom, 0).repeat(zoom, 1)
+
+
+def colored(maps, palette):
+    """(N, H, W, 3) uint8 of what `show` takes."""
+    rgb = maps.ndim >= 3 and maps.shape[-1] == 3
+    if maps.ndim == (3 if rgb else 2):
+        maps = maps[None]
+    if rgb:
+        return maps if maps.dtype == np.uint8 else np.rint(255 * np.clip(maps, 0, 1)).astype("u1")
+    if maps.dtype.kind in "iub":
+        return np.asarray(palette, np.uint8)[maps.astype(int)]
+    low, high = maps.min(), maps.max()
+    grey = np.rint(255 * (maps - low) / (high - low or 1)).astype(np.uint8)
+    return grey[..., None].repeat(3, -1)
