@@ -51,6 +51,7 @@ import io
 import os
 import re
 import sys
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -59,6 +60,7 @@ import nbformat
 import numpy as np
 from nbclient import NotebookClient
 from PIL import Image
+from traitlets.config import Config
 
 FOLDER = Path(__file__).resolve().parent
 METADATA = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
@@ -193,7 +195,10 @@ def execute(notebook):
     client = NotebookClient(notebook, timeout=600, kernel_name="python3", record_timing=False,
                             extra_arguments=["--log-level=ERROR"],  # no advice about transports
                             resources={"metadata": {"path": str(FOLDER / "solutions")}})
-    client.execute(env=env)
+    with tempfile.TemporaryDirectory() as folder:
+        if os.name != "nt":  # sockets in a folder: a port may be taken by another build meanwhile
+            client.config = Config(KernelManager={"transport": "ipc", "ip": f"{folder}/kernel"})
+        client.execute(env=env)
     notebook.metadata = nbformat.from_dict(copy.deepcopy(METADATA))  # without Python's version
     for cell in notebook.cells:
         if cell.cell_type == "code":
