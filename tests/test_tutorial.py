@@ -206,6 +206,39 @@ def test_every_gap_prints_its_hint(name, capsys):
     assert build.paths(SOURCES[name])[1].exists()
 
 
+WRONG, OTHER = lambda x, bias: (-x, 0), lambda x, bias: (3 * x, 0)
+HINTS = [" Hint: Double it.", " Hint: Add the bias."]
+
+
+@pytest.mark.parametrize("answers, helps", [
+    ([..., ..., ..., ...], [*HINTS, "solution", "solution"]),
+    ([WRONG, WRONG, WRONG, WRONG, WRONG], ["", *HINTS, "solution", "solution"]),
+    ([WRONG, OTHER, 3, ...], ["", *HINTS, "solution"]),
+    ([..., WRONG, OTHER, WRONG], [HINTS[0], "", HINTS[1], "solution"]),
+    ([WRONG, ..., "right", WRONG, OTHER], ["", HINTS[0], None, "", HINTS[0]])])
+def test_each_failure_helps_more(answers, helps, monkeypatch, capsys):
+    """Each mistake is named; hints come in order, from the second wrong answer on."""
+    monkeypatch.setattr(checks, "find", lambda number: ONE)
+    monkeypatch.setattr(checks, "place_of_solution", lambda number: "solution")
+    checks.FAILURES.clear()
+    for answer, text in zip(answers, helps):
+        answer = twice if answer == "right" else answer
+        assert checks.check("3.1", answer) is (text is None)
+        sentence = mistake_in(ONE, answer) or "is right."
+        end = f" {text.strip()}" if text else ""
+        assert capsys.readouterr().out == f"3.1 {sentence}{end}\n"
+
+
+def test_without_solutions_a_sentence_says_so(tmp_path, monkeypatch, capsys):
+    """Where a student got the gaps only."""
+    monkeypatch.setattr(checks, "FOLDER", tmp_path)
+    checks.FAILURES.clear()
+    for _ in range(3):
+        assert checks.check("3.1", ...) is False
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith("3.1 not done yet. There is no further hint") and "/" not in last
+
+
 # ----------------------------------------------------------------------------------- the machinery
 SOURCE = '''# %% [markdown]
 # # A title
@@ -355,8 +388,16 @@ def changed(place, x=X):
     (SQUARE[::-1], SQUARE, "it is flipped along axis 0."),
     (SQUARE[::-1, ::-1], SQUARE, "it is flipped along the axes 0 and 1."),
     (X.astype(np.float32), X, "the numbers are right, but of dtype float32; expected float64."),
-    (np.where(X > 2, np.nan, X), X, "numbers are NaN."),
-    (np.where(X > 2, np.inf, X), X, "numbers are infinite."),
+    (np.where(X > 1, np.nan, X), X, "numbers are NaN. Often this comes from 0 / 0, 0 times"),
+    (np.where(X == X.max(), np.nan, X), X, "1 of 120 numbers is NaN."),
+    (np.where(X > 1, np.inf, X), X, "numbers are infinite. Often this comes from exp of a large"),
+    (float("inf"), 2.0, "it is infinite."), (-np.inf, 2.0, "it is infinite."),
+    (np.float64("nan"), 2.0, "it is NaN."), (np.array([np.nan]), np.ones(1), "it is NaN."),
+    (np.full((7, 1, 1, 1), 2.5), 2.0, "the shape is (7, 1, 1, 1); expected a number."),
+    (np.array([2.5]), 2.0, "2.5 is too large."), (np.array([-2.0]), 2.0, "the sign is wrong."),
+    ([2.5], 2.0, "the shape is (1,); expected a number."),
+    (np.array([[2.0]]), 2.0, "the number is right, but the shape is (1, 1); expected a number."),
+    (2.0, X, "the shape is (); expected (3, 5, 4, 2)."),
     (-X, X, "the sign is wrong."),
     (49 * X, X, "it is 49 times too large: that is kh kw."),
     (X / 3, X, "it is 3 times too small: that is B."),
@@ -397,11 +438,19 @@ def changes_its_argument(x, bias):
     return x + bias, bias.sum()
 
 
+def changes_both(x, bias):
+    right = twice(x, bias)
+    x += 1
+    bias += 1
+    return right
+
+
 @pytest.mark.parametrize("answer, sentence", [
     (lambda x, bias: (2 * x, bias.sum()), "is not right yet: the bias is missing."),
     (lambda x, bias: (2 * x + bias, -bias.sum()), "is not right yet: total: the sign is wrong."),
     (lambda x, bias: 2 * x + bias, "it returns one result; expected 2."),
     (changes_its_argument, "the function changes its argument x."),
+    (changes_both, "the function changes its arguments x and bias."),
     (lambda x: x, "it stops with TypeError: "),
     (lambda x, bias: x @ bias[1:], "(in the line `(lambda x, bias: x @ bias[1:]"),
     (3, "asks for a function, but this is int."), (..., "not done yet.")])
@@ -419,7 +468,8 @@ def test_an_argument_may_be_a_generator_of_random_numbers():
 
 @pytest.mark.parametrize("right, equal, wrong", [
     (3, [3, 3.0, np.int64(3), np.array(3)], [4, "3", True, [3]]),
-    (0.25, [0.25, np.float32(0.25)], [0.2501, None]),
+    (0.25, [0.25, np.float32(0.25), np.array([0.25])],
+     [0.2501, None, np.array([0.2501]), np.array([[0.25]]), np.array([0.25, 0.25])]),
     ("b", ["b"], ["a", 1]),
     (np.array([1, 2]), [np.array([1, 2]), [1, 2]], [np.array([1, 3]), np.array([1.0, 2.0])]),
     ([0, 2], [[0, 2], np.array([0, 2])], [[2, 0], [0]])])
