@@ -1,0 +1,473 @@
+# %% [markdown]
+# # 4. Convolution: one condition, three sums
+#
+# A single pixel says little. A blue one may lie in the middle of a circle or at its edge, and only
+# its neighbours tell. A convolution looks at every pixel together with its neighbours, and
+# everywhere in the same way. Both networks of this project consist of hardly anything else.
+#
+# To train a network we need three things of a convolution: its output, and the gradients of its
+# two inputs, the map and the weights. Must we derive three formulas? In this notebook all three
+# follow from one condition, which fits on one line.
+#
+# You need: matrix products in NumPy, and notebook 3. Time: about 80 minutes, of which 55 are
+# exercises.
+
+# %%
+import sys
+sys.path[:0] = ["..", "../.."]  # the project is one folder up, or two
+import inspect
+import matplotlib.pyplot as plt
+import numpy as np
+from data import colored_shapes
+from kernels import fourier_conv, numpy_engine
+from kernels.gradient_check import directional_check
+from kernels.numpy_ops import conv, conv_input_grad, conv_weight_grad, pad_maps, taps
+from tutorial.checks import check
+
+# %% [markdown]
+# ## Weights for the neighbours
+#
+# A convolution has a *kernel*: one weight for each position in a small window. It moves the window
+# over the map. At each place it multiplies the pixels by the weights and adds up. The result is
+# one pixel of the output.
+#
+# Take the weights $-1, 0, 1$ for the left neighbour, the pixel, and the right neighbour. Where all
+# three are equal, the result is 0. At the left edge of a shape it is positive, at the right edge
+# negative. Turned by 90 degrees, the same kernel finds upper and lower edges.
+
+# %%
+labels = colored_shapes(32, 0).maps[0]               # (32, 32)
+x = (labels == 1)[None, :, :, None].astype(float)    # (1, 32, 32, 1): 1 in the circle, 0 elsewhere
+w = np.array([-1.0, 0, 1]).reshape(1, 3, 1, 1)       # (kh, kw, Cin, Cout)
+across = conv(x, w, pad=(0, 1))                      # (1, 32, 32, 1)
+down = conv(x, w.reshape(3, 1, 1, 1), pad=(1, 0))    # (1, 32, 32, 1)
+
+# %%
+fig, axes = plt.subplots(1, 3, figsize=(6.2, 2.2), layout="constrained")
+for axis, a, title in zip(axes, (x, across, down), ("circle", "right - left", "below - above")):
+    picture = axis.imshow(a[0, :, :, 0], cmap="RdBu", vmin=-1, vmax=1)
+    axis.set_title(title, fontsize=10), axis.set_xticks([]), axis.set_yticks([])
+fig.colorbar(picture, ax=axes, ticks=[-1, 0, 1], shrink=0.8)
+plt.show()
+
+# %% [markdown]
+# Blue is positive, red negative. Here we chose the weights. A network learns them, and for that we
+# need gradients.
+#
+# ## The condition
+#
+# We begin with one row of pixels $x_0, x_1, \dots$ and a kernel of $n$ weights
+# $w_0, \dots, w_{n-1}$. Three choices fix a convolution:
+#
+# - the kernel's size $n$;
+# - the *stride* $s$: how far the window moves from one output to the next;
+# - the *padding* $p$: how many zeros we imagine before the first and after the last pixel, so that
+#   windows may reach over the border.
+#
+# The first window starts at $-p$, the next at $s - p$, and the window of output $o$ at $o s - p$.
+# So its weight number $k$ lies on pixel
+#
+# $$\boxed{\; i = o\,s + k - p \;}$$
+#
+# This is the condition. Output $o$, weight $k$ and pixel $i$ meet if it holds. The output sums over
+# all that meet:
+#
+# $$y_o = \sum_{k,\, i \,:\; i = o s + k - p} x_i\, w_k$$
+#
+# Pixels outside the map are zeros and add nothing. One position $k$ in a kernel is called a *tap*.
+
+# %% [markdown]
+# ### Exercise 4.1: how many outputs?
+#
+# *Difficulty 1 of 3 · 5 minutes · Good for: every shape in a network.*
+#
+# The last window must not reach further than the padding: its last weight lies at most on pixel
+# $H + p - 1$, where $H$ is the number of pixels. How many windows fit?
+
+# %%
+def output_size(size, kernel, stride, pad):
+    """The number of outputs for `size` pixels."""
+    ### BEGIN SOLUTION
+    return (size + 2 * pad - kernel) // stride + 1
+    ### END SOLUTION
+
+# %%
+check("4.1", output_size);
+
+# %% [markdown]
+# ### Exercise 4.2: a row
+#
+# *Difficulty 1 of 3 · 10 minutes · Good for: the definition, and its trouble at the border.*
+#
+# Write $y_o$ with loops, straight from the condition. Do not pad `x`: leave out what lies outside.
+
+# %%
+def conv_row(x, w, out, stride, pad):
+    """x (H,), w (n,) -> y (out,)."""
+    y = np.zeros(out)
+    for o in range(out):
+        for k in range(len(w)):
+            ### BEGIN SOLUTION
+            i = o * stride + k - pad
+            if 0 <= i < len(x):
+                y[o] += x[i] * w[k]
+            ### END SOLUTION
+    return y
+
+# %%
+check("4.2", conv_row);
+
+# %% [markdown]
+# ## All that meet, in one table
+#
+# Let us list all triples $(o, k, i)$ that satisfy the condition, for 7 pixels and 3 weights with
+# padding 1. In the pictures a row is an output, a column is a pixel, and the number is the tap.
+
+# %%
+def meeting(size, out, kernel, stride, pad):
+    """All (o, k, i) with i = o stride + k - pad, and i inside the map."""
+    return [(o, k, o * stride + k - pad) for o in range(out) for k in range(kernel)
+            if 0 <= o * stride + k - pad < size]
+
+print(meeting(7, 4, 3, 2, 1))
+
+# %%
+fig, axes = plt.subplots(1, 2, figsize=(6.2, 2.8), layout="constrained")
+for axis, stride, out in zip(axes, (1, 2), (7, 4)):
+    table = np.full((out, 7), np.nan)
+    for o, k, i in meeting(7, out, 3, stride, 1):
+        table[o, i] = k
+        axis.text(i, o, k, ha="center", va="center")
+    axis.imshow(table, cmap="Pastel1", vmin=0, vmax=8)
+    axis.set(title=f"stride {stride}", xlabel="pixel i", ylabel="output o", yticks=range(out))
+plt.show()
+
+# %% [markdown]
+# Read along a **row**, and you see which pixels one output needs, and through which tap: this is
+# the sum for $y_o$. The same table has two more readings.
+#
+# ## Two more sums
+#
+# The loss depends on $y$, and the layers above hand us its gradient $dy_o$, short for
+# $\partial\, \text{loss} / \partial y_o$. We look for $dx_i$ and $dw_k$, the gradients with respect
+# to the pixels and to the weights. The chain rule goes through every output that $x_i$ is part of:
+#
+# $$dx_i = \sum_o dy_o \frac{\partial y_o}{\partial x_i}, \qquad
+#   dw_k = \sum_o dy_o \frac{\partial y_o}{\partial w_k}$$
+#
+# $y_o$ is a sum of products $x_i w_k$. The derivative of such a product with respect to $x_i$ is
+# $w_k$, and with respect to $w_k$ it is $x_i$. Therefore, with the same condition as before:
+#
+# $$dx_i = \sum_{o,\, k \,:\; i = o s + k - p} dy_o\, w_k, \qquad
+#   dw_k = \sum_{o,\, i \,:\; i = o s + k - p} dy_o\, x_i$$
+#
+# So $dx_i$ sums along a **column** of the table, and $dw_k$ over all cells of one **colour**. Three
+# sums over the same triples:
+
+# %%
+rng = np.random.default_rng(1)
+x, w, dy = rng.standard_normal(7), rng.standard_normal(3), rng.standard_normal(4)
+y, dx, dw = np.zeros(4), np.zeros(7), np.zeros(3)
+for o, k, i in meeting(7, 4, 3, 2, 1):
+    y[o] += x[i] * w[k]
+    dx[i] += dy[o] * w[k]
+    dw[k] += dy[o] * x[i]
+print(dx.round(3), dw.round(3), sep="\n")
+
+# %% [markdown]
+# There is an even shorter way to say it. Take the loss of notebook 3, the sum of all $y_o$ times
+# $dy_o$:
+#
+# $$S = \sum_{o,\, k,\, i \,:\; i = o s + k - p} dy_o\; x_i\; w_k$$
+#
+# Its derivative with respect to one of the three factors is the sum that belongs to it: $y$, $dx$
+# or $dw$. And each factor times its sum gives $S$ again:
+
+# %%
+print(f"{(dy * y).sum():.6f} {(x * dx).sum():.6f} {(w * dw).sum():.6f}")
+
+# %% [markdown]
+# The project has a function for each of the sums. It knows no single rows, but a row is a map of
+# height 1:
+
+# %%
+row_x, row_w, row_dy = x.reshape(1, 1, 7, 1), w.reshape(1, 3, 1, 1), dy.reshape(1, 1, 4, 1)
+stride, pad = (1, 2), (0, 1)  # each (y, x)
+assert np.allclose(conv(row_x, row_w, stride, pad).ravel(), y)
+assert np.allclose(conv_input_grad(row_dy, row_w, row_x.shape, stride, pad).ravel(), dx)
+assert np.allclose(conv_weight_grad(row_x, row_dy, row_w.shape, stride, pad).ravel(), dw)
+
+# %% [markdown]
+# ## Maps and channels
+#
+# Real maps differ from our row in three ways.
+#
+# - They have two directions. The condition then holds in both: $i_y = o_y s + k_y - p$ and
+#   $i_x = o_x s + k_x - p$.
+# - There are $B$ of them in a batch. All use the same weights, so `dw` sums over the batch too.
+# - A pixel is a vector of $C_\text{in}$ numbers, its *channels*, and an output a vector of
+#   $C_\text{out}$. A tap is then a matrix, and $x_i w_k$ becomes a product of a row vector and a
+#   matrix: $y_c = \sum_j x_j\, w_{jc}$.
+#
+# The gradients of this product are the only new thing. By the chain rule, as before:
+#
+# $$dx_j = \sum_c dy_c\, w_{jc} \;\text{ is }\; dy\, w^\top, \qquad
+#   dw_{jc} = x_j\, dy_c \;\text{ is }\; x^\top dy$$
+
+# %%
+def my_convolutions(x, w, dy, stride, pad):
+    y, dx, dw = np.zeros_like(dy), np.zeros_like(x), np.zeros_like(w)
+    (_, height, width, _), (_, ho, wo, _), (kh, kw, _, _) = x.shape, dy.shape, w.shape
+    for oy, ky, iy in meeting(height, ho, kh, stride, pad):
+        for ox, kx, ix in meeting(width, wo, kw, stride, pad):
+            y[:, oy, ox] += x[:, iy, ix] @ w[ky, kx]      # (B, Cin) @ (Cin, Cout)
+            dx[:, iy, ix] += dy[:, oy, ox] @ w[ky, kx].T  # (B, Cout) @ (Cout, Cin)
+            dw[ky, kx] += x[:, iy, ix].T @ dy[:, oy, ox]  # (Cin, B) @ (B, Cout)
+    return y, dx, dw
+
+# %%
+x = rng.standard_normal((4, 7, 6, 3))  # (B, H, W, Cin)
+w = rng.standard_normal((3, 3, 3, 5))  # (kh, kw, Cin, Cout)
+dy = rng.standard_normal((4, 4, 3, 5))  # (B, Ho, Wo, Cout)
+y, dx, dw = my_convolutions(x, w, dy, 2, 1)
+assert np.allclose(conv(x, w, 2, 1), y)
+assert np.allclose(conv_input_grad(dy, w, x.shape, 2, 1), dx)
+assert np.allclose(conv_weight_grad(x, dy, w.shape, 2, 1), dw)
+
+# %% [markdown]
+# Both could be wrong in the same way. Finite differences do not know our formulas, and they agree.
+# If we flip the kernel in `dx`, a mistake that is easy to make, they do not:
+
+# %%
+def loss():
+    return (conv(x, w, 2, 1) * dy).sum()
+
+directional_check(loss, [x, w], [dx, dw], rng)  # says nothing: all is well
+flipped = conv_input_grad(dy, w[::-1, ::-1], x.shape, 2, 1)
+try:
+    directional_check(loss, [x], [flipped], rng)
+except AssertionError:
+    print("The flipped kernel is found.")
+
+# %% [markdown]
+# ## Tap by tap
+#
+# Our loops touch every pixel one by one, which is slow in Python. Let us look at the table again,
+# at one colour only. Tap $k$ meets the pixels $k - p,\; s + k - p,\; 2s + k - p, \dots$ In a map
+# with $p$ zeros before it, these stand at $k,\; s + k,\; 2s + k, \dots$: a slice with step $s$.
+# So all outputs get their product with tap $k$ in one line, and only a loop over taps is left.
+
+# %%
+print(inspect.getsource(taps))
+print(inspect.getsource(conv))
+
+# %% [markdown]
+# `padded[pixels]` is (B, Ho, Wo, Cin), and `@` multiplies its last axis by the matrix of the tap.
+# Bias and activation at the end are for notebook 6. Without them nothing happens there.
+
+# %%
+padded = pad_maps(x, 1)  # (4, 9, 8, 3)
+print("padded:", padded.shape)
+for tap, pixels in list(taps(w.shape, y.shape, 2))[:4]:
+    print("tap", tap, "rows", pixels[1], "columns", pixels[2], padded[pixels].shape)
+
+# %% [markdown]
+# ### Exercise 4.3: the gradient of the weights
+#
+# *Difficulty 2 of 3 · 10 minutes · Good for: the sum that training is all about.*
+#
+# Complete the loop. `padded[pixels]` (B, Ho, Wo, Cin) are the pixels that meet the tap, and `dy`
+# (B, Ho, Wo, Cout) the gradients of the outputs where they do so.
+
+# %%
+def weight_grad(x, dy, w_shape, stride, pad):
+    """dw of w_shape (kh, kw, Cin, Cout)."""
+    dw = np.zeros(w_shape)
+    padded = pad_maps(x, pad)
+    for tap, pixels in taps(w_shape, dy.shape, stride):
+        ### BEGIN SOLUTION
+        dw[tap] = np.einsum("bhwi,bhwo->io", padded[pixels], dy)
+        ### END SOLUTION
+    return dw
+
+# %%
+check("4.3", weight_grad);
+
+# %% [markdown]
+# The project's version of this exercise and of `dx` follow. For `dx`, each output *scatters*: it
+# adds `dy @ w[tap].T` to all the pixels that it came from. Where windows overlap, `+=` adds up.
+
+# %%
+print(inspect.getsource(conv_weight_grad))
+print(inspect.getsource(conv_input_grad))
+
+# %% [markdown]
+# ## Where a gradient goes
+#
+# Let us look at the scattering. The kernel below has a different weight at each tap. On the left a
+# single output pixel has a gradient, and we see what it sends back. On the right a single input
+# pixel is not 0, and we see the outputs it reaches. The red frame marks that pixel.
+
+# %%
+w_toy = (9 - np.arange(9.0)).reshape(3, 3, 1, 1)  # 9 at the upper left, 1 at the lower right
+one = np.zeros((1, 7, 7, 1))
+one[0, 3, 3] = 1
+sent_back = conv_input_grad(one, w_toy, one.shape, 1, 1)
+reached = conv(one, w_toy, 1, 1)
+
+# %%
+fig, axes = plt.subplots(1, 2, figsize=(6, 2.9), layout="constrained")
+for axis, a, title in zip(axes, (sent_back, reached), ("dx of one dy", "y of one x")):
+    axis.imshow(a[0, :, :, 0], cmap="Blues", vmin=0, vmax=14)
+    axis.add_patch(plt.Rectangle((2.5, 2.5), 1, 1, fill=False, edgecolor="red", linewidth=2))
+    for iy, ix in np.argwhere(a[0, :, :, 0]):
+        axis.text(ix, iy, int(a[0, iy, ix, 0]), ha="center", va="center")
+    axis.set_title(title), axis.set_xticks([]), axis.set_yticks([])
+plt.show()
+
+# %% [markdown]
+# The gradient goes back through the window as it stands: the footprint is the kernel itself. On the
+# right the kernel is flipped in both directions. An output below the pixel sees the pixel in the
+# upper part of its window, so it uses an upper weight.
+
+# %% [markdown]
+# ### Exercise 4.4: gather instead of scatter
+#
+# *Difficulty 3 of 3 · 15 minutes · Good for: GPUs, where a thread for each pixel of `dx` gathers.*
+#
+# With stride 1, `dx` is again a convolution: of `dy`, with other weights and another padding.
+# Solve the condition for $o$, and write it as $o = i + k' - p'$. This is the condition once more,
+# now with `dx` as the output and `dy` as the input. The tap $k'$ must count from 0 to $n - 1$. It
+# does so if it grows while $k$ falls from $n - 1$ to 0. What is $k'$, and what is $p'$? And which
+# way round must the matrix of each tap be?
+
+# %%
+def input_grad_by_conv(dy, w, pad):
+    """dx (B, H, W, Cin) at stride 1, with the project's `conv`. w is (n, n, Cin, Cout)."""
+    ### BEGIN SOLUTION
+    flipped = w[::-1, ::-1].transpose(0, 1, 3, 2)  # (n, n, Cout, Cin)
+    return conv(dy, flipped, pad=len(w) - 1 - pad)
+    ### END SOLUTION
+
+# %%
+check("4.4", input_grad_by_conv);
+
+# %% [markdown]
+# ## One matrix product
+#
+# `conv` needs a matrix product for each tap: 121 of them for an 11x11 kernel. One large product is
+# faster than many small ones. So we write each window as a row of a matrix, tap after tap and
+# channel after channel. This is called *im2col*. The weights become a matrix with one column for
+# each output channel, and
+#
+# $$\text{windows } (B H_o W_o,\; k_h k_w C_\text{in}) \;\cdot\;
+#   \text{weights } (k_h k_w C_\text{in},\; C_\text{out})
+#   \;=\; \text{outputs } (B H_o W_o,\; C_\text{out})$$
+#
+# The picture shows it for a 4x4 map, a 3x3 kernel and padding 1. Grey is padding.
+
+# %%
+small = np.arange(1.0, 17).reshape(1, 4, 4, 1)
+(_, rows), = numpy_engine.unfold(small, (3, 3), 1, 1, (4, 4))  # (16, 9)
+print(rows[:2].astype(int))
+
+# %%
+fig, axes = plt.subplots(1, 2, figsize=(6.2, 3.6), width_ratios=(1, 1.2), layout="constrained")
+colors = plt.get_cmap("viridis").with_extremes(bad="lightgrey")
+for axis, a in zip(axes, (small[0, :, :, 0], rows)):
+    axis.imshow(np.where(a, a, np.nan), cmap=colors, vmin=1, vmax=16, aspect="auto")
+    for (i, j), number in np.ndenumerate(a):
+        axis.text(j, i, int(number), ha="center", va="center", fontsize=8,
+                  color="black" if number > 8 or not number else "white")
+axes[0].set(title="the map", xticks=[], yticks=[])
+axes[1].set(title="its windows", xlabel="tap", ylabel="output")
+plt.show()
+
+# %% [markdown]
+# The price is memory: the 16 pixels have become 144 numbers. With an 11x11 kernel at stride 1 each
+# pixel is written up to 121 times.
+
+# %% [markdown]
+# ### Exercise 4.5: im2col
+#
+# *Difficulty 2 of 3 · 15 minutes · Good for: what most fast convolutions do on a CPU.*
+#
+# Build the matrix for a batch. Its rows are ordered by map, then by $o_y$, then by $o_x$. Within a
+# row, the numbers stand in the order of the weights: $k_y$, $k_x$, channel. `taps` helps.
+
+# %%
+def im2col(x, w_shape, y_shape, stride, pad):
+    """x (B, H, W, Cin) -> (B Ho Wo, kh kw Cin); y_shape is (B, Ho, Wo, Cout)."""
+    padded = pad_maps(x, pad)
+    ### BEGIN SOLUTION
+    parts = [padded[pixels] for _, pixels in taps(w_shape, y_shape, stride)]  # (B, Ho, Wo, Cin)
+    b, ho, wo, _ = y_shape
+    return np.stack(parts, axis=3).reshape(b * ho * wo, -1)
+    ### END SOLUTION
+
+# %%
+check("4.5", im2col);
+
+# %% [markdown]
+# With the matrix of windows, two of the three sums are a single matrix product:
+
+# %%
+(_, rows), = numpy_engine.unfold(x, (3, 3), 2, 1, (4, 3))  # (48, 27)
+flat_w, flat_dy = w.reshape(27, 5), dy.reshape(48, 5)
+assert np.allclose((rows @ flat_w).reshape(y.shape), conv(x, w, 2, 1))
+assert np.allclose((rows.T @ flat_dy).reshape(w.shape), conv_weight_grad(x, dy, w.shape, 2, 1))
+print(rows.shape, "@", flat_w.shape, "=", (rows @ flat_w).shape)
+
+# %% [markdown]
+# For `dx` the product `flat_dy @ flat_w.T` gives the gradient of each row of windows. Each number
+# of it must then be added to the pixel that it was copied from. The project's fast engine,
+# [`NumpyEngine`](../kernels/numpy_engine.py#NumpyEngine), works in this way.
+#
+# For large kernels it has another way, a Fourier transform. It needs fewer multiplications and
+# gives the same numbers, up to rounding. Here are both:
+
+# %%
+for method in "im2col", "fourier":
+    engine = numpy_engine.NumpyEngine(np.float64, workers=1, conv_method=method)
+    assert np.allclose(engine.conv(x, w, 2, 1), y)
+    assert np.allclose(engine.conv_input_grad(dy, w, x.shape, 2, 1), dx)
+    assert np.allclose(engine.conv_weight_grad(x, dy, w.shape, 2, 1), dw)
+    print(f"{method}: the same three results")
+
+# %% [markdown]
+# How many multiplications does it save? Take an 11x11 kernel of stride 2, from 32x32 to 16x16
+# pixels, with one input and one output channel. Our definition multiplies once for each pair of
+# triples, one along y and one along x. The transform has a table of frequencies, and multiplies
+# once for each pair of rows of this table. At stride 2 it does so four times, because even and odd
+# pixels, along y and along x, are transformed separately. (The transforms themselves come on top.
+# One transform of a channel serves all its pairs with other channels.)
+
+# %%
+by_definition = len(meeting(32, 16, 11, 2, 5)) ** 2
+table = fourier_conv.tables(32, 11, 2, 5, 16, "f")[0]  # (28, 16)
+by_transform = len(table) ** 2 * 4
+print(f"{by_definition} and {by_transform}: {by_definition / by_transform:.1f} times fewer")
+
+# %% [markdown]
+# ## Summary
+#
+# - Output $o$, tap $k$ and pixel $i$ meet if $i = o s + k - p$. There are
+#   $\lfloor (H + 2p - n) / s \rfloor + 1$ outputs.
+# - $y_o$ sums $x_i w_k$ over all that meet, $dx_i$ sums $dy_o w_k$, and $dw_k$ sums $dy_o x_i$.
+#   With channels, these products are $x w$, $dy\, w^\top$ and $x^\top dy$.
+# - `dw` sums over the pixels of all maps of a batch.
+# - Seen from the input, the kernel is flipped: at stride 1, `dx` is a convolution with it.
+# - im2col makes one matrix product of it all, and pays with memory.
+#
+# **In the project:** [`conv`](../kernels/numpy_ops.py#conv),
+# [`conv_input_grad`](../kernels/numpy_ops.py#conv_input_grad) and
+# [`conv_weight_grad`](../kernels/numpy_ops.py#conv_weight_grad) are the definitions.
+# [`unfold`](../kernels/numpy_engine.py#unfold) is im2col, and the first lines of
+# [`fourier_conv.py`](../kernels/fourier_conv.py) explain the transform. The layer with bias and
+# activation is [`conv`](../semgan.py#conv) in `semgan.py`.
+#
+# **In the paper** ([arXiv 1906.12195](https://arxiv.org/abs/1906.12195)): the kernel size `ks` is
+# the same in all layers of both networks (Table 3). For Colored Shapes it is 11 (Appendix B).
+#
+# **Next:** a convolution with stride 2 makes maps smaller. The generator must make them larger. In
+# [notebook 5](05_transposed_convolution.ipynb) we find that we have already written what it needs.
