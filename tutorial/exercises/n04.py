@@ -37,6 +37,17 @@ def row_by(index, inside=lambda i, x: 0 <= i < len(x), flip=False, overwrite=Fal
     return wrong
 
 
+def stops_outside(x, w, out, stride, pad):
+    y = np.zeros(out)
+    for o in range(out):
+        for k in range(len(w)):
+            i = condition(o, k, stride, pad)
+            if not 0 <= i < len(x):
+                break
+            y[o] += x[i] * w[k]
+    return y
+
+
 def condition(o, k, stride, pad):
     return o * stride + k - pad
 
@@ -145,6 +156,8 @@ EXERCISES = {
                 lambda size, kernel, stride, pad: -(-(size + 2 * pad - kernel) // stride) + 1,
             "that is the number of the last output. They count from 0, so there is one more.":
                 lambda size, kernel, stride, pad: (size + 2 * pad - kernel) // stride,
+            "the 1 is not divided: (H + 2 p - n) // s steps lead to one window more.":
+                lambda size, kernel, stride, pad: (size + 2 * pad - kernel + 1) // stride,
             "there is padding on both sides: 2 p in all.":
                 lambda size, kernel, stride, pad: (size + pad - kernel) // stride + 1,
             "2 p belongs to the size: a larger padding gives more outputs.":
@@ -164,7 +177,7 @@ EXERCISES = {
                 row_by(lambda o, k, stride, pad: o * stride + k + pad),
             "x[-1] is the last pixel in Python: a negative i must be left out too.":
                 row_by(condition, lambda i, x: i < len(x)),
-            "the condition gives pixels outside the map, before it and behind it. Leave them out.":
+            "i leaves the map on both sides. It must be at least 0 and less than len(x).":
                 row_by(condition, lambda i, x: True),
             "pixel 0 lies inside the map: the condition is 0 <= i.":
                 row_by(condition, lambda i, x: 0 < i < len(x)),
@@ -174,6 +187,8 @@ EXERCISES = {
                 row_by(lambda o, k, stride, pad: o + k - pad),
             "the kernel is flipped. That is the convolution of mathematics. In networks tap k "
             "lies on pixel o s + k - p.": row_by(condition, flip=True),
+            "a tap outside the map does not end the window: continue, instead of break.":
+                stops_outside,
             "only the last tap is left in y[o]. Add up, with +=.":
                 row_by(condition, overwrite=True)}),
     "4.3": Exercise(

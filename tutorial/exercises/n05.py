@@ -148,6 +148,13 @@ def pixels_of_each_stamp(size, out, kernel, stride, pad):
                      for o in range(out)])
 
 
+def by_slices(size, out, kernel, stride, pad):
+    counts = np.zeros(size, int)
+    for o in range(out):
+        counts[o * stride - pad:o * stride - pad + kernel] += 1
+    return counts
+
+
 def set_to_one(size, out, kernel, stride, pad):
     return np.minimum(overlaps(size, out, kernel, stride, pad), 1)
 
@@ -259,6 +266,7 @@ EXERCISES = {
         traps={
             "counts[-1] is the last pixel: leave out negative i.":
                 counted(condition, lambda i, size: i < size),
+            "a slice that starts below 0 starts near the end: use max(0, o s - p).": by_slices,
             "the padding is missing: i = o s + k - p.":
                 counted(lambda o, k, stride, pad: o * stride + k),
             "the stride is missing: i = o s + k - p.":

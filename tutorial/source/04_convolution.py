@@ -187,8 +187,8 @@ print(dx.round(3), dw.round(3), sep="\n")
 print(f"{(dy * y).sum():.6f} {(x * dx).sum():.6f} {(w * dw).sum():.6f}")
 
 # %% [markdown]
-# The project has a function for each of the sums. It knows no single rows, but a row is a map of
-# height 1:
+# The project has a function for each of the sums. They take batches of maps with channels. Our row
+# is one map of height 1 with one channel:
 
 # %%
 row_x, row_w, row_dy = x.reshape(1, 1, 7, 1), w.reshape(1, 3, 1, 1), dy.reshape(1, 1, 4, 1)
@@ -235,8 +235,9 @@ assert np.allclose(conv_input_grad(dy, w, x.shape, 2, 1), dx)
 assert np.allclose(conv_weight_grad(x, dy, w.shape, 2, 1), dw)
 
 # %% [markdown]
-# Both could be wrong in the same way. Finite differences do not know our formulas, and they agree.
-# If we flip the kernel in `dx`, a mistake that is easy to make, they do not:
+# Our gradients and the project's could be wrong in the same way. So we compare them with finite
+# differences, which know none of our formulas. They agree. If we flip the kernel in `dx`, a mistake
+# that is easy to make, they do not:
 
 # %%
 def loss():
@@ -276,8 +277,8 @@ for tap, pixels in list(taps(w.shape, y.shape, 2))[:4]:
 #
 # *Difficulty 2 of 3 · 10 minutes · Good for: the sum that training is all about.*
 #
-# Complete the loop. `padded[pixels]` (B, Ho, Wo, Cin) are the pixels that meet the tap, and `dy`
-# (B, Ho, Wo, Cout) the gradients of the outputs where they do so.
+# Complete the loop. `padded[pixels]` (B, Ho, Wo, Cin) holds the pixels that meet the tap. In the same
+# places, `dy` (B, Ho, Wo, Cout) holds the gradients of the outputs that they meet.
 
 # %%
 def weight_grad(x, dy, w_shape, stride, pad):
@@ -467,7 +468,7 @@ print(f"{by_definition} and {by_transform}: {by_definition / by_transform:.1f} t
 # activation is [`conv`](../semgan.py#conv) in `semgan.py`.
 #
 # **In the paper** ([arXiv 1906.12195](https://arxiv.org/abs/1906.12195)): the kernel size `ks` is
-# the same in all layers of both networks (Table 3). For Colored Shapes it is 11 (Appendix B).
+# the same in both networks (Table 3). For Colored Shapes it is 11 (Appendix B).
 #
 # **Next:** a convolution with stride 2 makes maps smaller. The generator must make them larger. In
 # [notebook 5](05_transposed_convolution.ipynb) we find that we have already written what it needs.

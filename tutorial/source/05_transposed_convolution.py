@@ -103,12 +103,18 @@ assert np.allclose(bottom, large)
 assert np.allclose(large, np.interp(np.arange(9) / 2, np.arange(5), small))
 
 # %% [markdown]
-# And with a kernel of two ones it would repeat each pixel. So the usual ways to enlarge a map are
-# special cases. A network may start anywhere and learn the kernel that it needs.
-#
+# And with a kernel of two ones it repeats each pixel. So two usual ways to enlarge a map are special
+# cases, and a network can learn any kernel in between or beyond.
+
+# %%
+two_ones = np.ones((1, 2, 1, 1))
+repeated = conv_input_grad(small.reshape(1, 1, 5, 1), two_ones, (1, 1, 10, 1), stride)
+assert np.allclose(repeated.ravel(), small.repeat(2))
+
+# %% [markdown]
 # One warning. Some call the operation a *deconvolution*, and our layers are named `deconv1`,
-# `deconv2`, ... But it does not undo a convolution. $C^\top$ is not the inverse of $C$, which has
-# none, for 4 numbers cannot hold what 7 said:
+# `deconv2`, ... But it does not undo a convolution. $C$ has no inverse, because 4 numbers cannot
+# hold all that 7 said, and $C^\top C x$ is not $x$:
 
 # %%
 print("x:     ", x.round(2))
@@ -327,8 +333,8 @@ print(np.round(groups, 2))
 # ## Its gradients
 #
 # The transposed convolution is now a layer of its own, with a large output $y$ and a small input
-# $x$. For training we need $dx$ and $dw$. There is nothing to derive. Its triples are
-# those of the convolution, and the sum of all $dy\, y$ has three factors, as in notebook 4:
+# $x$. For training we need $dx$ and $dw$. There is little to derive. Its triples are those of the
+# convolution, and so the sum of all $dy_i\, y_i$ is the sum $S$ of notebook 4:
 #
 # $$S = \sum_{o,\, k,\, i \,:\; i = o s + k - p} x_o\; w_k\; dy_i$$
 #
