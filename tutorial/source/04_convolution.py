@@ -277,8 +277,8 @@ for tap, pixels in list(taps(w.shape, y.shape, 2))[:4]:
 #
 # *Difficulty 2 of 3 · 10 minutes · Good for: the sum that training is all about.*
 #
-# Complete the loop. `padded[pixels]` (B, Ho, Wo, Cin) holds the pixels that meet the tap. In the same
-# places, `dy` (B, Ho, Wo, Cout) holds the gradients of the outputs that they meet.
+# Complete the loop. `padded[pixels]` (B, Ho, Wo, Cin) holds the pixels that meet the tap. In the
+# same places, `dy` (B, Ho, Wo, Cout) holds the gradients of the outputs that they meet.
 
 # %%
 def weight_grad(x, dy, w_shape, stride, pad):

@@ -103,8 +103,8 @@ assert np.allclose(bottom, large)
 assert np.allclose(large, np.interp(np.arange(9) / 2, np.arange(5), small))
 
 # %% [markdown]
-# And with a kernel of two ones it repeats each pixel. So two usual ways to enlarge a map are special
-# cases, and a network can learn any kernel in between or beyond.
+# And with a kernel of two ones it repeats each pixel. So two usual ways to enlarge a map are
+# special cases, and a network can learn any kernel in between or beyond.
 
 # %%
 two_ones = np.ones((1, 2, 1, 1))
