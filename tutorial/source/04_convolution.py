@@ -1,5 +1,5 @@
 # %% [markdown]
-# # 4. Convolution: one condition, three sums
+# # 4. Convolution: how do three sums follow from one condition?
 #
 # A single pixel says little. A blue one may lie in the middle of a circle or at its edge, and only
 # its neighbours tell. A convolution looks at every pixel together with its neighbours, and

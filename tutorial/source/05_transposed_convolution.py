@@ -1,5 +1,5 @@
 # %% [markdown]
-# # 5. Transposed convolution: up again
+# # 5. Transposed convolution: how do maps become larger?
 #
 # The discriminator makes maps smaller: each of its convolutions has stride 2 and halves the sides.
 # The generator has to go the other way, from small maps to large ones. To repeat each pixel would
