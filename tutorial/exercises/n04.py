@@ -156,13 +156,13 @@ EXERCISES = {
                 lambda size, kernel, stride, pad: -(-(size + 2 * pad - kernel) // stride) + 1,
             "that is the number of the last output. They count from 0, so there is one more.":
                 lambda size, kernel, stride, pad: (size + 2 * pad - kernel) // stride,
-            "the 1 is not divided: (H + 2 p - n) // s steps lead to one window more.":
+            "the 1 is not divided. There are (H + 2 p - n) // s steps, and one more window.":
                 lambda size, kernel, stride, pad: (size + 2 * pad - kernel + 1) // stride,
             "there is padding on both sides: 2 p in all.":
                 lambda size, kernel, stride, pad: (size + pad - kernel) // stride + 1,
             "2 p belongs to the size: a larger padding gives more outputs.":
                 lambda size, kernel, stride, pad: (size - 2 * pad - kernel) // stride + 1,
-            "that is true only if the padding fits the kernel, as in the project's networks.":
+            "that is right only if the padding is (n - 1) / 2, as in the project's networks.":
                 lambda size, kernel, stride, pad: -(-size // stride)}),
     "4.2": Exercise(
         conv_row,
@@ -194,8 +194,8 @@ EXERCISES = {
     "4.3": Exercise(
         weight_grad,
         ("dw[tap] is (Cin, Cout): the sum of x^T dy over all maps and all output pixels.",
-         "Either np.einsum, whose result has the axes i and o of 'bhwi' and 'bhwo'; or flatten "
-         "both to (B Ho Wo, channels) and multiply the first, transposed, by the second."),
+         "Either use np.einsum with 'bhwi,bhwo->io', or flatten both to (B Ho Wo, channels) and "
+         "multiply the first, transposed, by the second."),
         inputs=[(rng.standard_normal((3, 7, 6, 4)), rng.standard_normal((3, 4, 3, 5)),
                  (3, 3, 4, 5), 2, 1),
                 (rng.standard_normal((3, 8, 7, 4)), rng.standard_normal((3, 4, 5, 5)),
@@ -219,7 +219,7 @@ EXERCISES = {
         inputs=[(rng.standard_normal((2, 6, 7, 5)), rng.standard_normal((3, 3, 4, 5)), 1),
                 (rng.standard_normal((2, 4, 3, 5)), rng.standard_normal((4, 4, 3, 5)), 0)],
         traps={
-            "the kernel is not flipped. From the input, the outputs lie on the other side.":
+            "the kernel is not flipped: k' = n - 1 - k grows while k falls.":
                 not_flipped,
             "the kernel is flipped from top to bottom only. Flip it from left to right too.":
                 flipped_in_y_only,
@@ -227,8 +227,8 @@ EXERCISES = {
                 taps_transposed_too,
             "conv now goes from Cout to Cin channels: exchange the last two axes of the weights.":
                 channels_not_exchanged,
-            "p' is not p, except for kernels with n = 2 p + 1. What is left over when k = "
-            "n - 1 - k'?": same_padding,
+            "p' is not p, unless n = 2 p + 1. Put k = n - 1 - k' into o = i - k + p: what do "
+            "you subtract from i + k'?": same_padding,
             "the padding is one too large: k' counts from 0 to n - 1, so k = n - 1 - k'.":
                 one_padding_too_many}),
     "4.5": Exercise(
@@ -242,8 +242,9 @@ EXERCISES = {
         traps={
             "each row holds the right numbers in the wrong order: the channels must change "
             "fastest, then kx, then ky.": stacked(4),
-            "reshape moves no numbers. So the taps must stand behind B, Ho and Wo before it.":
+            "reshape moves no numbers. Before it, the taps must stand after B, Ho and Wo.":
                 stacked(0),
             "your windows are columns. Here each window is a row.": windows_as_columns,
-            "the rows go through the maps last. The maps come first: B, Ho, Wo.": maps_last}),
+            "the rows are ordered by pixel first, then by map. Order them by map first: B, Ho, Wo.":
+                maps_last}),
 }

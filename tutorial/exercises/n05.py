@@ -207,15 +207,16 @@ EXERCISES = {
          "An inner product is (a * b).sum(). np.isclose compares two floats up to rounding."),
         inputs=[(*pair, np.random.default_rng(i)) for i, pair in enumerate(pairs())],
         traps={
-            "with ones, a flipped kernel passes too, for sums do not notice it. Draw x and y at "
+            "with ones, a flipped kernel passes too: its sums are the same. Draw x and y at "
             "random.": with_ones,
             "== fails for right functions: the two sums are rounded differently. Use np.isclose.":
                 exactly_equal,
             "the right shape is not enough. Compare the inner products.": shapes_only,
             "you test for the inverse: backward(forward(x)) = x. An adjoint need not be one.":
                 as_an_inverse,
-            "multiply before you sum: forward(x) by y, and backward(y) by x.": sums_of_outputs,
-            "without the signs, a gradient with the wrong sign passes.": positive_only}),
+            "multiply before you add up: forward(x) by y, and backward(y) by x.": sums_of_outputs,
+            "you compare without the signs, and so a gradient with the wrong sign passes.":
+                positive_only}),
     "5.2": Exercise(
         sizes_that_give,
         ("Which H gives `out` without any rounding? And how far can H grow until there is one "
@@ -223,18 +224,18 @@ EXERCISES = {
          "The smallest is (out - 1) s + n - 2 p. Each new output needs s more pixels."),
         inputs=[(8, 3, 2, 1), (4, 11, 3, 5), (7, 3, 1, 0), (5, 5, 4, 1)],
         traps={
-            "this is the smallest size only. The remainder of a division by s can be 0 to s - 1.":
+            "this is the smallest size only. A division by s leaves remainders from 0 to s - 1.":
                 sizes_by(first_size, lambda stride: 1),
             "the last size gives one output more: there are s sizes, not s + 1.":
                 sizes_by(first_size, lambda stride: stride + 1),
-            "the padding already counts in the window, so 2 p is subtracted.":
+            "the windows cover the padding too, which is no part of the map: subtract 2 p.":
                 sizes_by(lambda out, kernel, stride, pad: (out - 1) * stride + kernel + 2 * pad),
             "there is padding on both sides: subtract 2 p.":
                 sizes_by(lambda out, kernel, stride, pad: (out - 1) * stride + kernel - pad),
             "`out` windows have out - 1 steps between them: (out - 1) s.":
                 sizes_by(lambda out, kernel, stride, pad: out * stride + kernel - 2 * pad),
-            "out times s is one of the sizes only if the padding fits the kernel, and it need not "
-            "be the smallest.": sizes_by(lambda out, kernel, stride, pad: out * stride)}),
+            "the sizes do not start at out times s. Which is the smallest H with `out` windows?":
+                sizes_by(lambda out, kernel, stride, pad: out * stride)}),
     "5.3": Exercise(
         by_spreading_out,
         ("Pixel o goes to place o s: a slice with a step puts them all there at once.",
@@ -266,21 +267,21 @@ EXERCISES = {
         traps={
             "counts[-1] is the last pixel: leave out negative i.":
                 counted(condition, lambda i, size: i < size),
-            "a slice that starts below 0 starts near the end: use max(0, o s - p).": by_slices,
+            "a slice with a negative start begins near the end: use max(0, o s - p).": by_slices,
             "the padding is missing: i = o s + k - p.":
                 counted(lambda o, k, stride, pad: o * stride + k),
             "the stride is missing: i = o s + k - p.":
                 counted(lambda o, k, stride, pad: o + k - pad),
-            "you count the pixels under each stamp. Count the stamps on each pixel.":
+            "you count the pixels under each stamp. Count the stamps on each large pixel.":
                 pixels_of_each_stamp,
             "where stamps overlap, count each of them: += 1, not = 1.": set_to_one,
             "you add up the numbers of the taps. Add 1 for each.": numbers_of_taps}),
     "5.5": Exercise(
         transposed_grads,
-        ("Forward goes from small to large, so dx comes from a function that goes from large to "
-         "small.",
+        ("Forward goes from the small map to the large one, so dx comes from a function that goes "
+         "from the large map to the small one.",
          "dx = conv(dy, ...). In conv_weight_grad the first map is the large one."),
-        # As many channels up as down: shapes then give away only what is large and what small.
+        # Cin = Cout: so shapes only give away which map is large and which is small.
         inputs=[(rng.standard_normal((3, 8, 12, 5)), rng.standard_normal((3, 4, 6, 5)),
                  rng.standard_normal((3, 3, 5, 5)), 2, 1),
                 (rng.standard_normal((2, 9, 6, 4)), rng.standard_normal((2, 3, 2, 4)),
@@ -290,7 +291,7 @@ EXERCISES = {
                 roles_not_exchanged,
             "you differentiate a convolution, but forward was conv_input_grad. dx goes back "
             "from the large map to the small one.": gradient_of_a_convolution,
-            "conv needs no flipped kernel here. It is the adjoint of forward as it is.":
+            "do not flip the kernel. With w as it is, conv is the adjoint of forward.":
                 flipped_once_more,
             "the weights are already those of the convolution: do not exchange their axes.":
                 weights_transposed,

@@ -5,9 +5,9 @@
 # its neighbours tell. A convolution looks at every pixel together with its neighbours, and
 # everywhere in the same way. Both networks of this project consist of hardly anything else.
 #
-# To train a network we need three things of a convolution: its output, and the gradients of its
-# two inputs, the map and the weights. Must we derive three formulas? In this notebook all three
-# follow from one condition, which fits on one line.
+# To train a network we need three things from a convolution: its output, and the gradients with
+# respect to its two inputs, the map and the weights. Must we derive three formulas? In this
+# notebook all three follow from one condition, which fits on one line.
 #
 # You need: matrix products in NumPy, and notebook 3. Time: about 80 minutes, of which 55 are
 # exercises.
@@ -27,9 +27,9 @@ from tutorial.checks import check
 # %% [markdown]
 # ## Weights for the neighbours
 #
-# A convolution has a *kernel*: one weight for each position in a small window. It moves the window
-# over the map. At each place it multiplies the pixels by the weights and adds up. The result is
-# one pixel of the output.
+# A convolution has a *kernel*: one weight for each position in a small window. The window moves
+# over the map. At each place the pixels in it are multiplied by the weights, and the products are
+# added up. The result is one pixel of the output.
 #
 # Take the weights $-1, 0, 1$ for the left neighbour, the pixel, and the right neighbour. Where all
 # three are equal, the result is 0. At the left edge of a shape it is positive, at the right edge
@@ -69,12 +69,12 @@ plt.show()
 #
 # $$\boxed{\; i = o\,s + k - p \;}$$
 #
-# This is the condition. Output $o$, weight $k$ and pixel $i$ meet if it holds. The output sums over
-# all that meet:
+# This is the condition. We say that output $o$, weight $k$ and pixel $i$ *meet* if it holds. Output
+# $o$ is the sum over all $k$ and $i$ that it meets:
 #
 # $$y_o = \sum_{k,\, i \,:\; i = o s + k - p} x_i\, w_k$$
 #
-# Pixels outside the map are zeros and add nothing. One position $k$ in a kernel is called a *tap*.
+# Pixels outside the map are zeros and add nothing. A position $k$ in a kernel is called a *tap*.
 
 # %% [markdown]
 # ### Exercise 4.1: how many outputs?
@@ -99,7 +99,8 @@ check("4.1", output_size);
 #
 # *Difficulty 1 of 3 · 10 minutes · Good for: the definition, and its trouble at the border.*
 #
-# Write $y_o$ with loops, straight from the condition. Do not pad `x`: leave out what lies outside.
+# Compute $y_o$ with loops, straight from the condition. Do not pad `x`: leave out pixels that lie
+# outside the map.
 
 # %%
 def conv_row(x, w, out, stride, pad):
@@ -121,7 +122,8 @@ check("4.2", conv_row);
 # ## All that meet, in one table
 #
 # Let us list all triples $(o, k, i)$ that satisfy the condition, for 7 pixels and 3 weights with
-# padding 1. In the pictures a row is an output, a column is a pixel, and the number is the tap.
+# padding 1: first as numbers, at stride 2, and then as pictures, at strides 1 and 2. In the
+# pictures a row is an output, a column is a pixel, and the number is the tap.
 
 # %%
 def meeting(size, out, kernel, stride, pad):
@@ -139,7 +141,8 @@ for axis, stride, out in zip(axes, (1, 2), (7, 4)):
         table[o, i] = k
         axis.text(i, o, k, ha="center", va="center")
     axis.imshow(table, cmap="Pastel1", vmin=0, vmax=8)
-    axis.set(title=f"stride {stride}", xlabel="pixel i", ylabel="output o", yticks=range(out))
+    axis.set(title=f"stride {stride}", xlabel="pixel i", ylabel="output o", yticks=range(out),
+             xticks=range(7))
 plt.show()
 
 # %% [markdown]
@@ -175,20 +178,21 @@ for o, k, i in meeting(7, 4, 3, 2, 1):
 print(dx.round(3), dw.round(3), sep="\n")
 
 # %% [markdown]
-# There is an even shorter way to say it. Take the loss of notebook 3, the sum of all $y_o$ times
-# $dy_o$:
+# There is an even shorter way to say this. Take a loss like that of notebook 3, the sum of all
+# products $dy_o\, y_o$, and put in the sum for $y_o$:
 #
 # $$S = \sum_{o,\, k,\, i \,:\; i = o s + k - p} dy_o\; x_i\; w_k$$
 #
-# Its derivative with respect to one of the three factors is the sum that belongs to it: $y$, $dx$
-# or $dw$. And each factor times its sum gives $S$ again:
+# Its derivative with respect to $dy_o$ is $y_o$, with respect to $x_i$ it is $dx_i$, and with
+# respect to $w_k$ it is $dw_k$. Multiply each number by its derivative and add up: all three ways
+# give $S$ again.
 
 # %%
 print(f"{(dy * y).sum():.6f} {(x * dx).sum():.6f} {(w * dw).sum():.6f}")
 
 # %% [markdown]
-# The project has a function for each of the sums. They take batches of maps with channels. Our row
-# is one map of height 1 with one channel:
+# The project has a function for each of the three sums. These functions take batches of maps with
+# channels. Our row is a batch of one map, of height 1 and with one channel:
 
 # %%
 row_x, row_w, row_dy = x.reshape(1, 1, 7, 1), w.reshape(1, 3, 1, 1), dy.reshape(1, 1, 4, 1)
@@ -206,10 +210,10 @@ assert np.allclose(conv_weight_grad(row_x, row_dy, row_w.shape, stride, pad).rav
 #   $i_x = o_x s + k_x - p$.
 # - There are $B$ of them in a batch. All use the same weights, so `dw` sums over the batch too.
 # - A pixel is a vector of $C_\text{in}$ numbers, its *channels*, and an output a vector of
-#   $C_\text{out}$. A tap is then a matrix, and $x_i w_k$ becomes a product of a row vector and a
-#   matrix: $y_c = \sum_j x_j\, w_{jc}$.
+#   $C_\text{out}$. The weight of a tap is then a matrix, and $x_i w_k$ becomes the product of a row
+#   vector and this matrix. Its channel $c$ is $\sum_j x_j\, w_{jc}$.
 #
-# The gradients of this product are the only new thing. By the chain rule, as before:
+# The gradients of this product, $y = x\,w$, are the only new thing. By the chain rule, as before:
 #
 # $$dx_j = \sum_c dy_c\, w_{jc} \;\text{ is }\; dy\, w^\top, \qquad
 #   dw_{jc} = x_j\, dy_c \;\text{ is }\; x^\top dy$$
@@ -236,8 +240,8 @@ assert np.allclose(conv_weight_grad(x, dy, w.shape, 2, 1), dw)
 
 # %% [markdown]
 # Our gradients and the project's could be wrong in the same way. So we compare them with finite
-# differences, which know none of our formulas. They agree. If we flip the kernel in `dx`, a mistake
-# that is easy to make, they do not:
+# differences, which know none of our formulas. They agree. But if we flip the kernel in `dx`, which
+# is an easy mistake to make, they do not:
 
 # %%
 def loss():
@@ -254,9 +258,9 @@ except AssertionError:
 # ## Tap by tap
 #
 # Our loops touch every pixel one by one, which is slow in Python. Let us look at the table again,
-# at one colour only. Tap $k$ meets the pixels $k - p,\; s + k - p,\; 2s + k - p, \dots$ In a map
-# with $p$ zeros before it, these stand at $k,\; s + k,\; 2s + k, \dots$: a slice with step $s$.
-# So all outputs get their product with tap $k$ in one line, and only a loop over taps is left.
+# at one colour only. Tap $k$ meets the pixels $k - p,\; s + k - p,\; 2s + k - p, \dots$ If we put
+# $p$ zeros before the map, these pixels stand at $k,\; s + k,\; 2s + k, \dots$: a slice with step
+# $s$. So one line gives all outputs their products with tap $k$, and only a loop over taps is left.
 
 # %%
 print(inspect.getsource(taps))
@@ -264,7 +268,8 @@ print(inspect.getsource(conv))
 
 # %% [markdown]
 # `padded[pixels]` is (B, Ho, Wo, Cin), and `@` multiplies its last axis by the matrix of the tap.
-# Bias and activation at the end are for notebook 6. Without them nothing happens there.
+# The last line adds a bias and applies an activation. Both are subjects of notebook 6. Here we pass
+# neither, and the line changes nothing.
 
 # %%
 padded = pad_maps(x, 1)  # (4, 9, 8, 3)
@@ -277,8 +282,8 @@ for tap, pixels in list(taps(w.shape, y.shape, 2))[:4]:
 #
 # *Difficulty 2 of 3 · 10 minutes · Good for: the sum that training is all about.*
 #
-# Complete the loop. `padded[pixels]` (B, Ho, Wo, Cin) holds the pixels that meet the tap. In the
-# same places, `dy` (B, Ho, Wo, Cout) holds the gradients of the outputs that they meet.
+# Complete the loop. `padded[pixels]` (B, Ho, Wo, Cin) holds the pixels that meet the tap. At the
+# same places, `dy` (B, Ho, Wo, Cout) holds the gradients of the outputs that these pixels meet.
 
 # %%
 def weight_grad(x, dy, w_shape, stride, pad):
@@ -295,8 +300,9 @@ def weight_grad(x, dy, w_shape, stride, pad):
 check("4.3", weight_grad);
 
 # %% [markdown]
-# The project's version of this exercise and of `dx` follow. For `dx`, each output *scatters*: it
-# adds `dy @ w[tap].T` to all the pixels that it came from. Where windows overlap, `+=` adds up.
+# Here are the project's functions for `dw`, as in this exercise, and for `dx`. In the latter, each
+# output *scatters*: it adds `dy @ w[tap].T` to each pixel that it came from. Where windows overlap,
+# `+=` adds up.
 
 # %%
 print(inspect.getsource(conv_weight_grad))
@@ -306,8 +312,9 @@ print(inspect.getsource(conv_input_grad))
 # ## Where a gradient goes
 #
 # Let us look at the scattering. The kernel below has a different weight at each tap. On the left a
-# single output pixel has a gradient, and we see what it sends back. On the right a single input
-# pixel is not 0, and we see the outputs it reaches. The red frame marks that pixel.
+# single output pixel has a gradient, 1, and we see what it sends back. On the right a single input
+# pixel is 1, all others are 0, and we see the outputs it reaches. In both pictures the red frame
+# marks the place of the single pixel.
 
 # %%
 w_toy = (9 - np.arange(9.0)).reshape(3, 3, 1, 1)  # 9 at the upper left, 1 at the lower right
@@ -327,20 +334,22 @@ for axis, a, title in zip(axes, (sent_back, reached), ("dx of one dy", "y of one
 plt.show()
 
 # %% [markdown]
-# The gradient goes back through the window as it stands: the footprint is the kernel itself. On the
-# right the kernel is flipped in both directions. An output below the pixel sees the pixel in the
-# upper part of its window, so it uses an upper weight.
+# On the left the gradient goes back to the pixels of one window, and we see the kernel as it
+# stands. On the right the kernel is flipped in both directions. For an output below the pixel, the
+# pixel lies in the upper part of the window, so it meets one of the upper weights, 9, 8 or 7.
 
 # %% [markdown]
 # ### Exercise 4.4: gather instead of scatter
 #
-# *Difficulty 3 of 3 · 15 minutes · Good for: GPUs, where a thread for each pixel of `dx` gathers.*
+# *Difficulty 3 of 3 · 15 minutes · Good for: GPUs, where each thread gathers a pixel of `dx`.*
 #
-# With stride 1, `dx` is again a convolution: of `dy`, with other weights and another padding.
-# Solve the condition for $o$, and write it as $o = i + k' - p'$. This is the condition once more,
-# now with `dx` as the output and `dy` as the input. The tap $k'$ must count from 0 to $n - 1$. It
-# does so if it grows while $k$ falls from $n - 1$ to 0. What is $k'$, and what is $p'$? And which
-# way round must the matrix of each tap be?
+# To scatter is to go through the outputs and add to pixels. To *gather* is to go through the pixels
+# of `dx`, and to fetch for each what it needs. A convolution gathers. With stride 1, `dx` is itself
+# a convolution: of `dy`, with other weights and another padding. Solve the condition for $o$, and
+# write it as $o = i + k' - p'$. This is the condition once more, now with `dx` as the output and
+# `dy` as the input. The tap $k'$ must count from 0 to $n - 1$. It does so if it grows while $k$
+# falls from $n - 1$ to 0. What is $k'$, and what is $p'$? And must the matrix of each tap be
+# transposed?
 
 # %%
 def input_grad_by_conv(dy, w, pad):
@@ -357,19 +366,21 @@ check("4.4", input_grad_by_conv);
 # ## One matrix product
 #
 # `conv` needs a matrix product for each tap: 121 of them for an 11x11 kernel. One large product is
-# faster than many small ones. So we write each window as a row of a matrix, tap after tap and
-# channel after channel. This is called *im2col*. The weights become a matrix with one column for
-# each output channel, and
+# faster than many small ones. So we write each window as a row of a matrix, tap after tap, and
+# within each tap channel after channel. This is called *im2col*. The weights become a matrix with
+# one column for each output channel, and
 #
 # $$\text{windows } (B H_o W_o,\; k_h k_w C_\text{in}) \;\cdot\;
 #   \text{weights } (k_h k_w C_\text{in},\; C_\text{out})
 #   \;=\; \text{outputs } (B H_o W_o,\; C_\text{out})$$
 #
-# The picture shows it for a 4x4 map, a 3x3 kernel and padding 1. Grey is padding.
+# The picture shows the windows of a 4x4 map for a 3x3 kernel with padding 1. Grey is padding. The
+# project's `unfold` makes them. It yields them in pieces, but this map is so small that there is
+# only one piece.
 
 # %%
 small = np.arange(1.0, 17).reshape(1, 4, 4, 1)
-(_, rows), = numpy_engine.unfold(small, (3, 3), 1, 1, (4, 4))  # (16, 9)
+_, rows = next(numpy_engine.unfold(small, (3, 3), 1, 1, (4, 4)))  # (16, 9)
 print(rows[:2].astype(int))
 
 # %%
@@ -413,19 +424,20 @@ check("4.5", im2col);
 # With the matrix of windows, two of the three sums are a single matrix product:
 
 # %%
-(_, rows), = numpy_engine.unfold(x, (3, 3), 2, 1, (4, 3))  # (48, 27)
+_, rows = next(numpy_engine.unfold(x, (3, 3), 2, 1, (4, 3)))  # (48, 27)
 flat_w, flat_dy = w.reshape(27, 5), dy.reshape(48, 5)
 assert np.allclose((rows @ flat_w).reshape(y.shape), conv(x, w, 2, 1))
 assert np.allclose((rows.T @ flat_dy).reshape(w.shape), conv_weight_grad(x, dy, w.shape, 2, 1))
 print(rows.shape, "@", flat_w.shape, "=", (rows @ flat_w).shape)
 
 # %% [markdown]
-# For `dx` the product `flat_dy @ flat_w.T` gives the gradient of each row of windows. Each number
-# of it must then be added to the pixel that it was copied from. The project's fast engine,
-# [`NumpyEngine`](../kernels/numpy_engine.py#NumpyEngine), works in this way.
+# For `dx`, the product `flat_dy @ flat_w.T` gives the gradient of the matrix of windows. In this
+# matrix each pixel was copied several times. The gradient of a pixel is the sum of the gradients of
+# its copies. The project's fast engine, [`NumpyEngine`](../kernels/numpy_engine.py#NumpyEngine),
+# works in this way.
 #
-# For large kernels it has another way, a Fourier transform. It needs fewer multiplications and
-# gives the same numbers, up to rounding. Here are both:
+# For large kernels the engine has another method, a Fourier transform, which needs fewer
+# multiplications and gives the same numbers, up to rounding. Here are both methods:
 
 # %%
 for method in "im2col", "fourier":
@@ -436,12 +448,13 @@ for method in "im2col", "fourier":
     print(f"{method}: the same three results")
 
 # %% [markdown]
-# How many multiplications does it save? Take an 11x11 kernel of stride 2, from 32x32 to 16x16
-# pixels, with one input and one output channel. Our definition multiplies once for each pair of
-# triples, one along y and one along x. The transform has a table of frequencies, and multiplies
-# once for each pair of rows of this table. At stride 2 it does so four times, because even and odd
-# pixels, along y and along x, are transformed separately. (The transforms themselves come on top.
-# One transform of a channel serves all its pairs with other channels.)
+# How many multiplications does the transform save? Take an 11x11 kernel of stride 2, from 32x32 to
+# 16x16 pixels, with one input and one output channel. Our definition multiplies once for each pair
+# of triples, one along y and one along x. The transform works with frequencies instead of pixels.
+# Its table has 28 rows, up to three for each frequency, and it multiplies once for each pair of
+# rows, one along y and one along x. At stride 2 it does so four times, because even and odd pixels,
+# along y and along x, are transformed separately. (The transforms themselves come on top. But each
+# channel is transformed once only, however many channels it is combined with.)
 
 # %%
 by_definition = len(meeting(32, 16, 11, 2, 5)) ** 2
@@ -454,11 +467,12 @@ print(f"{by_definition} and {by_transform}: {by_definition / by_transform:.1f} t
 #
 # - Output $o$, tap $k$ and pixel $i$ meet if $i = o s + k - p$. There are
 #   $\lfloor (H + 2p - n) / s \rfloor + 1$ outputs.
-# - $y_o$ sums $x_i w_k$ over all that meet, $dx_i$ sums $dy_o w_k$, and $dw_k$ sums $dy_o x_i$.
-#   With channels, these products are $x w$, $dy\, w^\top$ and $x^\top dy$.
+# - Over all that meet, $y_o$ is the sum of $x_i w_k$, $dx_i$ that of $dy_o w_k$, and $dw_k$ that of
+#   $dy_o x_i$. With channels, these products are $x w$, $dy\, w^\top$ and $x^\top dy$.
 # - `dw` sums over the pixels of all maps of a batch.
-# - Seen from the input, the kernel is flipped: at stride 1, `dx` is a convolution with it.
-# - im2col makes one matrix product of it all, and pays with memory.
+# - Seen from the input, the kernel is flipped: at stride 1, `dx` is a convolution of `dy` with the
+#   flipped kernel.
+# - im2col turns a convolution into one matrix product, at the price of memory.
 #
 # **In the project:** [`conv`](../kernels/numpy_ops.py#conv),
 # [`conv_input_grad`](../kernels/numpy_ops.py#conv_input_grad) and

@@ -2,8 +2,8 @@
 # # 5. Transposed convolution: how do maps become larger?
 #
 # The discriminator makes maps smaller: each of its convolutions has stride 2 and halves the sides.
-# The generator has to go the other way, from small maps to large ones. To repeat each pixel would
-# do, but there is nothing in it to learn. Which operation enlarges a map, has weights that can be
+# The generator has to go the other way, from small maps to large ones. We could simply repeat each
+# pixel, but then there is nothing to learn. Which operation enlarges a map, has weights that can be
 # learned, and has gradients that we know?
 #
 # It turns out that we have written it already.
@@ -26,12 +26,12 @@ from tutorial.checks import check
 # ## A convolution is a matrix
 #
 # Notebook 4 showed a table of all outputs and pixels that meet. Write the weight $w_k$ into each
-# cell of tap $k$, and 0 into all others. Then $y_o$ is the sum of a row of this table, each number
-# times its pixel. That is how a matrix multiplies a vector: $y = C x$.
+# cell of tap $k$, and 0 into the empty cells. Then multiply each number in row $o$ by its pixel and
+# add up: this is $y_o$. And it is how a matrix multiplies a vector: $y = C x$.
 #
-# To find $C$ we need not look at the condition. The $i$-th column of a matrix is what it makes of
-# a vector with a single 1 at place $i$. So we send seven such vectors through `conv`, as a batch of
-# seven maps of height 1.
+# To find the matrix $C$ we need not look at the condition. Column $i$ of a matrix is what the
+# matrix makes of a vector with a single 1, at place $i$. So we send seven such vectors through
+# `conv`, as a batch of seven maps of height 1.
 
 # %%
 w = np.array([1.0, 2, 3]).reshape(1, 3, 1, 1)    # (kh, kw, Cin, Cout)
@@ -47,11 +47,12 @@ for axis, matrix, name in zip(axes, (C, C.T), ("C: 7 pixels to 4", "C transposed
     for (row, column), weight in np.ndenumerate(matrix):
         axis.text(column, row, int(weight), ha="center", va="center")
     axis.set(title=name, xticks=range(matrix.shape[1]), yticks=range(len(matrix)))
+axes[0].set(xlabel="pixel", ylabel="output"), axes[1].set(xlabel="output", ylabel="pixel")
 plt.show()
 
 # %% [markdown]
-# And the gradient? From notebook 4 we know that $dx_i$ is the sum of a *column*, each weight times
-# its $dy_o$. In a matrix that is a product with the transposed matrix:
+# And the gradient? From notebook 4 we know that $dx_i$ is a sum along a *column*, of each weight
+# times its $dy_o$. That is a product with the transposed matrix:
 #
 # $$y = C x, \qquad dx = C^\top dy$$
 
@@ -66,15 +67,17 @@ print((C.T @ dy).round(3))
 
 # %% [markdown]
 # Look at the shapes: $C^\top$ takes 4 numbers to 7. With stride 2 a convolution makes maps smaller,
-# so its input gradient makes them larger. We may use it on maps as well as on gradients. As a step
-# forward it is called the **transposed convolution**. This is the operation that we were looking
-# for, and the project's `conv_input_grad` computes it.
+# so its input gradient makes them larger. Nothing says that we must use $C^\top$ on gradients only:
+# we can multiply a map by it as well. Used in this way, as a step forward, it is called the
+# **transposed convolution**. This is the operation that we were looking for, and the project's
+# `conv_input_grad` computes it.
 #
 # ## Stamps
 #
-# What does it do to a map? The $o$-th column of $C^\top$ holds the kernel, at the place of window
-# $o$. So each small pixel puts a stamp on the large map: the kernel, times the pixel. Stamps lie
-# `stride` apart. Where they overlap, they add up.
+# What does it do to a map? Column $o$ of $C^\top$ holds the kernel, at the place of window $o$. So
+# each pixel of the small map puts a *stamp* on the large map: the kernel, times the pixel. Stamps
+# lie `stride` apart. Where they overlap, they add up. From here on, pixels of the small map are
+# called small pixels, and those of the large map large pixels.
 
 # %%
 small = np.array([1.0, 3, 2, 2, 0.5])
@@ -87,7 +90,7 @@ print(large)
 plt.figure(figsize=(6, 2.8))
 bottom = np.zeros(9)
 for o, value in enumerate(small):
-    stamp = np.zeros(11)
+    stamp = np.zeros(11)  # the large map, and one pixel of padding on each side
     stamp[2 * o:2 * o + 3] = value * kernel
     plt.bar(np.arange(9), stamp[1:10], bottom=bottom, label=f"pixel {o}: {value}")
     bottom += stamp[1:10]
@@ -96,15 +99,16 @@ plt.show()
 assert np.allclose(bottom, large)
 
 # %% [markdown]
-# The small map is there, at the even pixels. Each odd pixel got half of both neighbours: their
-# mean. With the kernel $\frac12, 1, \frac12$ the transposed convolution is linear interpolation:
+# The small map is there, at the even pixels. Each odd pixel got half of each of its two neighbours,
+# and so it is their mean. With the kernel $\frac12, 1, \frac12$ the transposed convolution is
+# linear interpolation:
 
 # %%
 assert np.allclose(large, np.interp(np.arange(9) / 2, np.arange(5), small))
 
 # %% [markdown]
-# And with a kernel of two ones it repeats each pixel. So two usual ways to enlarge a map are
-# special cases, and a network can learn any kernel in between or beyond.
+# And with a kernel of two ones it repeats each pixel. So two common ways to enlarge a map are
+# special cases of it, and a network can learn these kernels or any others.
 
 # %%
 two_ones = np.ones((1, 2, 1, 1))
@@ -114,18 +118,19 @@ assert np.allclose(repeated.ravel(), small.repeat(2))
 # %% [markdown]
 # One warning. Some call the operation a *deconvolution*, and our layers are named `deconv1`,
 # `deconv2`, ... But it does not undo a convolution. $C$ has no inverse, because 4 numbers cannot
-# hold all that 7 said, and $C^\top C x$ is not $x$:
+# hold all that 7 numbers held, and $C^\top C x$ is not $x$:
 
 # %%
-print("x:     ", x.round(2))
-print("C'C x: ", (C.T @ (C @ x)).round(2))
+print("x:      ", x.round(2))
+print("C^T C x:", (C.T @ (C @ x)).round(2))
 
 # %% [markdown]
 # ## Without the matrix
 #
-# The matrix explains, but nobody computes with it. It has a row for each output number and a column
-# for each input number. Take the first layer of the discriminator for shapes, in the project's
-# default settings. It leads from 64x64 pixels with 4 channels to 32x32 pixels with 64 channels:
+# The matrix is good for explaining, but nobody computes with it. It has a row for each number of
+# the output and a column for each number of the input. Take the first layer of the discriminator
+# for Colored Shapes, in the project's default settings. It leads from 64x64 pixels with 4 channels
+# to 32x32 pixels with 64 channels:
 
 # %%
 numbers = (32 * 32 * 64) * (64 * 64 * 4)
@@ -134,21 +139,21 @@ print(f"{numbers:,} numbers in the matrix, made of {weights:,} weights")
 
 # %% [markdown]
 # How can we then test that a function computes $C^\top$, if we cannot look at $C$? Take any vectors
-# $x$ and $y$, and multiply out:
+# $x$ and $y$, as long as an input and an output, and multiply out:
 #
 # $$\langle y, C x \rangle = \sum_{o,\,i} y_o\, C_{oi}\, x_i = \langle C^\top y, x \rangle$$
 #
 # Here $\langle a, b \rangle$ is the *inner product*: the sum of all products of corresponding
-# numbers. Only $C^\top$ satisfies this for all $x$ and $y$. One says that it is the *adjoint* of
-# $C$. For random $x$ and $y$ a wrong function fails.
+# numbers. Only $C^\top$ satisfies this equation for all $x$ and $y$. It is called the *adjoint* of
+# $C$. A wrong function fails for random $x$ and $y$.
 
 # %% [markdown]
 # ### Exercise 5.1: the adjoint test
 #
-# *Difficulty 1 of 3 · 10 minutes · Good for: testing any linear layer, without choosing a step.*
+# *Difficulty 1 of 3 · 10 minutes · Good for: testing a linear layer without finite differences.*
 #
-# Is `backward` the adjoint of `forward`? Return `True` or `False`. Both take one array. Draw `x`
-# and `y` from `rng`, and mind that floats are rounded.
+# Is `backward` the adjoint of `forward`? Return `True` or `False`. Both functions take one array.
+# Draw `x` and `y` from `rng`, and remember that floats are rounded.
 
 # %%
 def is_adjoint(forward, backward, x_shape, y_shape, rng):
@@ -162,8 +167,7 @@ def is_adjoint(forward, backward, x_shape, y_shape, rng):
 check("5.1", is_adjoint);
 
 # %% [markdown]
-# The project's tests do the same, for all its convolutions. Here is the test for maps with
-# channels:
+# The project's tests do the same for its convolutions. Here is the test for maps with channels:
 
 # %%
 w = rng.standard_normal((5, 5, 3, 4))                    # (kh, kw, 3, 4): from 3 channels to 4
@@ -177,16 +181,16 @@ print(f"{forward:.6f} {backward:.6f}")
 # %% [markdown]
 # ## 15 or 16?
 #
-# A convolution of stride 2 rounds down. Two sizes may then give the same number of outputs:
+# The number of outputs is rounded down. So at stride 2, always two sizes give the same number:
 
 # %%
 for size in range(13, 19):
     print(size, "->", conv(np.zeros((1, size, size, 1)), np.zeros((3, 3, 1, 1)), 2, 1).shape[1])
 
 # %% [markdown]
-# On the way back, 8 could become 15 or 16. The rule alone does not say which. That is why
+# On the way back, 8 could become 15 or 16, and nothing in the small map says which. That is why
 # `conv_input_grad` has the argument `x_shape`. The generator always asks for `stride` times the
-# small side. (PyTorch has the argument `output_padding` for the same purpose.)
+# side of the small map. (PyTorch has the argument `output_padding` for the same purpose.)
 #
 # A size that does not fit is an error:
 
@@ -225,17 +229,17 @@ check("5.2", sizes_that_give);
 # $$o\,s = i + k' - (n - 1 - p)$$
 #
 # The right side is that of a convolution of stride 1: for each tap $k'$, pixel $i$ of the large map
-# looks at the place $i + k' - (n - 1 - p)$. The left side says what it finds there: the small
-# pixel $o$, if the place is $o s$. At all other places there is nothing. So we spread the small map
-# out. Pixel $o$ goes to place $o s$, and all places in between are zeros.
+# looks at the place $i + k' - (n - 1 - p)$. The left side says what pixel $i$ finds there: the
+# small pixel $o$, if the place is $o s$. At all other places there is nothing. So we spread the
+# small map out. Pixel $o$ goes to place $o s$, and all places in between are zeros.
 
 # %% [markdown]
 # ### Exercise 5.3: zeros in between
 #
-# *Difficulty 3 of 3 · 15 minutes · Good for: seeing that "up" is a convolution too.*
+# *Difficulty 3 of 3 · 15 minutes · Good for: seeing that enlarging a map is a convolution too.*
 #
-# Fill `u`, the map that is spread out, and convolve it. The size of `u` is given: from it, a
-# convolution with stride 1 and padding $n - 1 - p$ makes a map of the wanted size.
+# Fill `u`, the map that is spread out, and convolve it. The size of `u` is given. It is chosen so
+# that a convolution with stride 1 and padding $n - 1 - p$ makes a map of the size we want.
 
 # %%
 def by_spreading_out(x, w, y_shape, stride, pad):
@@ -253,8 +257,8 @@ check("5.3", by_spreading_out);
 
 # %% [markdown]
 # This explains the operation, but it is slow: at stride 2, three of four pixels of `u` are zeros,
-# and they are multiplied all the same. `conv_input_grad` places stamps instead, and multiplies by
-# no such zeros.
+# and they are multiplied all the same. `conv_input_grad` places stamps instead, and wastes no
+# multiplications on zeros.
 #
 # ## Checkerboards
 #
@@ -287,8 +291,8 @@ check("5.4", overlaps);
 
 # %% [markdown]
 # Let us see it on maps. Every small pixel is 1, and every weight too, so the transposed convolution
-# counts the stamps. From 16x16 we go to 32x32 pixels, and look at the middle, where the border
-# plays no part. The titles list the counts.
+# counts the stamps. We go from 16x16 to 32x32 pixels, and look at the middle, where the border
+# plays no part. The titles list the counts that occur.
 
 # %%
 def stamps(w, pad):
@@ -308,12 +312,13 @@ plt.show()
 # Black would be 0, and white is the largest count. With a 3x3 kernel, pixels lie on 1, 2 or 4
 # stamps. This is the *checkerboard*, well known from generated images
 # ([Odena et al. 2016](https://distill.pub/2016/deconv-checkerboard/)). With a 4x4 kernel each pixel
-# lies on 4. With 11x11, the paper's size for Colored Shapes, the counts still differ, but less: 36
-# is 1.44 times 25, while 4 is 4 times 1.
+# lies on 4. With 11x11, the paper's size for Colored Shapes, the counts still differ, but less: the
+# largest, 36, is 1.44 times the smallest, 25. With 3x3 it is 4 times the smallest.
 #
-# Equal counts are not the whole story. There are four kinds of pixels, with even or odd row and
-# column, and each kind meets its own group of taps. With random weights the sums of the four groups
-# differ:
+# Equal counts are not the whole story. There are four kinds of large pixels, with even or odd row
+# and column, and each kind meets its own group of taps. If all small pixels are 1, a large pixel is
+# the sum of the weights in its group. With random weights the four sums differ, even for a 4x4
+# kernel:
 
 # %%
 w = np.random.default_rng(0).standard_normal((4, 4, 1, 1))
@@ -323,23 +328,24 @@ assert np.allclose(middle, np.tile(groups, (4, 4)))
 print(np.round(groups, 2))
 
 # %% [markdown]
-# So a generator starts with checkerboards, whatever its kernels, and has to learn to avoid them. It
-# does so if the discriminator notices them. This is one reason why the project compares features of
-# *all* layers of the discriminator, the subject of notebook 8.
+# So a generator starts with checkerboards, whatever the size of its kernels, and has to learn to
+# avoid them. It can learn this only if the discriminator notices them. This is one reason why the
+# project compares features of *all* layers of the discriminator, the subject of notebook 8.
 #
-# Why then no even kernels? With an odd size $n$ and $p = (n - 1) / 2$ a window has a pixel in its
-# middle, and at stride 1 a map keeps its size.
+# Why then does the project use no even kernels? With an odd size $n$ and $p = (n - 1) / 2$, a
+# window has a pixel in its middle, and at stride 1 a map keeps its size.
 #
 # ## Its gradients
 #
 # The transposed convolution is now a layer of its own, with a large output $y$ and a small input
-# $x$. For training we need $dx$ and $dw$. There is little to derive. Its triples are those of the
-# convolution, and so the sum of all $dy_i\, y_i$ is the sum $S$ of notebook 4:
+# $x$. For training we need $dx$ and $dw$. There is little to derive. The triples that meet are
+# those of the convolution, and so the sum of all $dy_i\, y_i$ looks like the sum $S$ of notebook 4:
 #
 # $$S = \sum_{o,\, k,\, i \,:\; i = o s + k - p} x_o\; w_k\; dy_i$$
 #
-# Only the letters have changed places. The small map, with index $o$, is now `x`. The large map,
-# with index $i$, is now `dy`. Which of the three functions of notebook 4 sums over what?
+# Only the letters have changed places. The small map, with index $o$, was `dy` and is now `x`. The
+# large map, with index $i$, was `x` and is now `dy`. So which of the three functions of notebook 4
+# gives $dx$, and which gives $dw$?
 
 # %% [markdown]
 # ### Exercise 5.5: both gradients
@@ -371,9 +377,9 @@ check("5.5", transposed_grads);
 print(inspect.getsource(deconv_norm_relu))
 
 # %% [markdown]
-# We can compare the first part with ours. Batch norm with given statistics computes
-# $\gamma (a - \text{mean}) / \sqrt{\text{var} + \varepsilon} + \beta$. A new network has mean 0,
-# var 1 and $\beta = 0$. So with $\gamma = \sqrt{1 + \varepsilon}$ it changes nothing.
+# We can compare the first part, `a`, with ours. With given statistics, batch norm computes
+# $\gamma (a - \text{mean}) / \sqrt{\text{var} + \varepsilon} + \beta$. In a new network, mean is 0,
+# var is 1 and $\beta$ is 0. So with $\gamma = \sqrt{1 + \varepsilon}$ batch norm changes nothing.
 
 # %%
 rng, s = np.random.default_rng(0), settings(kernel_size=3)
@@ -387,14 +393,14 @@ assert np.allclose(y, np.maximum(a, 0))
 print(x.shape, "->", y.shape)
 
 # %% [markdown]
-# In the backward pass, the gradient `da` of `a` comes from batch norm. The last two lines then
-# compute `dw` and `dx`. In `conv_weight_grad`, the large map `da` comes first:
+# In the backward pass, batch norm gives `da`, the gradient with respect to `a`. The last two lines
+# then compute `dw` and `dx`. In `conv_weight_grad`, the large map `da` comes first:
 
 # %%
 print(inspect.getsource(deconv_norm_relu_grad))
 
 # %% [markdown]
-# Are these lines right? We check them by finite differences, without batch norm:
+# Are the last two lines right? We check them by finite differences, without batch norm:
 
 # %%
 w, da = net.params["deconv1.w"], rng.standard_normal(a.shape)
@@ -422,20 +428,22 @@ for name, p in generator.params.items():
 #
 # - A convolution is a matrix $C$, and its input gradient is $C^\top$. With stride 2, $C$ halves the
 #   sides of a map, and $C^\top$ doubles them. As a layer, $C^\top$ is the transposed convolution.
-# - Each small pixel places a stamp: the kernel times the pixel, `stride` apart. It is the same as a
-#   convolution with the flipped kernel after zeros have been put between the pixels.
-# - $\langle y, Cx \rangle = \langle C^\top y, x \rangle$ for random $x$, $y$ tests it without $C$.
-# - At stride $s$, there are $s$ sizes that give the same `out`, so the size must be told.
+# - Each small pixel places a stamp: the kernel times the pixel. Stamps lie `stride` apart. This is
+#   the same as putting zeros between the pixels and then convolving with the flipped kernel.
+# - To test a function for $C^\top$ without knowing $C$, take random $x$ and $y$, and see whether
+#   $\langle y, Cx \rangle = \langle C^\top y, x \rangle$.
+# - At stride $s$, $s$ sizes give the same `out`. So on the way back the size must be given.
 # - Unequal numbers of stamps show as checkerboards. Large kernels soften them.
-# - Its gradients: `conv` for the input, and `conv_weight_grad(dy, x, ...)` for the weights.
+# - The gradients of the transposed convolution are `conv` for the input, and
+#   `conv_weight_grad(dy, x, ...)` for the weights.
 #
 # **In the project:** [`conv_input_grad`](../kernels/numpy_ops.py#conv_input_grad) in
 # `kernels/numpy_ops.py`; [`deconv_norm_relu`](../semgan.py#deconv_norm_relu) and
 # [`Generator`](../semgan.py#Generator) in `semgan.py`.
 #
 # **In the paper** ([arXiv 1906.12195](https://arxiv.org/abs/1906.12195)): Figure 1 shows the
-# generator, $G: \mathcal{X} \to \Delta(L)^{W \times H}$ (equation 2), with its transposed
-# convolutions.
+# generator, with its transposed convolutions. It makes maps in $\Delta(L)^{W \times H}$
+# (equation 2): $W$ by $H$ pixels, each with a probability for every class.
 #
 # **Next:** the last layer of the generator turns numbers into probabilities, and the losses judge
 # them: [notebook 6](06_softmax_and_losses.ipynb).
