@@ -3,24 +3,25 @@
 #
 # A single pixel says little. A blue one may lie in the middle of a circle or at its edge, and only
 # its neighbours tell. A convolution looks at every pixel together with its neighbours, and
-# everywhere in the same way. Both networks of this project consist of hardly anything else.
+# everywhere in the same way. Both networks of this project, the *generator*, which draws maps, and
+# the *discriminator*, which judges them, consist of hardly anything else.
 #
 # To train a network we need three things from a convolution: its output, and the gradients with
 # respect to its two inputs, the map and the weights. Must we derive three formulas? In this
 # notebook all three follow from one condition, which fits on one line.
 #
-# You need: matrix products in NumPy, and notebook 3. Time: about 80 minutes, of which 55 are
+# You need: matrix products in NumPy, and notebook 3. Time: about 110 minutes, of which 70 are
 # exercises.
 
 # %%
 import sys
 sys.path[:0] = ["..", "../.."]  # the project is one folder up, or two
 import inspect
+import time
 import matplotlib.pyplot as plt
 import numpy as np
 from data import colored_shapes
-from kernels import fourier_conv, numpy_engine
-from kernels.gradient_check import directional_check
+from kernels import fourier_conv, gradient_check, numpy_engine
 from kernels.numpy_ops import conv, conv_input_grad, conv_weight_grad, pad_maps, taps
 from tutorial.checks import check
 
@@ -34,11 +35,17 @@ from tutorial.checks import check
 # Take the weights $-1, 0, 1$ for the left neighbour, the pixel, and the right neighbour. Where all
 # three are equal, the result is 0. At the left edge of a shape it is positive, at the right edge
 # negative. Turned by 90 degrees, the same kernel finds upper and lower edges.
+#
+# We try it on a map of the data set Colored Shapes, of 32x32 pixels (0 is the seed of its random
+# numbers). Each pixel is the number of its class: 0 is the background, 1 the circle, 2 the
+# rectangle, 3 the square. The project's `conv` takes batches of maps with several numbers in each
+# pixel, so the arrays have four axes. Here there is one map, with one number in a pixel. `pad` puts
+# zeros around the map, so that the output is as large as the input. We come back to all of this.
 
 # %%
 labels = colored_shapes(32, 0).maps[0]               # (32, 32)
 x = (labels == 1)[None, :, :, None].astype(float)    # (1, 32, 32, 1): 1 in the circle, 0 elsewhere
-w = np.array([-1.0, 0, 1]).reshape(1, 3, 1, 1)       # (kh, kw, Cin, Cout)
+w = np.array([-1.0, 0, 1]).reshape(1, 3, 1, 1)       # a kernel 1 high and 3 wide
 across = conv(x, w, pad=(0, 1))                      # (1, 32, 32, 1)
 down = conv(x, w.reshape(3, 1, 1, 1), pad=(1, 0))    # (1, 32, 32, 1)
 
@@ -179,20 +186,22 @@ print(dx.round(3), dw.round(3), sep="\n")
 
 # %% [markdown]
 # There is an even shorter way to say this. Take a loss like that of notebook 3, the sum of all
-# products $dy_o\, y_o$, and put in the sum for $y_o$:
+# products $dy_o\, y_o$ ([notebook 3](03_checking_gradients.ipynb) did this with `dp` and `p`), and
+# put in the sum for $y_o$:
 #
 # $$S = \sum_{o,\, k,\, i \,:\; i = o s + k - p} dy_o\; x_i\; w_k$$
 #
 # Its derivative with respect to $dy_o$ is $y_o$, with respect to $x_i$ it is $dx_i$, and with
-# respect to $w_k$ it is $dw_k$. Multiply each number by its derivative and add up: all three ways
-# give $S$ again.
+# respect to $w_k$ it is $dw_k$. Each product in $S$ has one factor of each kind. So if we multiply
+# every $dy_o$ by its derivative $y_o$ and add up over $o$, we get $S$ again. The same holds for
+# $x_i\, dx_i$, added up over $i$, and for $w_k\, dw_k$ over $k$:
 
 # %%
 print(f"{(dy * y).sum():.6f} {(x * dx).sum():.6f} {(w * dw).sum():.6f}")
 
 # %% [markdown]
-# The project has a function for each of the three sums. These functions take batches of maps with
-# channels. Our row is a batch of one map, of height 1 and with one channel:
+# The project has a function for each of the three sums. As we saw with `conv`, they take arrays of
+# four axes. Our row is a batch of one map, of height 1 and with one number in each pixel:
 
 # %%
 row_x, row_w, row_dy = x.reshape(1, 1, 7, 1), w.reshape(1, 3, 1, 1), dy.reshape(1, 1, 4, 1)
@@ -208,10 +217,12 @@ assert np.allclose(conv_weight_grad(row_x, row_dy, row_w.shape, stride, pad).rav
 #
 # - They have two directions. The condition then holds in both: $i_y = o_y s + k_y - p$ and
 #   $i_x = o_x s + k_x - p$.
-# - There are $B$ of them in a batch. All use the same weights, so `dw` sums over the batch too.
+# - There are $B$ of them in a batch. All use the same weights, so `dw` sums over the batch too. As
+#   an array, a batch is (B, H, W, C): maps, height, width and channels.
 # - A pixel is a vector of $C_\text{in}$ numbers, its *channels*, and an output a vector of
 #   $C_\text{out}$. The weight of a tap is then a matrix, and $x_i w_k$ becomes the product of a row
-#   vector and this matrix. Its channel $c$ is $\sum_j x_j\, w_{jc}$.
+#   vector and this matrix. Its channel $c$ is $\sum_j x_j\, w_{jc}$. All weights together are an
+#   array (kh, kw, Cin, Cout): the kernel's height and width, and a matrix for each tap.
 #
 # The gradients of this product, $y = x\,w$, are the only new thing. By the chain rule, as before:
 #
@@ -247,10 +258,10 @@ assert np.allclose(conv_weight_grad(x, dy, w.shape, 2, 1), dw)
 def loss():
     return (conv(x, w, 2, 1) * dy).sum()
 
-directional_check(loss, [x, w], [dx, dw], rng)  # says nothing: all is well
+gradient_check.directional_check(loss, [x, w], [dx, dw], rng)  # says nothing: all is well
 flipped = conv_input_grad(dy, w[::-1, ::-1], x.shape, 2, 1)
 try:
-    directional_check(loss, [x], [flipped], rng)
+    gradient_check.directional_check(loss, [x], [flipped], rng)
 except AssertionError:
     print("The flipped kernel is found.")
 
@@ -261,6 +272,10 @@ except AssertionError:
 # at one colour only. Tap $k$ meets the pixels $k - p,\; s + k - p,\; 2s + k - p, \dots$ If we put
 # $p$ zeros before the map, these pixels stand at $k,\; s + k,\; 2s + k, \dots$: a slice with step
 # $s$. So one line gives all outputs their products with tap $k$, and only a loop over taps is left.
+#
+# The project's code needs three tools for it. `np.ndindex(3, 3)` goes through all pairs (0, 0),
+# (0, 1), ... `np.s_[:, 1:9:2]` keeps the index `[:, 1:9:2]` in a variable, for later use. And
+# `pair` makes (2, 2) of the stride 2: one number along y, one along x.
 
 # %%
 print(inspect.getsource(taps))
@@ -280,10 +295,12 @@ for tap, pixels in list(taps(w.shape, y.shape, 2))[:4]:
 # %% [markdown]
 # ### Exercise 4.3: the gradient of the weights
 #
-# *Difficulty 2 of 3 · 10 minutes · Good for: the sum that training is all about.*
+# *Difficulty 2 of 3 · 15 minutes · Good for: the sum that training is all about.*
 #
-# Complete the loop. `padded[pixels]` (B, Ho, Wo, Cin) holds the pixels that meet the tap. At the
-# same places, `dy` (B, Ho, Wo, Cout) holds the gradients of the outputs that these pixels meet.
+# Complete the loop, without calling `conv_weight_grad`. `padded[pixels]` (B, Ho, Wo, Cin) holds the
+# pixels that meet the tap. At the same places, `dy` (B, Ho, Wo, Cout) holds the gradients of the
+# outputs that these pixels meet. `my_convolutions` took the product of two matrices for one output
+# pixel after the other. Now all output pixels are there at once, on four axes instead of two.
 
 # %%
 def weight_grad(x, dy, w_shape, stride, pad):
@@ -302,7 +319,8 @@ check("4.3", weight_grad);
 # %% [markdown]
 # Here are the project's functions for `dw`, as in this exercise, and for `dx`. In the latter, each
 # output *scatters*: it adds `dy @ w[tap].T` to each pixel that it came from. Where windows overlap,
-# `+=` adds up.
+# `+=` adds up. (`check_dy` raises an error if the shapes do not fit, `crop_maps` takes the padding
+# off again, and `np.tensordot` multiplies and sums over the axes 0, 1 and 2 of both arrays.)
 
 # %%
 print(inspect.getsource(conv_weight_grad))
@@ -313,8 +331,8 @@ print(inspect.getsource(conv_input_grad))
 #
 # Let us look at the scattering. The kernel below has a different weight at each tap. On the left a
 # single output pixel has a gradient, 1, and we see what it sends back. On the right a single input
-# pixel is 1, all others are 0, and we see the outputs it reaches. In both pictures the red frame
-# marks the place of the single pixel.
+# pixel is 1, all others are 0, and we see the outputs it reaches. The red frame marks the place of
+# this single pixel: on the left of an output pixel, on the right of an input pixel.
 
 # %%
 w_toy = (9 - np.arange(9.0)).reshape(3, 3, 1, 1)  # 9 at the upper left, 1 at the lower right
@@ -341,15 +359,17 @@ plt.show()
 # %% [markdown]
 # ### Exercise 4.4: gather instead of scatter
 #
-# *Difficulty 3 of 3 · 15 minutes · Good for: GPUs, where each thread gathers a pixel of `dx`.*
+# *Difficulty 3 of 3 · 20 minutes · Good for: GPUs, where each thread gathers a pixel of `dx`.*
 #
 # To scatter is to go through the outputs and add to pixels. To *gather* is to go through the pixels
 # of `dx`, and to fetch for each what it needs. A convolution gathers. With stride 1, `dx` is itself
-# a convolution: of `dy`, with other weights and another padding. Solve the condition for $o$, and
-# write it as $o = i + k' - p'$. This is the condition once more, now with `dx` as the output and
-# `dy` as the input. The tap $k'$ must count from 0 to $n - 1$. It does so if it grows while $k$
-# falls from $n - 1$ to 0. What is $k'$, and what is $p'$? And must the matrix of each tap be
-# transposed?
+# a convolution: of `dy`, with other weights and another padding.
+#
+# Solve the condition for $o$: now $k$ has a minus sign. Write it as $o = i + k' - p'$, where $k'$
+# has a plus sign. This is the condition once more, with `dx` as the output and `dy` as the input.
+# Its tap $k'$, too, must count from 0 to $n - 1$, but from the other end of the kernel. What is
+# $k'$, and what is $p'$? And must the matrix of each tap be transposed? Call `conv` only, not
+# `conv_input_grad`. (Here $p$ is at most $n - 1$, as in every network, so $p'$ is not negative.)
 
 # %%
 def input_grad_by_conv(dy, w, pad):
@@ -365,18 +385,19 @@ check("4.4", input_grad_by_conv);
 # %% [markdown]
 # ## One matrix product
 #
-# `conv` needs a matrix product for each tap: 121 of them for an 11x11 kernel. One large product is
-# faster than many small ones. So we write each window as a row of a matrix, tap after tap, and
-# within each tap channel after channel. This is called *im2col*. The weights become a matrix with
-# one column for each output channel, and
+# `conv` needs a matrix product for each tap: 121 of them for an 11x11 kernel. If there are few
+# channels, these products are small, and one large product is faster, as we measure below. So we
+# write each window as a row of a matrix, tap after tap, and within each tap channel after channel.
+# This is called *im2col*. The weights become a matrix with one column for each output channel, and
 #
 # $$\text{windows } (B H_o W_o,\; k_h k_w C_\text{in}) \;\cdot\;
 #   \text{weights } (k_h k_w C_\text{in},\; C_\text{out})
 #   \;=\; \text{outputs } (B H_o W_o,\; C_\text{out})$$
 #
-# The picture shows the windows of a 4x4 map for a 3x3 kernel with padding 1. Grey is padding. The
-# project's `unfold` makes them. It yields them in pieces, but this map is so small that there is
-# only one piece.
+# The picture shows a 4x4 map on the left. On the right are its windows, for a 3x3 kernel with one
+# pixel of padding, in grey. The project's `unfold` makes them. It yields pairs, piece by piece:
+# some rows of the output, and their windows. This map is so small that there is only one pair.
+# `next` takes it, and we need only the windows.
 
 # %%
 small = np.arange(1.0, 17).reshape(1, 4, 4, 1)
@@ -402,10 +423,11 @@ plt.show()
 # %% [markdown]
 # ### Exercise 4.5: im2col
 #
-# *Difficulty 2 of 3 · 15 minutes · Good for: what most fast convolutions do on a CPU.*
+# *Difficulty 2 of 3 · 20 minutes · Good for: what most fast convolutions do on a CPU.*
 #
-# Build the matrix for a batch. Its rows are ordered by map, then by $o_y$, then by $o_x$. Within a
-# row, the numbers stand in the order of the weights: $k_y$, $k_x$, channel. `taps` helps.
+# Build the matrix for a batch, without calling `unfold`. Its rows are ordered by map, then by
+# $o_y$, then by $o_x$. Within a row, the numbers stand in the order of the weights: $k_y$, $k_x$,
+# channel. `taps` helps.
 
 # %%
 def im2col(x, w_shape, y_shape, stride, pad):
@@ -433,8 +455,11 @@ print(rows.shape, "@", flat_w.shape, "=", (rows @ flat_w).shape)
 # %% [markdown]
 # For `dx`, the product `flat_dy @ flat_w.T` gives the gradient of the matrix of windows. In this
 # matrix each pixel was copied several times. The gradient of a pixel is the sum of the gradients of
-# its copies. The project's fast engine, [`NumpyEngine`](../kernels/numpy_engine.py#NumpyEngine),
-# works in this way.
+# its copies.
+#
+# The project's [`NumpyEngine`](../kernels/numpy_engine.py#NumpyEngine) works in this way. An
+# *engine* is a set of all operations that a network needs. This one is the fast one for a CPU. It
+# shares the work among several threads, its *workers*, but here we take only one.
 #
 # For large kernels the engine has another method, a Fourier transform, which needs fewer
 # multiplications and gives the same numbers, up to rounding. Here are both methods:
@@ -448,19 +473,52 @@ for method in "im2col", "fourier":
     print(f"{method}: the same three results")
 
 # %% [markdown]
-# How many multiplications does the transform save? Take an 11x11 kernel of stride 2, from 32x32 to
-# 16x16 pixels, with one input and one output channel. Our definition multiplies once for each pair
-# of triples, one along y and one along x. The transform works with frequencies instead of pixels.
-# Its table has 28 rows, up to three for each frequency, and it multiplies once for each pair of
-# rows, one along y and one along x. At stride 2 it does so four times, because even and odd pixels,
-# along y and along x, are transformed separately. (The transforms themselves come on top. But each
-# channel is transformed once only, however many channels it is combined with.)
+# Is im2col faster than `conv`, which goes tap by tap? We measure both, on 32 maps with an 11x11
+# kernel, from 1 to 8 channels. (With many channels the products of `conv` are large themselves, and
+# the advantage shrinks.)
+
+# %% tags=["varies"]
+engine = numpy_engine.NumpyEngine(np.float64, workers=1, conv_method="im2col")
+big_x, big_w = rng.standard_normal((32, 32, 32, 1)), rng.standard_normal((11, 11, 1, 8))
+for name, function in ("tap by tap", conv), ("im2col", engine.conv):
+    seconds = []
+    for _ in range(5):
+        start = time.perf_counter()
+        function(big_x, big_w, 2, 5)
+        seconds.append(time.perf_counter() - start)
+    print(f"{name}: {1000 * min(seconds):.0f} ms")
+
+# %% [markdown]
+# ## Fewer multiplications
+#
+# How many multiplications does the Fourier transform save? Take an 11x11 kernel of stride 2 and
+# padding 5, from 32x32 to 16x16 pixels, with one input and one output channel. Along one axis 161
+# triples $(o, k, i)$ meet. In two dimensions, any triple along y and any along x together make one
+# multiplication of our definition: $161^2$.
+#
+# The transform multiplies frequencies instead of pixels. Let us count along one axis again. At
+# stride 2 each tap meets only even or only odd pixels, 16 of each. These two halves are transformed
+# separately. A window reaches up to 3 pixels of its half over the border, so the transform uses
+# waves over $16 + 3 = 19$ places. They have the frequencies 0 to 9. Frequency 0 is a plain sum and
+# needs 1 multiplication. Each other one has a cosine and a sine, so it is a complex number, and the
+# product of two complex numbers can be made of 3 real ones. Together these are
+# $1 + 9 \cdot 3 = 28$. In two dimensions we get $28^2$ multiplications, for each of
+# $2 \cdot 2 = 4$ pairs of halves.
+#
+# The project's `fourier_conv.tables` makes these waves, from the number of pixels, the kernel's
+# size, stride, padding, the number of outputs and the type of numbers (`"f"` is float32). Its first
+# table has a row for each multiplication:
 
 # %%
 by_definition = len(meeting(32, 16, 11, 2, 5)) ** 2
 table = fourier_conv.tables(32, 11, 2, 5, 16, "f")[0]  # (28, 16)
 by_transform = len(table) ** 2 * 4
-print(f"{by_definition} and {by_transform}: {by_definition / by_transform:.1f} times fewer")
+print(f"{by_definition} and {by_transform}: {by_definition / by_transform:.1f} times fewer, "
+      "without the transforms")
+
+# %% [markdown]
+# The transforms come on top. But each channel is transformed once only, however many channels it is
+# combined with. So the more channels there are, the less they matter.
 
 # %% [markdown]
 # ## Summary
@@ -472,7 +530,8 @@ print(f"{by_definition} and {by_transform}: {by_definition / by_transform:.1f} t
 # - `dw` sums over the pixels of all maps of a batch.
 # - Seen from the input, the kernel is flipped: at stride 1, `dx` is a convolution of `dy` with the
 #   flipped kernel.
-# - im2col turns a convolution into one matrix product, at the price of memory.
+# - im2col turns a convolution into one matrix product, at the price of memory. With few channels
+#   that is faster.
 #
 # **In the project:** [`conv`](../kernels/numpy_ops.py#conv),
 # [`conv_input_grad`](../kernels/numpy_ops.py#conv_input_grad) and

@@ -8,7 +8,7 @@
 #
 # It turns out that we have written it already.
 #
-# You need: notebooks 3 and 4. Time: about 80 minutes, of which 55 are exercises.
+# You need: notebooks 3 and 4. Time: about 100 minutes, of which 65 are exercises.
 
 # %%
 import sys
@@ -25,9 +25,10 @@ from tutorial.checks import check
 # %% [markdown]
 # ## A convolution is a matrix
 #
-# Notebook 4 showed a table of all outputs and pixels that meet. Write the weight $w_k$ into each
-# cell of tap $k$, and 0 into the empty cells. Then multiply each number in row $o$ by its pixel and
-# add up: this is $y_o$. And it is how a matrix multiplies a vector: $y = C x$.
+# [Notebook 4](04_convolution.ipynb) showed a table of all outputs $o$ and pixels $i$ that meet:
+# there is a tap $k$ with $i = o s + k - p$, for stride $s$ and padding $p$. Write the weight $w_k$
+# into each cell of tap $k$, and 0 into the empty cells. Then multiply each number in row $o$ by its
+# pixel and add up: this is $y_o$. And it is how a matrix multiplies a vector: $y = C x$.
 #
 # To find the matrix $C$ we need not look at the condition. Column $i$ of a matrix is what the
 # matrix makes of a vector with a single 1, at place $i$. So we send seven such vectors through
@@ -129,8 +130,8 @@ print("C^T C x:", (C.T @ (C @ x)).round(2))
 #
 # The matrix is good for explaining, but nobody computes with it. It has a row for each number of
 # the output and a column for each number of the input. Take the first layer of the discriminator
-# for Colored Shapes, in the project's default settings. It leads from 64x64 pixels with 4 channels
-# to 32x32 pixels with 64 channels:
+# for Colored Shapes, the data set of notebook 4, in the project's default settings. It leads from
+# 64x64 pixels with 4 channels to 32x32 pixels with 64 channels:
 
 # %%
 numbers = (32 * 32 * 64) * (64 * 64 * 4)
@@ -152,8 +153,9 @@ print(f"{numbers:,} numbers in the matrix, made of {weights:,} weights")
 #
 # *Difficulty 1 of 3 · 10 minutes · Good for: testing a linear layer without finite differences.*
 #
-# Is `backward` the adjoint of `forward`? Return `True` or `False`. Both functions take one array.
-# Draw `x` and `y` from `rng`, and remember that floats are rounded.
+# Is `backward` the adjoint of `forward`? Return `True` or `False`. Both functions take one array:
+# `forward` an array of `x_shape`, `backward` one of `y_shape`, and each returns an array of the
+# other shape. Draw `x` and `y` from `rng`, and remember that floats are rounded.
 
 # %%
 def is_adjoint(forward, backward, x_shape, y_shape, rng):
@@ -205,8 +207,9 @@ except ValueError as error:
 #
 # *Difficulty 2 of 3 · 10 minutes · Good for: layers whose sizes fit together.*
 #
-# For which sizes $H$ is $\lfloor (H + 2p - n) / s \rfloor + 1$ equal to `out`? Return them as a
-# list, the smallest first.
+# For which sizes $H$ is $\lfloor (H + 2p - n) / s \rfloor + 1$ equal to `out`? Here $n$ is the
+# kernel's size, and the brackets round down. Return all such $H$ as a list, the smallest first.
+# A formula is shorter than a search. For stride 2, the table above shows what to expect.
 
 # %%
 def sizes_that_give(out, kernel, stride, pad):
@@ -236,10 +239,11 @@ check("5.2", sizes_that_give);
 # %% [markdown]
 # ### Exercise 5.3: zeros in between
 #
-# *Difficulty 3 of 3 · 15 minutes · Good for: seeing that enlarging a map is a convolution too.*
+# *Difficulty 3 of 3 · 20 minutes · Good for: seeing that enlarging a map is a convolution too.*
 #
-# Fill `u`, the map that is spread out, and convolve it. The size of `u` is given. It is chosen so
-# that a convolution with stride 1 and padding $n - 1 - p$ makes a map of the size we want.
+# Fill `u`, the map that is spread out, and convolve it, without calling `conv_input_grad`. The size
+# of `u` is given. It is chosen so that a convolution with stride 1 and padding $n - 1 - p$ makes a
+# map of the size we want. The weights, too, must change, as in exercise 4.4.
 
 # %%
 def by_spreading_out(x, w, y_shape, stride, pad):
@@ -350,7 +354,7 @@ print(np.round(groups, 2))
 # %% [markdown]
 # ### Exercise 5.5: both gradients
 #
-# *Difficulty 2 of 3 · 10 minutes · Good for: half of the generator's backward pass.*
+# *Difficulty 2 of 3 · 15 minutes · Good for: half of the generator's backward pass.*
 #
 # Use `conv`, `conv_input_grad` or `conv_weight_grad`, as they are. `x` is (B, h, w, Cin), `dy` is
 # (B, H, W, Cout), and `w` is (kh, kw, Cout, Cin): the weights of the *convolution* from large to
@@ -371,7 +375,10 @@ check("5.5", transposed_grads);
 # %% [markdown]
 # ## The project's layer
 #
-# A layer of the generator is a transposed convolution, then batch norm (notebook 7), then ReLU:
+# A layer of the generator is a transposed convolution, then batch norm, then ReLU, $\max(x, 0)$.
+# Batch norm, the subject of notebook 7, shifts and scales each channel. In the code `net` holds the
+# parameters of a network, `ops` the operations, and `same(w)` is the padding $(n - 1) / 2$. `Kept`
+# is what the backward pass needs again, and `rounded` changes nothing here:
 
 # %%
 print(inspect.getsource(deconv_norm_relu))
@@ -380,6 +387,8 @@ print(inspect.getsource(deconv_norm_relu))
 # We can compare the first part, `a`, with ours. With given statistics, batch norm computes
 # $\gamma (a - \text{mean}) / \sqrt{\text{var} + \varepsilon} + \beta$. In a new network, mean is 0,
 # var is 1 and $\beta$ is 0. So with $\gamma = \sqrt{1 + \varepsilon}$ batch norm changes nothing.
+# We make a network of a single layer. `settings` are the project's options, and `PlainOps` are its
+# operations in plain NumPy:
 
 # %%
 rng, s = np.random.default_rng(0), settings(kernel_size=3)
@@ -413,8 +422,9 @@ def loss():
 directional_check(loss, [x, w], [dx, dw], rng)  # says nothing: all is well
 
 # %% [markdown]
-# The generator for maps of 32x32 pixels begins with 4x4 and needs three of these layers. Note the
-# order of the last two axes in the weights, Cout before Cin:
+# The generator of the preset `"small"`, for maps of 32x32 pixels and here of four classes, begins
+# with 4x4 and needs three of these layers. Note the order of the last two axes in the weights, Cout
+# before Cin:
 
 # %%
 generator = Generator(PlainOps(), settings(preset="small"), classes=4, rng=rng)
