@@ -1,0 +1,318 @@
+"""Exercises of notebook 6: what is right, and which mistakes get a hint of their own."""
+import numpy as np
+
+from tutorial.checks import Exercise
+
+rng = np.random.default_rng(6)
+PIXELS = (0, 1, 2)  # the axes of a batch's maps, rows and columns
+
+
+# ----------------------------------------------------------------------------------------- 6.1
+def stable_softmax(x):
+    e = np.exp(x - x.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
+
+
+def without_maximum(x):
+    e = np.exp(x)
+    return e / e.sum(-1, keepdims=True)
+
+
+def maximum_of_all_pixels(x):
+    e = np.exp(x - x.max())
+    return e / e.sum(-1, keepdims=True)
+
+
+def sum_of_all_pixels(x):
+    e = np.exp(x - x.max(-1, keepdims=True))
+    return e / e.sum()
+
+
+def over_the_first_axis(x):
+    e = np.exp(x - x.max(0, keepdims=True))
+    return e / e.sum(0, keepdims=True)
+
+
+def divided_by_maximum(x):
+    e = np.exp(x / x.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
+
+
+def clipped(x):
+    e = np.exp(np.clip(x, -700, 700))
+    return e / e.sum(-1, keepdims=True)
+
+
+large_scores = rng.standard_normal((3, 5, 4, 7))
+large_scores[0] += 1000
+large_scores[1] -= 1000
+
+
+# ----------------------------------------------------------------------------------------- 6.2
+def my_softmax_grad(dp, p):
+    return p * (dp - (p * dp).sum(-1, keepdims=True))
+
+
+p = stable_softmax(rng.standard_normal((3, 5, 4, 7)))
+dp = rng.standard_normal(p.shape)
+
+
+# ----------------------------------------------------------------------------------------- 6.3
+def leaky_relu_grad(dy, y):
+    dx = np.where(y > 0, dy, 0.2 * dy)
+    return dx, dx.sum(PIXELS)
+
+
+def mean_of_pixels(dy, y):
+    dx, _ = leaky_relu_grad(dy, y)
+    return dx, dx.mean(PIXELS)
+
+
+def sum_of_maps_only(dy, y):
+    dx, _ = leaky_relu_grad(dy, y)
+    return dx, dx.sum(0)
+
+
+def sum_of_everything(dy, y):
+    dx, _ = leaky_relu_grad(dy, y)
+    return dx, dx.sum()
+
+
+def bias_before_the_activation(dy, y):
+    dx, _ = leaky_relu_grad(dy, y)
+    return dx, dy.sum(PIXELS)
+
+
+def sign_of_dy(dy, y):
+    dx = np.where(dy > 0, dy, 0.2 * dy)
+    return dx, dx.sum(PIXELS)
+
+
+def relu(dy, y):
+    dx = dy * (y > 0)
+    return dx, dx.sum(PIXELS)
+
+
+def times_y(dy, y):
+    dx = dy * np.where(y > 0, y, 0.2 * y)
+    return dx, dx.sum(PIXELS)
+
+
+dy, y = rng.standard_normal((2, 3, 5, 4, 7))
+
+
+# ----------------------------------------------------------------------------------------- 6.4
+def sigmoid(z):
+    return 1 / (1 + np.exp(-z))
+
+
+def stable_bce(z, t):
+    loss = np.mean(np.maximum(z, 0) + np.log1p(np.exp(-np.abs(z))) - z * t)
+    return loss, (sigmoid(z) - t) / z.size
+
+
+def from_the_definition(z, t):
+    s = sigmoid(z)
+    return np.mean(-t * np.log(s) - (1 - t) * np.log(1 - s)), (s - t) / z.size
+
+
+def exp_of_z(z, t):
+    return np.mean(np.log(1 + np.exp(z)) - z * t), (sigmoid(z) - t) / z.size
+
+
+def clipped_probability(eps):
+    def bce(z, t):
+        s = np.clip(sigmoid(z), eps, 1 - eps)
+        return np.mean(-t * np.log(s) - (1 - t) * np.log(1 - s)), (sigmoid(z) - t) / z.size
+    return bce
+
+
+def without_maximum_of_z(z, t):
+    return np.mean(np.log1p(np.exp(-np.abs(z))) - z * t), (sigmoid(z) - t) / z.size
+
+
+def sum_of_losses(z, t):
+    loss, dz = stable_bce(z, t)
+    return loss * z.size, dz * z.size
+
+
+def gradient_of_the_sum(z, t):
+    loss, dz = stable_bce(z, t)
+    return loss, dz * z.size
+
+
+def other_sign(z, t):
+    loss, dz = stable_bce(z, t)
+    return loss, -dz
+
+
+def gradient_to_s(z, t):
+    loss, dz = stable_bce(z, t)
+    return loss, dz * sigmoid(z) * sigmoid(-z)
+
+
+logits = 3 * rng.standard_normal((7, 1, 1, 1))
+targets = rng.uniform(0, 1, logits.shape)
+
+
+# ----------------------------------------------------------------------------------------- 6.5
+def cross_entropy(x, labels):
+    right = np.eye(x.shape[-1])[labels]
+    x = x - x.max(-1, keepdims=True)
+    log_p = x - np.log(np.exp(x).sum(-1, keepdims=True))
+    return -(right * log_p).sum() / labels.size, (np.exp(log_p) - right) / labels.size
+
+
+def log_of_softmax(x, labels):
+    right = np.eye(x.shape[-1])[labels]
+    p = stable_softmax(x)
+    return -(right * np.log(p)).sum() / labels.size, (p - right) / labels.size
+
+
+def mean_over_classes_too(x, labels):
+    loss, dx = cross_entropy(x, labels)
+    return loss / x.shape[-1], dx / x.shape[-1]
+
+
+def mean_of_the_loss_over_classes(x, labels):
+    loss, dx = cross_entropy(x, labels)
+    return loss / x.shape[-1], dx
+
+
+def mean_forgotten(x, labels):
+    loss, dx = cross_entropy(x, labels)
+    return loss, dx * labels.size
+
+
+def only_the_right_class(x, labels):
+    loss, dx = cross_entropy(x, labels)
+    return loss, dx * np.eye(x.shape[-1])[labels]
+
+
+def without_one_hot(x, labels):
+    loss, _ = cross_entropy(x, labels)
+    return loss, stable_softmax(x) / labels.size
+
+
+def labels_exchanged(x, labels):
+    loss, dx = cross_entropy(x, labels)
+    return loss, -dx
+
+
+scores = rng.standard_normal((3, 5, 4, 7))
+scores[0, 0, 0] += 1000 * np.arange(7)
+labels = rng.integers(7, size=(3, 5, 4))
+labels[0, 0, 0] = 0  # sure, and wrong
+
+
+EXERCISES = {
+    "6.1": Exercise(
+        stable_softmax,
+        ("Nothing changes if you subtract the same number from all K scores of a pixel. Which "
+         "number makes the largest exponent 0?",
+         "Subtract x.max(-1, keepdims=True). Then go on as in my_softmax."),
+        inputs=[(large_scores,), (rng.standard_normal(5),)],
+        traps={
+            "with scores of 1000, exp gives infinity, and infinity / infinity is NaN. Subtract "
+            "the largest score of each pixel first.": without_maximum,
+            "x.max() is the largest score of all pixels. Where all scores are 1000 lower, every "
+            "exp is 0, and 0 / 0 is NaN. Take the maximum over the last axis.":
+                maximum_of_all_pixels,
+            "you divide by a sum over all pixels. The probabilities of each pixel must add up "
+            "to 1: sum over the last axis.": sum_of_all_pixels,
+            "the classes are the last axis, -1. You use the first, 0.": over_the_first_axis,
+            "you divide the scores by the largest, which changes their differences. Subtract it.":
+                divided_by_maximum,
+            "clipping changes the differences between large scores. Subtract the largest score "
+            "instead.": clipped}),
+    "6.2": Exercise(
+        my_softmax_grad,
+        ("First the weighted mean of dp, the sum over k of p_k dp_k: one number for each pixel.",
+         "With keepdims=True, (p * dp).sum(-1, keepdims=True) is (B, H, W, 1) and can be "
+         "subtracted from dp."),
+        inputs=(dp, p),
+        traps={
+            "the sum goes over the classes of one pixel, axis -1. Yours goes over all pixels.":
+                lambda dp, p: p * (dp - (p * dp).sum()),
+            "p (1 - p) is only the diagonal of the Jacobian. A score changes the probabilities of "
+            "all other classes too.": lambda dp, p: dp * p * (1 - p),
+            "the mean of dp must be weighted: sum p dp, not dp.":
+                lambda dp, p: p * (dp - dp.sum(-1, keepdims=True)),
+            "each dp_k has the weight p_k, not 1 / K: sum p dp instead of taking the mean of dp.":
+                lambda dp, p: p * (dp - dp.mean(-1, keepdims=True)),
+            "the weights p_k add up to 1 already. Take the sum of p dp, not its mean.":
+                lambda dp, p: p * (dp - (p * dp).mean(-1, keepdims=True)),
+            "the factor p_j in front of the parentheses is missing.":
+                lambda dp, p: dp - (p * dp).sum(-1, keepdims=True),
+            "p_j is a factor of both terms: p * (dp - sum), with parentheses.":
+                lambda dp, p: p * dp - (p * dp).sum(-1, keepdims=True),
+            "this is p dp alone. The weighted mean is still to be subtracted from dp.":
+                lambda dp, p: p * dp}),
+    "6.3": Exercise(
+        leaky_relu_grad,
+        ("Where y > 0, dx is dy. Elsewhere it is 0.2 dy. Then dbias is a sum of dx.",
+         "np.where(y > 0, dy, 0.2 * dy) is dx. Sum it over maps, rows and columns: the axes "
+         "(0, 1, 2)."),
+        inputs=(dy, y), results=("dx", "dbias"),
+        traps={
+            "dbias is the sum over all maps and pixels, not the mean: the bias is added at each "
+            "of them, and each contributes.": mean_of_pixels,
+            "one bias serves all pixels of a map too. Sum over the axes (0, 1, 2), not only over "
+            "the maps.": sum_of_maps_only,
+            "each channel has a bias of its own. Keep the last axis: sum over (0, 1, 2).":
+                sum_of_everything,
+            "the bias is added before the activation, so the gradient goes through it first: sum "
+            "dx, not dy.": bias_before_the_activation,
+            "the slope depends on the sign of y, not on the sign of dy.": sign_of_dy,
+            "this is ReLU. The slope of LeakyReLU below 0 is 0.2.": relu,
+            "the derivative is the slope, 1 or 0.2. You multiply by the value of LeakyReLU.":
+                times_y}),
+    "6.4": Exercise(
+        stable_bce,
+        ("The loss of one logit is max(z, 0) + log(1 + exp(-|z|)) - z t. For the array: "
+         "np.maximum, np.log1p, np.abs, np.mean.",
+         "dz is (s - t) / z.size, since each logit is one of z.size in the mean."),
+        inputs=[(logits, targets), (np.array([1000.0, 0.5, -0.1]), np.array([0.0, 1.0, 0.3])),
+                (np.array([-1000.0, 0.5, -0.1]), np.array([1.0, 1.0, 0.3]))],
+        results=("loss", "dz"),
+        traps={
+            "at z = 1000 and t = 0 the loss is infinite, because s is rounded to 1. Use the "
+            "formula with z instead of s.": from_the_definition,
+            "exp(z) overflows at z = 1000. Use log(1 + exp(z)) = max(z, 0) + log(1 + exp(-|z|)).":
+                exp_of_z,
+            "clipping s only hides the problem: for a logit of 1000 the loss is 1000, and here it "
+            "is 27.6. Use the formula with z instead of s.": clipped_probability(1e-12),
+            "clipping s only hides the problem: for a logit of 1000 the loss is 1000, and here it "
+            "is 16.1. Use the formula with z instead of s.": clipped_probability(1e-7),
+            "max(z, 0) is missing: log(1 + exp(-|z|)) is small even for large z.":
+                without_maximum_of_z,
+            "the loss is the mean over all logits, not the sum, and so is its gradient.":
+                sum_of_losses,
+            "the loss is a mean, so each dz is divided by the number of logits.":
+                gradient_of_the_sum,
+            "dz has the wrong sign: it is s - t. To make the loss of a real map smaller, z must "
+            "grow.": other_sign,
+            "s - t is already the derivative with respect to z. The factor s (1 - s) is in it.":
+                gradient_to_s}),
+    "6.5": Exercise(
+        cross_entropy,
+        ("Compute log p for all classes: log p_k = x_k - log of the sum of exp(x_i). The loss "
+         "of a pixel is -log p of its right class.",
+         "The derivative of -log p_k with respect to x_j is p_j - [k = j]: the probabilities less "
+         "the one-hot `right`. Divide it by the number of pixels, labels.size."),
+        inputs=(scores, labels), results=("loss", "dx"),
+        traps={
+            "one pixel is sure and wrong: its p is rounded to 0, and log 0 is infinite. Compute "
+            "log p from the scores, not from p.": log_of_softmax,
+            "you divide by the number of pixels and by K. The mean goes over the pixels only.":
+                mean_over_classes_too,
+            "the loss is K times too small: np.mean counts the zeros of the one-hot array too. "
+            "Take the sum and divide by labels.size.": mean_of_the_loss_over_classes,
+            "the loss is a mean over all pixels, so dx is divided by their number too.":
+                mean_forgotten,
+            "dx is not 0 for the wrong classes: their scores should fall. It is p - right.":
+                only_the_right_class,
+            "dx lacks the right class: it is p - right.": without_one_hot,
+            "dx has the wrong sign: it is p - right. A step against the gradient must raise the "
+            "score of the right class.": labels_exchanged}),
+}
