@@ -127,6 +127,11 @@ def clipped_probability(eps):
     return bce
 
 
+def sigmoid_of_large_exponents(z, t):
+    loss, _ = stable_bce(z, t)
+    return loss, (np.exp(z) / (1 + np.exp(z)) - t) / z.size
+
+
 def without_maximum_of_z(z, t):
     return np.mean(np.log1p(np.exp(-np.abs(z))) - z * t), (sigmoid(z) - t) / z.size
 
@@ -167,6 +172,17 @@ def log_of_softmax(x, labels):
     right = np.eye(x.shape[-1])[labels]
     p = stable_softmax(x)
     return -(right * np.log(p)).sum() / labels.size, (p - right) / labels.size
+
+
+def log_of_the_right_probability(x, labels):
+    right, p = np.eye(x.shape[-1])[labels], stable_softmax(x)
+    return -np.log((right * p).sum(-1)).mean(), (p - right) / labels.size
+
+
+def without_largest_score(x, labels):
+    right = np.eye(x.shape[-1])[labels]
+    log_p = x - np.log(np.exp(x).sum(-1, keepdims=True))
+    return -(right * log_p).sum() / labels.size, (np.exp(log_p) - right) / labels.size
 
 
 def mean_over_classes_too(x, labels):
@@ -284,6 +300,8 @@ EXERCISES = {
             "is 27.6. Use the formula with z instead of s.": clipped_probability(1e-12),
             "clipping s only hides the problem: for a logit of 1000 the loss is 1000, and here it "
             "is 16.1. Use the formula with z instead of s.": clipped_probability(1e-7),
+            "dz is NaN at z = 1000: there exp(z) / (1 + exp(z)) is infinity / infinity. Write "
+            "1 / (1 + exp(-z)).": sigmoid_of_large_exponents,
             "max(z, 0) is missing: log(1 + exp(-|z|)) is small even for large z.":
                 without_maximum_of_z,
             "the loss is the mean over all logits, not the sum, and so is its gradient.":
@@ -302,8 +320,12 @@ EXERCISES = {
          "the one-hot `right`. Divide it by the number of pixels, labels.size."),
         inputs=(scores, labels), results=("loss", "dx"),
         traps={
-            "one pixel is sure and wrong: its p is rounded to 0, and log 0 is infinite. Compute "
+            "where a p is rounded to 0, log p is infinite, and 0 times infinity is NaN. Compute "
             "log p from the scores, not from p.": log_of_softmax,
+            "one pixel is sure and wrong: its p is rounded to 0, and the loss is infinite. Compute "
+            "log p from the scores, not from p.": log_of_the_right_probability,
+            "a score of 1000 makes exp overflow. Subtract the largest score of each pixel first.":
+                without_largest_score,
             "you divide by the number of pixels and by K. The mean goes over the pixels only.":
                 mean_over_classes_too,
             "the loss is K times too small: np.mean counts the zeros of the one-hot array too. "

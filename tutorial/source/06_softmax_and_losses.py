@@ -52,20 +52,26 @@ print(my_softmax(scores + 5).round(3))
 # pixel of a generated map SemGAN's generator gives a point of the simplex. This is what
 # $\Delta(L)$ means in [equation 2 of the paper](https://arxiv.org/abs/1906.12195).
 #
+# To draw such a point, take the mean of the three corners, weighted by the probabilities:
+
+# %%
+corners = np.array([[0, 0], [1, 0], [0.5, 0.866]])  # one for each class
+print(my_softmax(scores) @ corners)                 # where to draw (0.665, 0.245, 0.09)
+
+# %% [markdown]
 # Each line below belongs to one pixel. Its scores are multiplied by a factor that grows from 0 to
 # 30. The dot is where the factor is 1.
 
 # %%
-corners = np.array([[0, 0], [1, 0], [0.5, 0.866]])       # one for each class
-factor = 30 * np.linspace(0, 1, 100)[:, None] ** 2       # (100, 1)
-plt.figure(figsize=(4.6, 3.9))
+factor = 30 * np.linspace(0, 1, 100)[:, None] ** 2  # (100, 1)
+plt.figure(figsize=(4.6, 4))
 plt.plot(*corners[[0, 1, 2, 0]].T, color="black", lw=1)
 for x in np.random.default_rng(1).standard_normal((20, 3)):
     plt.plot(*(my_softmax(factor * x) @ corners).T, color="bgr"[x.argmax()], lw=0.8)
     plt.plot(*(my_softmax(x) @ corners), "o", color="bgr"[x.argmax()], ms=4)
-for name, (across, up) in zip(("circle", "rectangle", "square"), corners):
-    plt.text(across, up + (0.03 if up else -0.08), name, ha="center")
-plt.axis("equal"), plt.axis("off")
+for name, (across, up) in zip(("circle", "rectangle", "square"), 1.1 * corners - [0.05, 0.05]):
+    plt.text(across, up, name, ha="center")
+plt.axis("off")
 plt.show()
 
 # %% [markdown]
@@ -160,7 +166,7 @@ print(jacobian.round(3))
 # = \sum_k dp_k \, p_k \, ([k = j] - p_j) = p_j \Big( dp_j - \sum_k p_k \, dp_k \Big)$$
 #
 # The sum is the mean of `dp`, weighted by the probabilities. It is the same for all classes of a
-# pixel, so nobody needs to build the matrix.
+# pixel, so there is no need to build the matrix.
 
 # %% [markdown]
 # ### Exercise 6.2: the gradient of softmax
@@ -221,7 +227,7 @@ for factor in 1, 3, 5, 10:
 #
 # $$db_c = \sum_{b, h, w} dx_{b,h,w,c}$$
 #
-# It is a sum, no mean. That is also the `dbias` of `softmax_grad`:
+# It is a sum, not a mean. That is also the `dbias` of `softmax_grad`:
 
 # %%
 bias = rng.standard_normal(5)                             # (K,)
@@ -317,8 +323,8 @@ for z in -4.0, 0.0, 1.0:
 #
 # $$L = - t \log s - (1 - t) \log (1 - s)$$
 #
-# Why the logarithm? The probability of being right about *all* maps of a batch is a product. The
-# logarithm turns it into a sum. In equation 1 of the paper, the discriminator makes
+# Why the logarithm? The probability that the discriminator gives to the truth about *all* maps of a
+# batch is a product. The logarithm turns it into a sum. In equation 1 of the paper, the discriminator makes
 # $\log D(x) + \log(1 - D(G(z)))$ as large as possible: this is $-L$ of a real map, and $-L$ of a
 # generated one. (There $z$ is the generator's input. Here it is the logit.)
 #
@@ -328,7 +334,7 @@ for z in -4.0, 0.0, 1.0:
 #
 # $$\frac{\partial L}{\partial z} = -t\,(1 - s) + (1 - t)\,s = s - t$$
 #
-# What was said, less what is true.
+# The gradient is what the discriminator says, minus what is true.
 
 # %%
 z, t, h = 0.7, 1.0, 1e-5
@@ -341,7 +347,7 @@ assert np.isclose((loss(z + h) - loss(z - h)) / (2 * h), sigmoid(z) - t)
 
 # %% [markdown]
 # Would a squared error, $(s - t)^2$, do as well? Its derivative is $2\,(s - t)\,s\,(1 - s)$. Here
-# are both for a real map, $t = 1$. On the left of each picture the discriminator is sure, and wrong.
+# are both for a real map, $t = 1$. At the left of each picture the discriminator is sure and wrong.
 
 # %%
 z = np.linspace(-8, 8, 201)
@@ -407,7 +413,8 @@ print(np.log(1 + a), f"{np.log1p(a):.3e}")
 # *Difficulty 2 of 3 · 15 minutes · Good for: the loss of every discriminator.*
 #
 # `z` and `t` have the same shape, and `t` may lie anywhere from 0 to 1. The loss is a single
-# number, the mean over all logits. `dz` is its gradient: what does the mean do to it?
+# number, the mean over all logits. `dz` is its gradient: what does the mean do to it? For the
+# sigmoid take $1 / (1 + e^{-z})$: if $e^{-z}$ becomes infinite, this is 0, as it should be.
 
 # %%
 def stable_bce(z, t):

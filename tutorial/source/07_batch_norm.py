@@ -1,0 +1,506 @@
+# %% [markdown]
+# # 7. Batch norm: keeping the numbers in range
+#
+# After each transposed convolution the generator normalizes its maps: batch normalization, or
+# *batch norm*. Why does it need that? How do millions of numbers give a variance without losing
+# digits? And why does the gradient have three terms?
+#
+# You need: notebook 3; mean and variance. Time: about 105 minutes, of which 65 are exercises.
+
+# %%
+import sys
+sys.path[:0] = ["..", "../.."]  # the project is one folder up, or two
+import inspect
+import matplotlib.pyplot as plt
+import numpy as np
+from kernels.gradient_check import directional_check
+from kernels.numpy_ops import (batch_norm, batch_norm_grad, batch_norm_inference,
+                               running_statistics)
+from tutorial.checks import check
+
+# %% [markdown]
+# ## Numbers that fade away
+#
+# Here are ten layers, each a ReLU and a product with random weights. The weights have the standard
+# deviation 0.02, a usual choice for GANs. How large are the numbers after each layer? We try it
+# twice. The first time we leave the numbers as they come. The second time we shift and scale each
+# channel to mean 0 and standard deviation 1 before the next layer.
+
+# %%
+rng = np.random.default_rng(0)
+spread = {"as they come": [], "normalized": []}
+for name in spread:
+    x = rng.standard_normal((1000, 64))          # 1000 pixels, 64 channels
+    for _ in range(10):
+        x = np.maximum(x, 0) @ rng.normal(0, 0.02, (64, 64))
+        spread[name].append(x.std())
+        if name == "normalized":
+            x = (x - x.mean(0)) / x.std(0)       # each channel by itself
+
+# %%
+plt.figure(figsize=(6, 3))
+for name, numbers in spread.items():
+    plt.semilogy(range(1, 11), numbers, "o-", label=name)
+plt.xlabel("layer"), plt.ylabel("standard deviation of its output"), plt.legend()
+plt.show()
+
+# %% [markdown]
+# Without the normalization each layer makes the numbers about 9 times smaller. The reason: each
+# output is a sum of 64 products, whose standard deviation is $0.02 \sqrt{64} \sqrt{1/2} = 0.113$
+# times that of the input. (ReLU leaves half of the mean square: hence the $1/2$.) After ten layers,
+# nothing is left.
+# Other weights would make the numbers explode. Gradients pass through the same weights on their way
+# back, and fade or explode as well. With the normalization, each layer starts afresh.
+
+# %% [markdown]
+# ## The formula
+#
+# Take one channel. It has $n = B H W$ numbers $x_1, \dots, x_n$, one for each pixel of each map of
+# the batch. Their mean and variance are
+#
+# $$m = \frac{1}{n} \sum_i x_i, \qquad v = \frac{1}{n} \sum_i (x_i - m)^2$$
+#
+# Subtract the mean, divide by the standard deviation $s$. A small $\varepsilon = 10^{-5}$ keeps us
+# from dividing by 0 if all numbers are equal:
+#
+# $$\hat{x}_i = \frac{x_i - m}{s}, \qquad s = \sqrt{v + \varepsilon}$$
+#
+# Now each channel has mean 0 and standard deviation 1. That is not always the best. With a ReLU
+# behind it, half of the numbers are cut off. So the network may choose another mean, $\beta$, and
+# another standard deviation, $\gamma$. Both are parameters that it learns, one pair for each
+# channel:
+#
+# $$y_i = \gamma\, \hat{x}_i + \beta$$
+
+# %%
+def my_batch_norm(x, gamma, beta, eps=1e-5):  # one channel: x is (n,)
+    m = x.sum() / len(x)
+    v = ((x - m) ** 2).sum() / len(x)
+    return gamma * (x - m) / np.sqrt(v + eps) + beta
+
+y = my_batch_norm(np.array([1.0, 2.0, 3.0, 6.0]), gamma=1, beta=0)
+print(y.round(3), "standard deviation", y.std().round(3))
+
+# %% [markdown]
+# ### Exercise 7.1: batch norm of maps
+#
+# *Difficulty 1 of 3 · 10 minutes · Good for: knowing what shares a mean, and what does not.*
+#
+# Now `x` is (B, H, W, C), and `gamma` and `beta` are (C,). Return `mean` and `var`, (C,), as well:
+# the backward pass needs them.
+
+# %%
+def batch_norm_forward(x, gamma, beta, eps=1e-5):
+    """y (B, H, W, C), mean and var (C,)."""
+    ### BEGIN SOLUTION
+    mean = x.mean((0, 1, 2))
+    var = ((x - mean) ** 2).mean((0, 1, 2))
+    return gamma * (x - mean) / np.sqrt(var + eps) + beta, mean, var
+    ### END SOLUTION
+
+# %%
+check("7.1", batch_norm_forward);
+
+# %% [markdown]
+# The project's function also computes running statistics, which we come to, and can apply an
+# activation. The normalization itself is in `batch_norm_inference`, because samples need it with
+# other statistics.
+
+# %%
+print(inspect.getsource(batch_norm))
+print(inspect.getsource(batch_norm_inference))
+
+# %% [markdown]
+# It agrees with our function, channel by channel:
+
+# %%
+x = rng.standard_normal((4, 8, 8, 3)) * [1, 3, 0.5] + [0, 5, -4]  # (B, H, W, C)
+gamma, beta = np.array([1, 0.5, 2]), np.array([0, 1, -1.0])      # (C,)
+start = np.zeros(3), np.ones(3)               # running mean and variance, see below
+y, mean, var, _, _ = batch_norm(x, gamma, beta, *start)
+for c in range(3):
+    mine = my_batch_norm(x[..., c].ravel(), gamma[c], beta[c])
+    assert np.allclose(y[..., c].ravel(), mine)
+print("mean", mean.round(2), "var", var.round(2))
+
+# %% [markdown]
+# The three channels before and after, with $\gamma = 1$ and $\beta = 0$. Each colour is a channel.
+
+# %%
+_, axes = plt.subplots(1, 2, figsize=(6.2, 2.6), sharey=True, layout="constrained")
+after, *_ = batch_norm(x, np.ones(3), np.zeros(3), *start)
+for axis, maps, title in zip(axes, (x, after), ("before", "after")):
+    for c in range(3):
+        axis.hist(maps[..., c].ravel(), np.arange(-6, 14, 0.5), histtype="step", label=f"{c}")
+    axis.set(title=title, xlabel="value")
+axes[0].set_ylabel("pixels"), axes[1].legend(title="channel")
+plt.show()
+
+# %% [markdown]
+# Two consequences. Add a number to a channel: the mean takes it away again. So a bias just before
+# batch norm would do nothing, and the generator's transposed convolutions have none. And a factor
+# disappears too: weights twice as large give the same output, but for the tiny $\varepsilon$.
+
+# %%
+again, *_ = batch_norm(x + 7, gamma, beta, *start)
+assert np.allclose(again, y)
+again, *_ = batch_norm(2 * x, gamma, beta, *start)
+assert np.allclose(again, y, atol=1e-3)
+
+# %% [markdown]
+# ## The gradient
+#
+# Take one channel again. $\gamma$ and $\beta$ are easy. From $y_i = \gamma\, \hat{x}_i + \beta$,
+# with $dy_i$ the derivative of the loss with respect to $y_i$:
+#
+# $$d\gamma = \sum_i dy_i\, \hat{x}_i, \qquad d\beta = \sum_i dy_i$$
+#
+# For $x$ there is a trap. If $x_j$ changes, $\hat{x}_j$ changes. But so do the mean and the
+# standard deviation, and with them *all* $\hat{x}_i$. First the mean. Each number has the share
+# $1/n$:
+#
+# $$\frac{\partial m}{\partial x_j} = \frac{1}{n}$$
+#
+# Then the variance. $x_j$ changes its own square. It also changes $m$, and so all squares. But the
+# squares' changes through $m$ cancel, since the deviations $x_i - m$ add up to 0:
+#
+# $$\frac{\partial v}{\partial x_j}
+# = \frac{2}{n} (x_j - m) - \frac{2}{n} \sum_i (x_i - m) \cdot \frac{1}{n} = \frac{2}{n} (x_j - m)$$
+#
+# And the standard deviation. Take the derivative of $s^2 = v + \varepsilon$ on both sides. On the
+# left it is $2 s$ times the derivative of $s$. So
+#
+# $$\frac{\partial s}{\partial x_j} = \frac{1}{2 s} \cdot \frac{2}{n} (x_j - m)
+# = \frac{1}{n}\, \hat{x}_j$$
+#
+# Now all of it into $\hat{x}_i = (x_i - m) / s$, by the quotient rule. Write $[i = j]$ for 1 if
+# $i = j$, and 0 otherwise:
+#
+# $$\frac{\partial \hat{x}_i}{\partial x_j}
+# = \frac{[i = j] - \frac{1}{n}}{s} - \frac{x_i - m}{s^2} \cdot \frac{\hat{x}_j}{n}
+# = \frac{1}{s} \Big( [i = j] - \frac{1}{n} - \frac{1}{n}\, \hat{x}_i\, \hat{x}_j \Big)$$
+#
+# Three terms: $x_j$ itself, through the mean, and through the standard deviation. Let us check them
+# on six numbers. Then we look at them, without the factor $1/s$.
+
+# %%
+x1 = np.array([-2.0, -1.0, -0.5, 0.5, 1.0, 4.0])    # one channel, n = 6
+n, s = len(x1), np.sqrt(x1.var() + 1e-5)
+hat = (x1 - x1.mean()) / s
+terms = np.eye(n), -np.full((n, n), 1 / n), -np.outer(hat, hat) / n
+jacobian = sum(terms) / s                           # row i, column j
+for j, step in enumerate(1e-5 * np.eye(n)):         # a step in number j alone
+    numeric = (my_batch_norm(x1 + step, 1, 0) - my_batch_norm(x1 - step, 1, 0)) / 2e-5
+    assert np.allclose(jacobian[:, j], numeric, atol=1e-8)
+
+# %%
+titles = "itself", "through the mean", "through std", "all three"
+_, axes = plt.subplots(1, 4, figsize=(6.2, 1.9), layout="constrained")
+for axis, title, term in zip(axes, titles, (*terms, sum(terms))):
+    picture = axis.imshow(term, cmap="RdBu", vmin=-1, vmax=1)
+    axis.set(xticks=[], yticks=[]), axis.set_title(title, fontsize=9)
+axes[0].set(xlabel="j", ylabel="i")
+plt.colorbar(picture, ax=axes)
+plt.show()
+
+# %% [markdown]
+# Column $j$ shows what happens when $x_j$ grows. The last number, 4, is far from the others. When
+# it grows, its own $\hat{x}$ hardly moves, because the standard deviation grows with it. Instead,
+# the others move.
+#
+# The gradient of the loss with respect to $x_j$ adds up what $x_j$ does to all $y_i$:
+#
+# $$dx_j = \gamma \sum_i dy_i \frac{\partial \hat{x}_i}{\partial x_j} = \frac{\gamma}{s}
+# \Big( dy_j - \frac{1}{n} \sum_i dy_i - \hat{x}_j\, \frac{1}{n} \sum_i dy_i\, \hat{x}_i \Big)$$
+#
+# Both sums are known already: they are $d\beta$ and $d\gamma$.
+
+# %% [markdown]
+# ### Exercise 7.2: the gradient of batch norm
+#
+# *Difficulty 3 of 3 · 20 minutes · Good for: the gradient that goes wrong most often.*
+#
+# `dy` and `x` are (B, H, W, C); `gamma`, `mean` and `var` are (C,).
+
+# %%
+def my_batch_norm_grad(dy, x, gamma, mean, var, eps=1e-5):
+    """dx (B, H, W, C), dgamma and dbeta (C,)."""
+    count = x.size // x.shape[-1]  # n: the numbers of a channel
+    ### BEGIN SOLUTION
+    std = np.sqrt(var + eps)
+    normalized = (x - mean) / std
+    dgamma = (dy * normalized).sum((0, 1, 2))
+    dbeta = dy.sum((0, 1, 2))
+    dx = gamma / std * (dy - dbeta / count - normalized * dgamma / count)
+    return dx, dgamma, dbeta
+    ### END SOLUTION
+
+# %%
+check("7.2", my_batch_norm_grad);
+
+# %% [markdown]
+# The project's function first takes `dy` back through the activation, for which it needs the output
+# `y` (notebook 6 explains how). Then it is the formula.
+
+# %%
+print(inspect.getsource(batch_norm_grad))
+
+# %% [markdown]
+# It gives what the Jacobian gives. And along a random direction, for all three gradients together,
+# it agrees with finite differences:
+
+# %%
+dy1 = rng.standard_normal(n)
+dx1, dgamma, dbeta = batch_norm_grad(dy1[:, None], x1[:, None], None, np.array([2.0]),
+                                     x1.mean(), x1.var())
+assert np.allclose(dx1[:, 0], 2 * dy1 @ jacobian)
+assert np.allclose([dgamma, dbeta], [[dy1 @ hat], [dy1.sum()]])
+
+# %%
+dy = rng.standard_normal(x.shape)
+dx, dgamma, dbeta = batch_norm_grad(dy, x, y, gamma, mean, var)
+directional_check(lambda: (batch_norm(x, gamma, beta, *start)[0] * dy).sum(),
+                  [x, gamma, beta], [dx, dgamma, dbeta], rng)
+
+# %% [markdown]
+# What are the two extra terms for? Adding the same number to a whole channel does not change $y$,
+# nor does stretching the channel around its mean (apart from $\varepsilon$). So along these two
+# directions the derivative of the loss must be 0. The two terms take these parts out of `dy`:
+
+# %%
+dx0, _, _ = batch_norm_grad(dy, x, y, gamma, mean, var, eps=0)
+assert np.allclose(dx0.sum((0, 1, 2)), 0)                # all numbers of a channel + 1
+assert np.allclose((dx0 * (x - mean)).sum((0, 1, 2)), 0)  # stretched around the mean
+
+# %% [markdown]
+# What happens without the extra terms? The check notices at once:
+
+# %% tags=["varies"]
+wrong = dy * gamma / np.sqrt(var + 1e-5)  # as if mean and std were constants
+try:
+    directional_check(lambda: (batch_norm(x, gamma, beta, *start)[0] * dy).sum(),
+                      [x, gamma, beta], [wrong, dgamma, dbeta], rng)
+except AssertionError as error:
+    print(error)
+
+# %% [markdown]
+# ## A variance that loses its digits
+#
+# There is a shortcut for the variance that needs only one pass over the numbers:
+#
+# $$v = \frac{1}{n} \sum_i x_i^2 - m^2$$
+#
+# On paper it is the same. (Multiply out the square in the definition to see it.) On a computer it
+# is dangerous. If the mean is 1000 times the standard deviation, both terms are about a million
+# times $v$. They agree in their first six digits, which cancel. Float32 has only seven. Let us try
+# both formulas in float32, for means further and further from 0. The standard deviation is 1.
+
+# %%
+means = 10.0 ** np.arange(0, 5.1, 0.25)
+errors = {"shortcut": [], "definition": []}
+for m in means:
+    x32 = (m + rng.standard_normal(10_000)).astype(np.float32)
+    exact = x32.astype(np.float64).var()
+    shortcut = (x32 ** 2).mean() - x32.mean() ** 2
+    definition = ((x32 - x32.mean()) ** 2).mean()
+    errors["shortcut"].append(abs(shortcut - exact) / exact)
+    errors["definition"].append(abs(definition - exact) / exact)
+
+# %%
+plt.figure(figsize=(6, 3.2))
+for name, error in errors.items():
+    plt.loglog(means, np.array(error) + 1e-9, "o-", ms=3, label=name)
+plt.loglog(means, 6e-8 * means ** 2, "k:", label="6e-8 mean² / std²")
+plt.axhline(1, color="grey", lw=0.8)
+plt.xlabel("mean / standard deviation"), plt.ylabel("relative error of the variance")
+plt.legend()
+plt.show()
+
+# %% [markdown]
+# The error of the shortcut grows with the square of the mean. Rounding to float32 makes a relative
+# error of up to $6 \cdot 10^{-8}$. Here it hits numbers as large as $m^2$, which is $m^2 / v$ times
+# the result. At a mean of about 4000 the error reaches the grey line: it is as large as the
+# variance, and no digit is right. The result can even be negative. The definition keeps its digits
+# far longer. It needs the mean first, and so it reads the numbers twice.
+
+# %% [markdown]
+# ## Merging what several have counted
+#
+# The project's fast engines cut a batch into chunks, one for each core of a CPU or block of a GPU.
+# Each chunk $k$ finds its own count $n_k$, mean $m_k$, and sum of squared deviations
+# $M_k = \sum (x - m_k)^2$. How do these become the mean and variance of all?
+#
+# The count and the mean are easy. Large chunks weigh more:
+#
+# $$n = \sum_k n_k, \qquad m = \frac{1}{n} \sum_k n_k\, m_k$$
+#
+# For the squares, write $x - m = (x - m_k) + (m_k - m)$ and square it:
+#
+# $$\sum (x - m)^2 = \sum (x - m_k)^2 + 2\,(m_k - m) \sum (x - m_k) + n_k\,(m_k - m)^2$$
+#
+# The sum in the middle is 0, since the deviations from a chunk's own mean add up to 0. So
+#
+# $$M = \sum_k M_k + \sum_k n_k\, (m_k - m)^2$$
+#
+# The first part is the spread inside the chunks, the second the spread of their means. As in the
+# definition, we subtract first and square afterwards, which keeps the digits. (Chan, Golub and
+# LeVeque 1983.) Here each map of our batch is a chunk:
+
+# %%
+flat = x.reshape(4, -1, 3)                              # 4 chunks of 64 pixels, 3 channels
+n_k, m_k = np.full(4, 64), flat.mean(1)                 # (4,) and (4, 3)
+M_k = ((flat - m_k[:, None]) ** 2).sum(1)               # (4, 3)
+m = n_k @ m_k / n_k.sum()                               # (3,)
+M = M_k.sum(0) + n_k @ (m_k - m) ** 2                   # (3,)
+_, mean, var, _, _ = batch_norm(x, gamma, beta, *start)
+assert np.allclose(m, mean) and np.allclose(M / n_k.sum(), var)
+
+# %% [markdown]
+# ### Exercise 7.3: merge two
+#
+# *Difficulty 2 of 3 · 15 minutes · Good for: any statistics of data that come in pieces.*
+#
+# `a` and `b` are triples: a count, a mean (C,) and an $M$ (C,). Return the triple of both together.
+# With the difference $d = m_b - m_a$ you can simplify: what are $m_a - m$ and $m_b - m$?
+
+# %%
+def merge(a, b):
+    """(count, mean, M) of all numbers, from those of two parts."""
+    (n_a, m_a, M_a), (n_b, m_b, M_b) = a, b
+    ### BEGIN SOLUTION
+    n = n_a + n_b
+    d = m_b - m_a
+    return n, m_a + d * n_b / n, M_a + M_b + d ** 2 * n_a * n_b / n
+    ### END SOLUTION
+
+# %%
+check("7.3", merge);
+
+# %% [markdown]
+# ## One map alone: running statistics
+#
+# In training, the maps of a batch depend on each other. Change the first map, and the mean changes,
+# and with it the output for all others:
+
+# %%
+changed = x.copy()
+changed[0] += 3
+y_changed, *_ = batch_norm(changed, gamma, beta, *start)
+print(f"second map: changed by up to {np.abs(y_changed[1] - y[1]).max():.2f}")
+
+# %% [markdown]
+# (This is why our discriminator has no batch norm. It shall judge each map by itself.) When we draw
+# samples with the trained generator, a map should not depend on which others are drawn beside it.
+# So a network keeps a *running mean* and a *running variance*. In each training step both move a
+# little towards the statistics of the batch, by the share `momentum`, 0.1:
+#
+# $$r \leftarrow r + 0.1\,(m - r)$$
+#
+# For samples, these replace the statistics of the batch. Here is the running mean of one channel
+# whose true mean is 5. It starts at 0.
+
+# %%
+r, running, batches = 0.0, [], 5 + rng.standard_normal(60)  # the means of 60 batches
+for m in batches:
+    r += 0.1 * (m - r)
+    running.append(r)
+plt.figure(figsize=(6, 2.8))
+plt.plot(batches, ".", label="mean of the batch")
+plt.plot(running, label="running mean")
+plt.xlabel("training step"), plt.ylabel("mean"), plt.legend()
+plt.show()
+
+# %% [markdown]
+# It forgets its start: after $t$ steps, $0.9^t$ of it is left, half a percent after 50 steps. And
+# it is calmer than the batches, for it is a mean of about the last ten or twenty.
+#
+# One detail of the variance. The mean $m$ of a batch lies in the middle of that batch's numbers, so
+# they are closer to it than to the true mean $\mu$. With the true variance $\sigma^2$, and because
+# a mean of $n$ independent numbers has variance $\sigma^2 / n$:
+#
+# $$\sum (x - m)^2 = \sum (x - \mu)^2 - n\,(m - \mu)^2
+# \quad \text{has the expectation} \quad n \sigma^2 - n \frac{\sigma^2}{n} = (n - 1)\, \sigma^2$$
+#
+# Divide by $n$, and $v$ is too small by the factor $(n - 1) / n$ on average: it is *biased*. To
+# normalize the batch at hand, that is what we want. To describe all batches, we correct it by
+# $n / (n - 1)$. An example with $n = 4$ and $\sigma^2 = 1$:
+
+# %%
+small = rng.standard_normal((100_000, 4))
+v = small.var(1)
+print(f"mean of v: {v.mean():.2f}; corrected: {(v * 4 / 3).mean():.2f}")
+
+# %%
+print(inspect.getsource(running_statistics))
+
+# %%
+_, mean, var, running_mean, running_var = batch_norm(x, gamma, beta, *start)
+unbiased = np.array([x[..., c].var(ddof=1) for c in range(3)])
+assert np.allclose(running_mean, 0.1 * mean)                       # started at 0
+assert np.allclose(running_var, 0.9 * 1 + 0.1 * unbiased)          # started at 1
+assert np.allclose(batch_norm_inference(x, gamma, beta, mean, var), y)
+alone = batch_norm_inference(x[:1], gamma, beta, running_mean, running_var)
+together = batch_norm_inference(x, gamma, beta, running_mean, running_var)
+assert np.allclose(alone, together[:1])  # a map does not depend on the others
+
+# %% [markdown]
+# ### Exercise 7.4: the running variance
+#
+# *Difficulty 1 of 3 · 10 minutes · Good for: samples that look as good as those in training.*
+#
+# Move both by the share `momentum` towards the statistics of a batch. `var` is the biased variance
+# of `count` numbers.
+
+# %%
+def my_running_statistics(running_mean, running_var, mean, var, count, momentum):
+    """The new running mean and running variance, (C,) each."""
+    ### BEGIN SOLUTION
+    unbiased = var * count / (count - 1)
+    return (running_mean + momentum * (mean - running_mean),
+            running_var + momentum * (unbiased - running_var))
+    ### END SOLUTION
+
+# %%
+check("7.4", my_running_statistics);
+
+# %% [markdown]
+# ### Exercise 7.5: batch norm for nothing
+#
+# *Difficulty 2 of 3 · 10 minutes · Good for: faster samples, without a change in the result.*
+#
+# With fixed statistics, batch norm is only `y = scale * x + shift`. A program can then multiply the
+# weights of the layer before by `scale`, use `shift` as its bias, and leave batch norm out. Find
+# both.
+
+# %%
+def fold(gamma, beta, running_mean, running_var, eps=1e-5):
+    """scale and shift, (C,) each."""
+    ### BEGIN SOLUTION
+    scale = gamma / np.sqrt(running_var + eps)
+    return scale, beta - running_mean * scale
+    ### END SOLUTION
+
+# %%
+check("7.5", fold);
+
+# %% [markdown]
+# ## Summary
+#
+# - Batch norm gives each channel mean 0 and standard deviation 1, over all maps and pixels of a
+#   batch. Then $\gamma$ and $\beta$ let the network choose others.
+# - Mean and standard deviation depend on $x$. Hence the three terms of
+#   $dx = \frac{\gamma}{s} \big( dy - \frac{1}{n} d\beta - \hat{x}\, \frac{1}{n} d\gamma \big)$.
+# - Compute a variance from deviations from the mean. Counts, means and sums of squared deviations
+#   can be merged.
+# - Samples use running statistics, so that a map does not depend on its batch.
+#
+# **In the project:** [`batch_norm`](../kernels/numpy_ops.py#batch_norm),
+# [`batch_norm_grad`](../kernels/numpy_ops.py#batch_norm_grad) and
+# [`running_statistics`](../kernels/numpy_ops.py#running_statistics). The fast engine
+# [merges its chunks](../kernels/numpy_engine.py#batch_norm), and so do the
+# [CUDA kernels](../kernels/batch_norm.cu). Where it stands in the generator:
+# [`deconv_norm_relu`](../semgan.py#deconv_norm_relu), in
+# [Figure 1 of the paper](https://arxiv.org/abs/1906.12195). The method itself is from
+# [Ioffe and Szegedy 2015](https://arxiv.org/abs/1502.03167).
+#
+# **Next:** two networks play against each other. What does the generator want? Notebook 8.
