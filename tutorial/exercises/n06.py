@@ -5,6 +5,7 @@ from tutorial.checks import Exercise
 
 rng = np.random.default_rng(6)
 PIXELS = (0, 1, 2)  # the axes of a batch's maps, rows and columns
+SIZES = {"B": 3, "H": 5, "W": 4, "K": 7}
 
 
 # ----------------------------------------------------------------------------------------- 6.1
@@ -15,6 +16,21 @@ def stable_softmax(x):
 
 def without_maximum(x):
     e = np.exp(x)
+    return e / e.sum(-1, keepdims=True)
+
+
+def without_keepdims(x):
+    e = np.exp(x - x.max(-1))
+    return e / e.sum(-1)
+
+
+def smallest_subtracted(x):
+    e = np.exp(x - x.min(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
+
+
+def mean_subtracted(x):
+    e = np.exp(x - x.mean(-1, keepdims=True))
     return e / e.sum(-1, keepdims=True)
 
 
@@ -46,6 +62,7 @@ def clipped(x):
 large_scores = rng.standard_normal((3, 5, 4, 7))
 large_scores[0] += 1000
 large_scores[1] -= 1000
+large_scores[2, 0, 0] += 1000 * np.arange(7)
 
 
 # ----------------------------------------------------------------------------------------- 6.2
@@ -136,6 +153,21 @@ def without_maximum_of_z(z, t):
     return np.mean(np.log1p(np.exp(-np.abs(z))) - z * t), (sigmoid(z) - t) / z.size
 
 
+def no_minus_before_abs(z, t):
+    loss = np.mean(np.maximum(z, 0) + np.log1p(np.exp(np.abs(z))) - z * t)
+    return loss, (sigmoid(z) - t) / z.size
+
+
+def plus_z_t(z, t):
+    loss, dz = stable_bce(z, t)
+    return loss + 2 * np.mean(z * t), dz
+
+
+def one_loss_for_each(z, t):
+    loss = np.maximum(z, 0) + np.log1p(np.exp(-np.abs(z))) - z * t
+    return loss, sigmoid(z) - t
+
+
 def sum_of_losses(z, t):
     loss, dz = stable_bce(z, t)
     return loss * z.size, dz * z.size
@@ -185,6 +217,11 @@ def without_largest_score(x, labels):
     return -(right * log_p).sum() / labels.size, (np.exp(log_p) - right) / labels.size
 
 
+def largest_score_lost(x, labels):
+    loss, dx = cross_entropy(x, labels)
+    return loss - x.max(-1).mean(), dx
+
+
 def mean_over_classes_too(x, labels):
     loss, dx = cross_entropy(x, labels)
     return loss / x.shape[-1], dx / x.shape[-1]
@@ -227,10 +264,16 @@ EXERCISES = {
         ("Nothing changes if you subtract the same number from all K scores of a pixel. Which "
          "number makes the largest exponent 0?",
          "Subtract x.max(-1, keepdims=True). Then go on as in my_softmax."),
-        inputs=[(large_scores,), (rng.standard_normal(5),)],
+        inputs=[(large_scores,), (rng.standard_normal(5),)], sizes=SIZES,
         traps={
             "with scores of 1000, exp gives infinity, and infinity / infinity is NaN. Subtract "
             "the largest score of each pixel first.": without_maximum,
+            "x.max(-1) has lost the last axis, so the shapes do not fit. With keepdims=True it "
+            "stays, with length 1. The sum needs that too.": without_keepdims,
+            "you subtract the smallest score, and large ones still overflow. Subtract the largest.":
+                smallest_subtracted,
+            "you subtract the mean. Where one score is far above it, exp still overflows. Subtract "
+            "the largest score.": mean_subtracted,
             "x.max() is the largest score of all pixels. Where all scores are 1000 lower, every "
             "exp is 0, and 0 / 0 is NaN. Take the maximum over the last axis.":
                 maximum_of_all_pixels,
@@ -246,8 +289,10 @@ EXERCISES = {
         ("First the weighted mean of dp, the sum over k of p_k dp_k: one number for each pixel.",
          "With keepdims=True, (p * dp).sum(-1, keepdims=True) is (B, H, W, 1) and can be "
          "subtracted from dp."),
-        inputs=(dp, p),
+        inputs=(dp, p), sizes=SIZES,
         traps={
+            "the sum over axis -1 has lost this axis, so the shapes do not fit. Use keepdims=True.":
+                lambda dp, p: p * (dp - (p * dp).sum(-1)),
             "the sum goes over the classes of one pixel, axis -1. Yours goes over all pixels.":
                 lambda dp, p: p * (dp - (p * dp).sum()),
             "p (1 - p) is only the diagonal of the Jacobian. A score changes the probabilities of "
@@ -304,6 +349,11 @@ EXERCISES = {
             "1 / (1 + exp(-z)).": sigmoid_of_large_exponents,
             "max(z, 0) is missing: log(1 + exp(-|z|)) is small even for large z.":
                 without_maximum_of_z,
+            "the exponent is -|z|, with a minus sign: exp(-|z|) cannot overflow.":
+                no_minus_before_abs,
+            "the term z t is subtracted.": plus_z_t,
+            "the loss is a single number. Take the mean of your losses, and divide dz by the "
+            "number of logits.": one_loss_for_each,
             "the loss is the mean over all logits, not the sum, and so is its gradient.":
                 sum_of_losses,
             "the loss is a mean, so each dz is divided by the number of logits.":
@@ -318,7 +368,7 @@ EXERCISES = {
          "of a pixel is -log p of its right class.",
          "The derivative of -log p_k with respect to x_j is p_j - [k = j]: the probabilities less "
          "the one-hot `right`. Divide it by the number of pixels, labels.size."),
-        inputs=(scores, labels), results=("loss", "dx"),
+        inputs=(scores, labels), results=("loss", "dx"), sizes=SIZES,
         traps={
             "where a p is rounded to 0, log p is infinite, and 0 times infinity is NaN. Compute "
             "log p from the scores, not from p.": log_of_softmax,
@@ -326,6 +376,8 @@ EXERCISES = {
             "log p from the scores, not from p.": log_of_the_right_probability,
             "a score of 1000 makes exp overflow. Subtract the largest score of each pixel first.":
                 without_largest_score,
+            "you subtract the largest score in the sum, but not from the right class's score. "
+            "Subtract it from x once, before both.": largest_score_lost,
             "you divide by the number of pixels and by K. The mean goes over the pixels only.":
                 mean_over_classes_too,
             "the loss is K times too small: np.mean counts the zeros of the one-hot array too. "

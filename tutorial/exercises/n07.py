@@ -25,6 +25,10 @@ def eps_outside_the_root(x, gamma, beta, eps=1e-5):
     return gamma * (x - mean) / (np.sqrt(var) + eps) + beta, mean, var
 
 
+def fixed_eps(x, gamma, beta, eps=1e-5):
+    return batch_norm_forward(x, gamma, beta)
+
+
 def divided_by_variance(x, gamma, beta, eps=1e-5):
     mean, var = x.mean(PIXELS), x.var(PIXELS)
     return gamma * (x - mean) / (var + eps) + beta, mean, var
@@ -85,6 +89,27 @@ def dgamma_from_x_everywhere(dy, x, gamma, mean, var, eps=1e-5):
     return gamma / std * (dy - dbeta / count - (x - mean) / std * dgamma / count), dgamma, dbeta
 
 
+def dgamma_with_gamma(dy, x, gamma, mean, var, eps=1e-5):
+    dx, dgamma, dbeta = my_batch_norm_grad(dy, x, gamma, mean, var, eps)
+    return dx, dgamma * gamma, dbeta
+
+
+def means_of_all_channels(dy, x, gamma, mean, var, eps=1e-5):
+    std = np.sqrt(var + eps)
+    normalized = (x - mean) / std
+    dx = gamma / std * (dy - dy.mean() - normalized * (dy * normalized).mean())
+    return dx, (dy * normalized).sum(PIXELS), dy.sum(PIXELS)
+
+
+def dgamma_without_normalized(dy, x, gamma, mean, var, eps=1e-5):
+    dx, dgamma, dbeta = gradient(std_term=0)(dy, x, gamma, mean, var, eps)
+    return dx - gamma / np.sqrt(var + eps) * dgamma / (x.size // x.shape[-1]), dgamma, dbeta
+
+
+def without_eps(dy, x, gamma, mean, var, eps=1e-5):
+    return my_batch_norm_grad(dy, x, gamma, mean, var, 0)
+
+
 def means_for_sums(dy, x, gamma, mean, var, eps=1e-5):
     dx, dgamma, dbeta = my_batch_norm_grad(dy, x, gamma, mean, var, eps)
     count = x.size // x.shape[-1]
@@ -140,6 +165,17 @@ def as_variances(a, b):
     return n, mean, M / n
 
 
+def weighted_squares(a, b):
+    n, mean, _ = merge(a, b)
+    return n, mean, (a[0] * a[2] + b[0] * b[2]) / n
+
+
+def without_square(a, b):
+    (n_a, m_a, M_a), (n_b, m_b, M_b) = a, b
+    n, mean, _ = merge(a, b)
+    return n, mean, M_a + M_b + (m_b - m_a) * n_a * n_b / n
+
+
 def triple(x):
     mean = x.mean(0)
     return len(x), mean, ((x - mean) ** 2).sum(0)
@@ -167,6 +203,11 @@ my_running_statistics = running(unbiased)
 
 def added(running_mean, running_var, mean, var, count, momentum):
     return running_mean + momentum * mean, running_var + momentum * var * unbiased(count)
+
+
+def mean_corrected_too(running_mean, running_var, mean, var, count, momentum):
+    return my_running_statistics(running_mean, running_var, mean * unbiased(count), var, count,
+                                 momentum)
 
 
 def corrected_afterwards(running_mean, running_var, mean, var, count, momentum):
@@ -198,6 +239,10 @@ def fold_with_eps_outside(gamma, beta, running_mean, running_var, eps=1e-5):
     return scale, beta - running_mean * scale
 
 
+def fold_without_eps(gamma, beta, running_mean, running_var, eps=1e-5):
+    return fold(gamma, beta, running_mean, running_var, 0)
+
+
 def fold_without_gamma(gamma, beta, running_mean, running_var, eps=1e-5):
     scale = 1 / np.sqrt(running_var + eps)
     return scale, beta - running_mean * scale
@@ -224,6 +269,7 @@ EXERCISES = {
             "all maps and pixels: axes (0, 1, 2).": normalized_over(-1, True),
             "var is divided by n here, not by n - 1 (no ddof).": normalized_over(PIXELS, ddof=1),
             "eps belongs inside the root: sqrt(var + eps).": eps_outside_the_root,
+            "use the argument eps: it can be another number than 1e-5.": fixed_eps,
             "divide by the standard deviation, which is the root of var + eps.":
                 divided_by_variance,
             "var is the mean of (x - mean)^2, not of x^2.": mean_of_squares,
@@ -251,6 +297,12 @@ EXERCISES = {
             "gamma is the factor of the normalized x, so dgamma is the sum of dy * normalized, "
             "not of dy * x.": dgamma_from_x,
             "dgamma, and with it dx, must use the normalized x, not x.": dgamma_from_x_everywhere,
+            "dgamma is the sum of dy * normalized. gamma itself is not in it.": dgamma_with_gamma,
+            "in dx you take the means over all channels. Each channel has its own: axes (0, 1, 2).":
+                means_of_all_channels,
+            "in dx the last term lacks a factor: it is normalized * dgamma / count.":
+                dgamma_without_normalized,
+            "eps is missing: std = sqrt(var + eps), as in the forward pass.": without_eps,
             "dx is right, but dgamma and dbeta are sums over all maps and pixels, not means.":
                 means_for_sums,
             "dgamma and dbeta are sums, not means. (And then you divide by count once more in "
@@ -277,6 +329,9 @@ EXERCISES = {
             "in M, n_a n_b must still be divided by n.": merged(between=lambda n_a, n_b: n_a * n_b),
             "M counts d^2 without weights. The means of many numbers weigh more: d^2 n_a n_b / n.":
                 merged(between=lambda n_a, n_b: 1),
+            "M_a and M_b are sums already: they are added without weights, and then comes the "
+            "spread between the means.": weighted_squares,
+            "in M, the difference d of the means must be squared.": without_square,
             "the third result is a variance. M is the sum of the squared deviations: do not divide "
             "by n.": as_variances}),
     "7.4": Exercise(
@@ -295,6 +350,7 @@ EXERCISES = {
             "the correction is upside down: the biased variance is too small, so the factor is "
             "count / (count - 1).": running(lambda count: (count - 1) / count),
             "the old value must fade: its share is 1 - momentum. Here it stays whole.": added,
+            "the mean needs no correction. Only the variance is biased.": mean_corrected_too,
             "only the new batch's variance is corrected. The old running variance is unbiased "
             "already.": corrected_afterwards}),
     "7.5": Exercise(
@@ -316,5 +372,6 @@ EXERCISES = {
             "the scale divides by the variance. Take the root of running_var + eps.":
                 fold_by_variance,
             "eps belongs inside the root.": fold_with_eps_outside,
+            "eps is missing: the root is that of running_var + eps.": fold_without_eps,
             "the scale lacks gamma.": fold_without_gamma}),
 }

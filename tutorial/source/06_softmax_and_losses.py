@@ -324,9 +324,9 @@ for z in -4.0, 0.0, 1.0:
 # $$L = - t \log s - (1 - t) \log (1 - s)$$
 #
 # Why the logarithm? The probability that the discriminator gives to the truth about *all* maps of a
-# batch is a product. The logarithm turns it into a sum. In equation 1 of the paper, the discriminator makes
-# $\log D(x) + \log(1 - D(G(z)))$ as large as possible: this is $-L$ of a real map, and $-L$ of a
-# generated one. (There $z$ is the generator's input. Here it is the logit.)
+# batch is a product. The logarithm turns it into a sum. In equation 1 of the paper, the
+# discriminator makes $\log D(x) + \log(1 - D(G(z)))$ as large as possible: this is $-L$ of a real
+# map, plus $-L$ of a generated one. (There $z$ is the generator's input. Here it is the logit.)
 #
 # The gradient is surprisingly simple. From the section on softmax we have
 # $\partial \log p_k / \partial x_j = [k = j] - p_j$. For the logit of "real" that says: the
