@@ -48,9 +48,9 @@ plt.show()
 # Without the normalization each layer makes the numbers about 9 times smaller. The reason: each
 # output is a sum of 64 products, whose standard deviation is $0.02 \sqrt{64} \sqrt{1/2} = 0.113$
 # times that of the input. (ReLU leaves half of the mean square: hence the $1/2$.) After ten layers,
-# nothing is left.
-# Other weights would make the numbers explode. Gradients pass through the same weights on their way
-# back, and fade or explode as well. With the normalization, each layer starts afresh.
+# nothing is left. Larger weights would make the numbers explode instead. Gradients pass through the
+# same weights on their way back, and fade or explode as well. With the normalization, each layer
+# starts afresh.
 
 # %% [markdown]
 # ## The formula
@@ -326,9 +326,10 @@ plt.show()
 # %% [markdown]
 # ## Merging what several have counted
 #
-# The project's fast engines cut a batch into chunks, one for each core of a CPU or block of a GPU.
-# Each chunk $k$ finds its own count $n_k$, mean $m_k$, and sum of squared deviations
-# $M_k = \sum (x - m_k)^2$. How do these become the mean and variance of all?
+# The project's fast engines cut a batch into chunks, and the cores of a CPU or the blocks of a GPU
+# compute them at the same time. For each chunk $k$ they find its count $n_k$, its mean $m_k$, and
+# its sum of squared deviations $M_k = \sum (x - m_k)^2$. How do these become the mean and variance
+# of all?
 #
 # The count and the mean are easy. Large chunks weigh more:
 #
