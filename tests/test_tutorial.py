@@ -347,8 +347,8 @@ def changed(place, x=X):
     (X / 3, X, "it is 3 times too small: that is B."),
     (105 * X, X, "it is 105 times too large: that is B H W."),
     (X / 1078, X, "it is 1078 times too small: that is 2 C kh kw."),
-    (X / 2, X, "it is 2 times too small: that is 2."),
-    (-2 * X, X, "it is 2 times too large: that is 2, and the sign is wrong."),
+    (X / 2, X, "it is 2 times too small."),
+    (-2 * X, X, "it is 2 times too large, and the sign is wrong."),
     (1.7 * X, X, "it is 1.7 times too large."),
     (X + 3, X, "every number is 3 too large."),
     (changed(np.s_[1:]), X, "it is right for the first map of the batch only."),
@@ -426,7 +426,7 @@ def test_odd_answers_get_a_sentence(expected):
     """Whatever a student gives, as a value or from a function, check does not raise."""
     for odd in ODD:
         value = mistake_in(Exercise(expected, ("A.", "B.")), odd)
-        result = mistake_in(Exercise(lambda x: expected, ("A.", "B."), (X,)), lambda x: odd)
+        result = mistake_in(Exercise(lambda a: a, ("A.", "B."), (expected,)), lambda a, b=odd: b)
         assert value is None or value.endswith(".")
         assert result is None or result.endswith((".", "?"))
 
