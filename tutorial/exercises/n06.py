@@ -297,9 +297,9 @@ EXERCISES = {
                 lambda dp, p: p * (dp - (p * dp).sum()),
             "p (1 - p) is only the diagonal of the Jacobian. A score changes the probabilities of "
             "all other classes too.": lambda dp, p: dp * p * (1 - p),
-            "the mean of dp must be weighted: sum p dp, not dp.":
+            "the mean of dp must be weighted: take the sum of p dp, not of dp.":
                 lambda dp, p: p * (dp - dp.sum(-1, keepdims=True)),
-            "each dp_k has the weight p_k, not 1 / K: sum p dp instead of taking the mean of dp.":
+            "each dp_k has the weight p_k, not 1 / K: take the sum of p dp, not the mean of dp.":
                 lambda dp, p: p * (dp - dp.mean(-1, keepdims=True)),
             "the weights p_k add up to 1 already. Take the sum of p dp, not its mean.":
                 lambda dp, p: p * (dp - (p * dp).mean(-1, keepdims=True)),
@@ -366,8 +366,8 @@ EXERCISES = {
         cross_entropy,
         ("Compute log p for all classes: log p_k = x_k - log of the sum of exp(x_i). The loss "
          "of a pixel is -log p of its right class.",
-         "The derivative of -log p_k with respect to x_j is p_j - [k = j]: the probabilities less "
-         "the one-hot `right`. Divide it by the number of pixels, labels.size."),
+         "The derivative of -log p_k with respect to x_j is p_j - [k = j]: the probabilities minus "
+         "the one-hot `right`. Divide by the number of pixels, labels.size."),
         inputs=(scores, labels), results=("loss", "dx"), sizes=SIZES,
         traps={
             "where a p is rounded to 0, log p is infinite, and 0 times infinity is NaN. Compute "
@@ -384,9 +384,9 @@ EXERCISES = {
             "Take the sum and divide by labels.size.": mean_of_the_loss_over_classes,
             "the loss is a mean over all pixels, so dx is divided by their number too.":
                 mean_forgotten,
-            "dx is not 0 for the wrong classes: their scores should fall. It is p - right.":
+            "for the wrong classes dx is not 0, because their scores should fall: dx is p - right.":
                 only_the_right_class,
             "dx lacks the right class: it is p - right.": without_one_hot,
-            "dx has the wrong sign: it is p - right. A step against the gradient must raise the "
+            "dx has the wrong sign. It is p - right: a step against the gradient must raise the "
             "score of the right class.": labels_exchanged}),
 }

@@ -259,7 +259,7 @@ EXERCISES = {
          "Divide by np.sqrt(var + eps)."),
         inputs=[(x, gamma, beta), (x, gamma, beta, 0.1)], results=("y", "mean", "var"),
         traps={
-            "you take statistics over the maps only, for each pixel by itself. All pixels of a "
+            "you average over the maps only, for each pixel by itself. All pixels of a "
             "channel share a mean: axes (0, 1, 2).": normalized_over(0),
             "you take statistics of each map by itself. All maps of the batch share a mean: axes "
             "(0, 1, 2).": normalized_over((1, 2), True),
@@ -327,10 +327,10 @@ EXERCISES = {
             "the term with d^2 is too large. The distances to the common mean are d n_b / n and "
             "d n_a / n.": merged(between=lambda n_a, n_b: n_a + n_b),
             "in M, n_a n_b must still be divided by n.": merged(between=lambda n_a, n_b: n_a * n_b),
-            "M counts d^2 without weights. The means of many numbers weigh more: d^2 n_a n_b / n.":
+            "in M, d^2 must be weighted with the counts: d^2 n_a n_b / n.":
                 merged(between=lambda n_a, n_b: 1),
-            "M_a and M_b are sums already: they are added without weights, and then comes the "
-            "spread between the means.": weighted_squares,
+            "M_a and M_b are sums already: add them without weights, and then add the spread "
+            "between the means.": weighted_squares,
             "in M, the difference d of the means must be squared.": without_square,
             "the third result is a variance. M is the sum of the squared deviations: do not divide "
             "by n.": as_variances}),
@@ -349,7 +349,7 @@ EXERCISES = {
                 running(lambda count: 1, lambda momentum: 1 - momentum),
             "the correction is upside down: the biased variance is too small, so the factor is "
             "count / (count - 1).": running(lambda count: (count - 1) / count),
-            "the old value must fade: its share is 1 - momentum. Here it stays whole.": added,
+            "the old value must fade: its share is 1 - momentum. You keep all of it.": added,
             "the mean needs no correction. Only the variance is biased.": mean_corrected_too,
             "only the new batch's variance is corrected. The old running variance is unbiased "
             "already.": corrected_afterwards}),
@@ -359,7 +359,7 @@ EXERCISES = {
          "scale = gamma / np.sqrt(running_var + eps). The rest is beta minus something."),
         inputs=(gamma, beta, means, variances, 0.01), results=("scale", "shift"),
         traps={
-            "the shift must also hold what the mean gives: beta - mean * scale.":
+            "the mean also contributes to the shift: beta - mean * scale.":
                 folded(lambda beta, mean, scale, gamma: beta),
             "the mean is subtracted before the scaling: in the shift it has a minus sign.":
                 folded(lambda beta, mean, scale, gamma: beta + mean * scale),

@@ -4,7 +4,7 @@
 # The last convolution of the generator gives K numbers for each pixel, of any size and sign. The
 # discriminator gives one such number for each map. Both should become probabilities: how probable
 # each class is at this pixel, and how probable it is that the map is real. How do numbers become
-# probabilities? How does a loss judge them? And which gradient goes back?
+# probabilities? How does a loss judge them? And which gradient does it send back?
 #
 # You need: notebook 3, exponentials and logarithms. Time: about 100 minutes, of which 60 are
 # exercises.
@@ -24,9 +24,9 @@ from tutorial.checks import check
 # ## From scores to probabilities
 #
 # Call the K numbers of a pixel *scores*, $x_1, \dots, x_K$. We want probabilities $p_k$ from them.
-# These must be positive and add up to 1, and a larger score must mean a larger probability. We add
-# one wish: only the differences between scores count. If we add 5 to all scores, no class has
-# gained on another, and nothing should change.
+# These must be positive and add up to 1, and a larger score must mean a larger probability. We have
+# one more wish: only the differences between scores should count. If we add 5 to all scores, no
+# class has gained on another, and nothing should change.
 #
 # So the ratio $p_j / p_k$ may depend on $x_j - x_k$ only. A function that turns differences into
 # ratios is the exponential: $e^{x_j - x_k} = e^{x_j} / e^{x_k}$. Take $p_k$ proportional to
@@ -44,13 +44,14 @@ print(my_softmax(scores).round(3))
 print(my_softmax(scores + 5).round(3))
 
 # %% [markdown]
-# Between neighbours the scores differ by 1, so each probability is $e \approx 2.718$ times the
-# next one: $0.665 / 0.245 = 2.71$, but for rounding.
+# Each score is 1 more than the next, so each probability is $e \approx 2.718$ times the next:
+# $0.665 / 0.245 \approx 2.71$, which differs from $e$ only because the two numbers are rounded.
 #
 # Three probabilities that add up to 1 are a point in a triangle, the *simplex*. Its corners are
-# the one-hot vectors: one class has probability 1. Each pixel of a real map is a corner. For each
-# pixel of a generated map SemGAN's generator gives a point of the simplex. This is what
-# $\Delta(L)$ means in [equation 2 of the paper](https://arxiv.org/abs/1906.12195).
+# the *one-hot* vectors: one class has probability 1, the others 0. In a real map the class of each
+# pixel is known, so each pixel is a corner. In a generated map each pixel is some point of the
+# simplex. The simplex is what $\Delta(L)$ means in
+# [equation 2 of the paper](https://arxiv.org/abs/1906.12195).
 #
 # To draw such a point, take the mean of the three corners, weighted by the probabilities:
 
@@ -75,9 +76,10 @@ plt.axis("off")
 plt.show()
 
 # %% [markdown]
-# All start in the middle, where all scores are 0 and each class has probability 1/3. The larger the
-# scores, the closer the pixel comes to the corner of its largest score, whose colour the line has.
-# But no score of finite size reaches the corner: $e^x$ is never 0.
+# All lines start in the middle, where all scores are 0 and each class has probability 1/3. The
+# larger the factor, the closer the pixel comes to the corner of its largest score. The colour of
+# the line is that of this class. But no factor takes a pixel into the corner itself, because $e^x$
+# is never 0.
 #
 # ## Too large for a computer
 #
@@ -156,11 +158,12 @@ for j, step in enumerate(h * np.eye(3)):     # a step in score j alone
 print(jacobian.round(3))
 
 # %% [markdown]
-# On the diagonal: raising a score raises its own probability. Beside it: it lowers all others. Each
-# column adds up to 0, because the probabilities go on adding up to 1.
+# On the diagonal we see that raising a score raises the probability of its own class. The other
+# numbers are negative: it lowers the probabilities of all other classes. Each column adds up to 0,
+# because the probabilities still add up to 1.
 #
-# Backwards we know `dp`, the derivatives $dp_k$ of the loss with respect to $p_k$. By the chain
-# rule, the one with respect to $x_j$ is
+# In the backward pass we are given `dp`, the derivatives $dp_k$ of the loss with respect to $p_k$.
+# By the chain rule, the derivative of the loss with respect to $x_j$ is
 #
 # $$dx_j = \sum_k dp_k \, \frac{\partial p_k}{\partial x_j}
 # = \sum_k dp_k \, p_k \, ([k = j] - p_j) = p_j \Big( dp_j - \sum_k p_k \, dp_k \Big)$$
@@ -187,8 +190,8 @@ def my_softmax_grad(dp, p):
 check("6.2", my_softmax_grad);
 
 # %% [markdown]
-# The project's function also returns a second gradient, `dbias`. First the one of `x`: it equals
-# what the Jacobian of each pixel gives.
+# The project's function also returns a second gradient, `dbias`, which we come to below. Its first
+# result, `dx`, equals what the Jacobian of each pixel gives.
 
 # %%
 print(inspect.getsource(softmax_grad))
@@ -202,10 +205,10 @@ assert np.allclose(dx.sum(-1), 0)  # nothing pulls all scores up at once
 directional_check(lambda: (softmax(x) * dp).sum(), [x], [dx], rng)
 
 # %% [markdown]
-# One thing to keep in mind. The numbers of the Jacobian are $p_k (1 - p_k)$ and $-p_k\,p_j$. If one
+# One thing to keep in mind. The numbers in the Jacobian are $p_k (1 - p_k)$ and $-p_k\,p_j$. If one
 # probability is almost 1 and the others are almost 0, all of these numbers are almost 0. So a pixel
-# that is sure of its class hardly gets a gradient, even if the class is wrong. Let the loss say
-# that class 0 is wrong, and make the pixel more and more sure of it:
+# that is sure of its class gets hardly any gradient, even if the class is wrong. Suppose that class
+# 0 is wrong: the loss grows with its probability. Let the pixel be more and more sure of class 0:
 
 # %%
 for factor in 1, 3, 5, 10:
@@ -216,18 +219,19 @@ for factor in 1, 3, 5, 10:
 # %% [markdown]
 # ## A bias, and an activation that needs only its output
 #
-# Before the softmax, the layer adds a bias: one number $b_k$ for each class, the same for all
-# pixels of all maps. All other layers do this too, with other activations instead of the softmax:
-# ReLU, LeakyReLU or tanh. The formula is $y = \text{act}(x + b)$.
+# Before the softmax, the layer adds a bias: one number for each class, the same for all pixels of
+# all maps. A convolution of the discriminator does this too, with one number $b_c$ for each channel
+# $c$, and then applies another *activation* instead of the softmax. Usual activations are ReLU,
+# LeakyReLU and tanh. They act on each number by itself: $y = \text{act}(x + b)$.
 #
-# Call the gradient before the activation $dx = dy \cdot \text{act}'(x + b)$. The bias is added to
-# $x$, so at each pixel it has the same derivative as $x$. But it is added at *every* pixel of
-# *every* map. When it changes, all of them change, and the chain rule adds up all their
-# contributions:
+# The gradient before such an activation is $dx = dy \cdot \text{act}'(x + b)$. The bias is added to
+# $x$, so at each pixel the derivative with respect to the bias is the same as that with respect to
+# $x$. But the bias is added at *every* pixel of *every* map. When it changes, all of them change,
+# and the chain rule adds up all their contributions. For maps $m$, rows $i$ and columns $j$:
 #
-# $$db_c = \sum_{b, h, w} dx_{b,h,w,c}$$
+# $$db_c = \sum_{m, i, j} dx_{m,i,j,c}$$
 #
-# It is a sum, not a mean. That is also the `dbias` of `softmax_grad`:
+# This is a sum, not a mean. The `dbias` of `softmax_grad` is the same sum:
 
 # %%
 bias = rng.standard_normal(5)                             # (K,)
@@ -237,22 +241,23 @@ directional_check(lambda: (softmax(x, bias) * dp).sum(), [x, bias], [dx, dbias],
 print(dbias.round(3))
 
 # %% [markdown]
-# What about $\text{act}'$? It can be computed from the output $y$, so the input need not be kept:
+# What about $\text{act}'$? For these activations it can be computed from the output $y$, so the
+# input need not be kept. With $a = x + b$:
 #
-# | activation | $y$ | its derivative |
+# | activation | $y = \text{act}(a)$ | $\text{act}'(a)$ |
 # |---|---|---|
-# | ReLU | $\max(x, 0)$ | 1 if $y > 0$, otherwise 0 |
-# | LeakyReLU | $x$ if $x > 0$, otherwise $0.2\,x$ | 1 if $y > 0$, otherwise 0.2 |
-# | tanh | $\tanh x$ | $1 - y^2$ |
+# | ReLU | $\max(a, 0)$ | 1 if $y > 0$, otherwise 0 |
+# | LeakyReLU | $a$ if $a > 0$, otherwise $0.2\,a$ | 1 if $y > 0$, otherwise 0.2 |
+# | tanh | $\tanh a$ | $1 - y^2$ |
 #
-# LeakyReLU keeps the sign, so $y > 0$ says the same as $x > 0$. The discriminator uses it after
-# each convolution.
+# LeakyReLU keeps the sign, so $y > 0$ says the same as $a > 0$. The discriminator uses LeakyReLU
+# after each convolution.
 
 # %%
-z = x + bias
-assert np.allclose(bias_activation(x, bias, "relu"), np.where(z > 0, z, 0))
-assert np.allclose(bias_activation(x, bias, "leaky_relu"), np.where(z > 0, z, 0.2 * z))
-assert np.allclose(bias_activation(x, bias, "tanh"), np.tanh(z))
+a = x + bias
+assert np.allclose(bias_activation(x, bias, "relu"), np.where(a > 0, a, 0))
+assert np.allclose(bias_activation(x, bias, "leaky_relu"), np.where(a > 0, a, 0.2 * a))
+assert np.allclose(bias_activation(x, bias, "tanh"), np.tanh(a))
 
 # %% [markdown]
 # ### Exercise 6.3: bias and LeakyReLU, backwards
@@ -273,7 +278,8 @@ def leaky_relu_grad(dy, y):
 check("6.3", leaky_relu_grad);
 
 # %% [markdown]
-# With tanh as the example, here is the project's function beside the formulas, and the check:
+# Here is the project's function. With tanh as the example, it agrees with the formulas and with
+# finite differences:
 
 # %%
 print(inspect.getsource(bias_activation_grad))
@@ -285,7 +291,7 @@ directional_check(lambda: (bias_activation(x, bias, "tanh") * dy).sum(), [x, bia
                   rng)
 
 # %% [markdown]
-# LeakyReLU has a kink at 0. As in notebook 3, the input stays away from it:
+# LeakyReLU has a kink at 0. As in notebook 3, we check it with inputs that stay away from 0:
 
 # %%
 x, bias = off_kinks(rng, 2, 3, 4, 5), np.zeros(5)
@@ -297,13 +303,13 @@ directional_check(lambda: (bias_activation(x, bias, "leaky_relu") * dy).sum(), [
 # %% [markdown]
 # ## Real or not: the sigmoid
 #
-# The discriminator knows two classes, "real" and "generated". Only the difference of their scores
-# counts. So it gives a single number, $z$, and the score of "generated" is fixed at 0. The softmax
-# of both scores is
+# The discriminator knows two classes, "real" and "generated". Only the difference between their
+# scores counts. So we fix the score of "generated" at 0, and the discriminator gives a single
+# number $z$, the score of "real". The softmax of the two scores gives "real" the probability
 #
 # $$s(z) = \frac{e^z}{e^z + e^0} = \frac{1}{1 + e^{-z}}$$
 #
-# This is the *sigmoid*, the probability of "real". The number $z$ is called a *logit*.
+# This function is the *sigmoid*, and the number $z$ is called a *logit*.
 
 # %%
 def sigmoid(z):
@@ -317,24 +323,26 @@ for z in -4.0, 0.0, 1.0:
 # %% [markdown]
 # ## How wrong?
 #
-# Let $t = 1$ for a real map, and $t = 0$ for a generated one. To what is true the discriminator has
-# given the probability $s$ if $t = 1$, and $1 - s$ if $t = 0$. It should be large. The loss is
-# minus its logarithm, the *binary cross-entropy*:
+# Let $t = 1$ for a real map, and $t = 0$ for a generated one. The probability that the
+# discriminator gives to the right class is $s$ if $t = 1$, and $1 - s$ if $t = 0$. This probability
+# should be large. The loss is minus its logarithm, the *binary cross-entropy*:
 #
 # $$L = - t \log s - (1 - t) \log (1 - s)$$
 #
-# Why the logarithm? The probability that the discriminator gives to the truth about *all* maps of a
-# batch is a product. The logarithm turns it into a sum. In equation 1 of the paper, the
-# discriminator makes $\log D(x) + \log(1 - D(G(z)))$ as large as possible: this is $-L$ of a real
-# map, plus $-L$ of a generated one. (There $z$ is the generator's input. Here it is the logit.)
+# Why the logarithm? The probability that the discriminator gives to the right classes of *all* maps
+# of a batch is a product, with one factor for each map. The logarithm turns it into a sum. In
+# equation 1 of the paper, the discriminator makes $\log D(x) + \log(1 - D(G(z)))$ as large as
+# possible, where $D$ is the probability $s$ that it gives. This is $-L$ of a real map, plus $-L$ of
+# a generated one. (There $x$ is a real map, and $z$ is the generator's input. Here $z$ is the
+# logit.)
 #
 # The gradient is surprisingly simple. From the section on softmax we have
-# $\partial \log p_k / \partial x_j = [k = j] - p_j$. For the logit of "real" that says: the
-# derivative of $\log s$ is $1 - s$, and that of $\log(1 - s)$ is $-s$. So
+# $\partial \log p_k / \partial x_j = [k = j] - p_j$. Here $x_j$ is the score of "real", $z$, and
+# $p_j$ is $s$. So the derivative of $\log s$ is $1 - s$, and that of $\log(1 - s)$ is $-s$, and
 #
 # $$\frac{\partial L}{\partial z} = -t\,(1 - s) + (1 - t)\,s = s - t$$
 #
-# The gradient is what the discriminator says, minus what is true.
+# The gradient is what the discriminator says, $s$, minus what is true, $t$.
 
 # %%
 z, t, h = 0.7, 1.0, 1e-5
@@ -347,7 +355,8 @@ assert np.isclose((loss(z + h) - loss(z - h)) / (2 * h), sigmoid(z) - t)
 
 # %% [markdown]
 # Would a squared error, $(s - t)^2$, do as well? Its derivative is $2\,(s - t)\,s\,(1 - s)$. Here
-# are both for a real map, $t = 1$. At the left of each picture the discriminator is sure and wrong.
+# are both losses for a real map, $t = 1$. At the left of each picture the discriminator is sure and
+# wrong.
 
 # %%
 z = np.linspace(-8, 8, 201)
@@ -363,8 +372,8 @@ plt.show()
 
 # %% [markdown]
 # The squared error contains $s\,(1 - s)$, which is almost 0 if the discriminator is sure, right or
-# wrong. So from a sure mistake it learns nothing. In the cross-entropy the logarithm undoes the
-# exponential, and the gradient of a sure mistake is $-1$:
+# wrong. So from a sure mistake it learns almost nothing. In the cross-entropy the logarithm undoes
+# the exponential, and the gradient of a sure mistake is almost $-1$:
 
 # %%
 s = sigmoid(-8)
@@ -374,8 +383,8 @@ print(f"at z = -8: cross-entropy {s - 1:.4f}, squared error {2 * (s - 1) * s * (
 # ## Sure and wrong, on a computer
 #
 # If the map is generated, $t = 0$, the loss is $-\log(1 - s)$. Let the discriminator be sure that
-# it is real. We know what should come out: for large $z$, $1 - s$ is about $e^{-z}$, so the loss is
-# about $z$.
+# the map is real: $z$ is large. We know what should come out. For large $z$, $1 - s$ is about
+# $e^{-z}$, so the loss is about $z$.
 
 # %%
 with np.errstate(all="ignore"):
@@ -383,10 +392,11 @@ with np.errstate(all="ignore"):
         print(f"z = {z:>6}: {-np.log(1 - sigmoid(z)):.5f}")
 
 # %% [markdown]
-# At 30 the third digit after the point is wrong, and at 40 the loss is infinite. The reason: $s$ is
-# very close to 1, and float64 keeps only 16 digits of it. At 30, three digits of $1 - s$ are left.
-# At 40, $s$ is rounded to 1, and $\log 0$ is minus infinity. The cure is to simplify the formula
-# *before* a computer sees it. Since $1 - s = 1 / (1 + e^z)$ and $s = e^z / (1 + e^z)$,
+# At $z = 30$ the third digit after the point is wrong, and at 40 the loss is infinite. The reason:
+# $s$ is very close to 1, and float64 keeps only about 16 digits of it. At 30, only three digits of
+# $1 - s$ are left. At 40, $s$ is rounded to 1, and $\log 0$ is minus infinity. The cure is to
+# simplify the formula *before* the computer gets it. Since $1 - s = 1 / (1 + e^z)$ and
+# $s = e^z / (1 + e^z)$,
 #
 # $$-\log(1 - s) = \log(1 + e^z), \qquad -\log s = \log(1 + e^z) - z$$
 #
@@ -394,14 +404,14 @@ with np.errstate(all="ignore"):
 #
 # $$L = \log(1 + e^z) - z\,t$$
 #
-# Now only $e^z$ can overflow, if $z$ is large. For $z > 0$ we take it out of the logarithm,
-# $\log(1 + e^z) = \log\big(e^z (e^{-z} + 1)\big) = z + \log(1 + e^{-z})$. Both cases in one
-# formula:
+# Only one danger is left: if $z$ is large, $e^z$ overflows. So for $z > 0$ we take $e^z$ out of the
+# sum, $\log(1 + e^z) = \log\big(e^z (e^{-z} + 1)\big) = z + \log(1 + e^{-z})$. For $z \le 0$ we
+# leave the formula as it is. Both cases in one formula:
 #
 # $$\log(1 + e^z) = \max(z, 0) + \log(1 + e^{-|z|})$$
 #
 # One more detail. If $e^{-|z|}$ is tiny, $1 + e^{-|z|}$ is rounded to 1. NumPy's `log1p(a)` gives
-# $\log(1 + a)$ without this loss.
+# $\log(1 + a)$ without this rounding.
 
 # %%
 a = np.exp(-40.0)
@@ -412,9 +422,10 @@ print(np.log(1 + a), f"{np.log1p(a):.3e}")
 #
 # *Difficulty 2 of 3 · 15 minutes · Good for: the loss of every discriminator.*
 #
-# `z` and `t` have the same shape, and `t` may lie anywhere from 0 to 1. The loss is a single
-# number, the mean over all logits. `dz` is its gradient: what does the mean do to it? For the
-# sigmoid take $1 / (1 + e^{-z})$: if $e^{-z}$ becomes infinite, this is 0, as it should be.
+# `z` and `t` have the same shape, and the numbers in `t` may lie anywhere from 0 to 1. The loss is
+# a single number, the mean over all logits. `dz` is the gradient of this mean: how does it differ
+# from $s - t$? For the sigmoid you can take $1 / (1 + e^{-z})$: if $e^{-z}$ becomes infinite, this
+# is 0, as it should be.
 
 # %%
 def stable_bce(z, t):
@@ -447,8 +458,8 @@ print(surely_wrong)
 # %% [markdown]
 # ## K classes: the cross-entropy
 #
-# Nothing above needs two classes only. If class $k$ is the right one, the loss is $-\log p_k$. With
-# the softmax this is
+# All this works for more than two classes too. If class $k$ is the right one, the loss is
+# $-\log p_k$. With the softmax this is
 #
 # $$L = \log \sum_i e^{x_i} - x_k$$
 #
@@ -484,12 +495,12 @@ check("6.5", cross_entropy);
 #
 # - Softmax turns differences of scores into ratios of probabilities. Subtract the largest score of
 #   each pixel, and nothing overflows.
-# - Its gradient is $dx_j = p_j (dp_j - \sum_k p_k\,dp_k)$, pixel by pixel. It is small where the
+# - Its gradient is $dx_j = p_j (dp_j - \sum_k p_k\,dp_k)$, pixel by pixel. This is small where the
 #   probabilities are close to 0 and 1.
-# - A bias collects the sum of the gradients of all maps and pixels.
-# - The sigmoid is a softmax of two classes. With the cross-entropy its gradient is $s - t$, which
-#   stays large as long as the answer is wrong.
-# - Simplify logarithms of exponentials on paper, then compute.
+# - The gradient with respect to a bias is the sum of $dx$ over all maps and pixels.
+# - The sigmoid is a softmax of two classes. The gradient of the cross-entropy with respect to the
+#   logit is $s - t$, which stays large as long as the answer is wrong.
+# - Simplify logarithms of exponentials on paper before you compute them.
 #
 # **In the project:** [`softmax`](../kernels/numpy_ops.py#softmax),
 # [`softmax_grad`](../kernels/numpy_ops.py#softmax_grad),
@@ -500,4 +511,4 @@ check("6.5", cross_entropy);
 # [the paper](https://arxiv.org/abs/1906.12195)).
 #
 # **Next:** between the generator's layers something keeps the numbers in range, whatever the
-# weights are: batch normalization, in notebook 7.
+# weights are: batch normalization, in [notebook 7](07_batch_norm.ipynb).

@@ -1,11 +1,11 @@
 # %% [markdown]
-# # 7. Batch norm: keeping the numbers in range
+# # 7. Batch norm: how do numbers stay in range?
 #
-# After each transposed convolution the generator normalizes its maps: batch normalization, or
-# *batch norm*. Why does it need that? How do millions of numbers give a variance without losing
-# digits? And why does the gradient have three terms?
+# After each transposed convolution the generator normalizes its maps. This is called batch
+# normalization, or *batch norm*. Why does the generator need it? How can we compute the variance of
+# millions of numbers without losing digits? And why does the gradient have three terms?
 #
-# You need: notebook 3; mean and variance. Time: about 105 minutes, of which 65 are exercises.
+# You need: notebook 3, means and variances. Time: about 105 minutes, of which 65 are exercises.
 
 # %%
 import sys
@@ -46,11 +46,11 @@ plt.show()
 
 # %% [markdown]
 # Without the normalization each layer makes the numbers about 9 times smaller. The reason: each
-# output is a sum of 64 products, whose standard deviation is $0.02 \sqrt{64} \sqrt{1/2} = 0.113$
-# times that of the input. (ReLU leaves half of the mean square: hence the $1/2$.) After ten layers,
-# nothing is left. Larger weights would make the numbers explode instead. Gradients pass through the
-# same weights on their way back, and fade or explode as well. With the normalization, each layer
-# starts afresh.
+# output is a sum of 64 products. The standard deviation of this sum is about
+# $0.02 \sqrt{64} \sqrt{1/2} = 0.113$ times that of the input. (ReLU leaves half of the mean square:
+# hence the $1/2$.) After ten layers, almost nothing is left. Much larger weights would make the
+# numbers explode instead. Gradients pass through the same weights on their way back, and fade or
+# explode as well. With the normalization, each layer starts afresh.
 
 # %% [markdown]
 # ## The formula
@@ -60,15 +60,15 @@ plt.show()
 #
 # $$m = \frac{1}{n} \sum_i x_i, \qquad v = \frac{1}{n} \sum_i (x_i - m)^2$$
 #
-# Subtract the mean, divide by the standard deviation $s$. A small $\varepsilon = 10^{-5}$ keeps us
-# from dividing by 0 if all numbers are equal:
+# Subtract the mean, and divide by the standard deviation $s$. A small $\varepsilon = 10^{-5}$ keeps
+# us from dividing by 0 if all numbers are equal:
 #
 # $$\hat{x}_i = \frac{x_i - m}{s}, \qquad s = \sqrt{v + \varepsilon}$$
 #
-# Now each channel has mean 0 and standard deviation 1. That is not always the best. With a ReLU
-# behind it, half of the numbers are cut off. So the network may choose another mean, $\beta$, and
-# another standard deviation, $\gamma$. Both are parameters that it learns, one pair for each
-# channel:
+# Now each channel has mean 0 and, but for the tiny $\varepsilon$, standard deviation 1. That is not
+# always best. If a ReLU follows, it cuts off about half of the numbers. So the network may choose
+# another mean, $\beta$, and another standard deviation, $\gamma$. Both are parameters that it
+# learns, one pair for each channel:
 #
 # $$y_i = \gamma\, \hat{x}_i + \beta$$
 
@@ -102,9 +102,9 @@ def batch_norm_forward(x, gamma, beta, eps=1e-5):
 check("7.1", batch_norm_forward);
 
 # %% [markdown]
-# The project's function also computes running statistics, which we come to, and can apply an
-# activation. The normalization itself is in `batch_norm_inference`, because samples need it with
-# other statistics.
+# The project's function also computes running statistics, which we come to below, and can apply an
+# activation. The normalization itself is in `batch_norm_inference`, because the trained generator
+# needs it with other statistics.
 
 # %%
 print(inspect.getsource(batch_norm))
@@ -137,9 +137,10 @@ axes[0].set_ylabel("pixels"), axes[1].legend(title="channel")
 plt.show()
 
 # %% [markdown]
-# Two consequences. Add a number to a channel: the mean takes it away again. So a bias just before
-# batch norm would do nothing, and the generator's transposed convolutions have none. And a factor
-# disappears too: weights twice as large give the same output, but for the tiny $\varepsilon$.
+# Two consequences. If we add a number to a whole channel, subtracting the mean takes it away again.
+# So a bias just before batch norm would do nothing, and the generator's transposed convolutions
+# have none. And a factor disappears too: weights twice as large give the same output, but for the
+# tiny $\varepsilon$.
 
 # %%
 again, *_ = batch_norm(x + 7, gamma, beta, *start)
@@ -156,13 +157,14 @@ assert np.allclose(again, y, atol=1e-3)
 # $$d\gamma = \sum_i dy_i\, \hat{x}_i, \qquad d\beta = \sum_i dy_i$$
 #
 # For $x$ there is a trap. If $x_j$ changes, $\hat{x}_j$ changes. But so do the mean and the
-# standard deviation, and with them *all* $\hat{x}_i$. First the mean. Each number has the share
-# $1/n$:
+# standard deviation, and with them *all* $\hat{x}_i$. First the mean. Each number counts with
+# the weight $1/n$:
 #
 # $$\frac{\partial m}{\partial x_j} = \frac{1}{n}$$
 #
-# Then the variance. $x_j$ changes its own square. It also changes $m$, and so all squares. But the
-# squares' changes through $m$ cancel, since the deviations $x_i - m$ add up to 0:
+# Then the variance. A change of $x_j$ changes its own square $(x_j - m)^2$. It also changes $m$,
+# and with it all squares. But the changes through $m$ cancel, since the deviations $x_i - m$ add up
+# to 0:
 #
 # $$\frac{\partial v}{\partial x_j}
 # = \frac{2}{n} (x_j - m) - \frac{2}{n} \sum_i (x_i - m) \cdot \frac{1}{n} = \frac{2}{n} (x_j - m)$$
@@ -173,15 +175,15 @@ assert np.allclose(again, y, atol=1e-3)
 # $$\frac{\partial s}{\partial x_j} = \frac{1}{2 s} \cdot \frac{2}{n} (x_j - m)
 # = \frac{1}{n}\, \hat{x}_j$$
 #
-# Now all of it into $\hat{x}_i = (x_i - m) / s$, by the quotient rule. Write $[i = j]$ for 1 if
-# $i = j$, and 0 otherwise:
+# Now we put all this into the derivative of $\hat{x}_i = (x_i - m) / s$, by the quotient rule.
+# Write $[i = j]$ for 1 if $i = j$, and 0 otherwise:
 #
 # $$\frac{\partial \hat{x}_i}{\partial x_j}
 # = \frac{[i = j] - \frac{1}{n}}{s} - \frac{x_i - m}{s^2} \cdot \frac{\hat{x}_j}{n}
 # = \frac{1}{s} \Big( [i = j] - \frac{1}{n} - \frac{1}{n}\, \hat{x}_i\, \hat{x}_j \Big)$$
 #
-# Three terms: $x_j$ itself, through the mean, and through the standard deviation. Let us check them
-# on six numbers. Then we look at them, without the factor $1/s$.
+# There are three terms: $x_j$ acts by itself, through the mean, and through the standard deviation.
+# Let us check them on six numbers, and then look at them, without the factor $1/s$.
 
 # %%
 x1 = np.array([-2.0, -1.0, -0.5, 0.5, 1.0, 4.0])    # one channel, n = 6
@@ -204,9 +206,9 @@ plt.colorbar(picture, ax=axes)
 plt.show()
 
 # %% [markdown]
-# Column $j$ shows what happens when $x_j$ grows. The last number, 4, is far from the others. When
-# it grows, its own $\hat{x}$ hardly moves, because the standard deviation grows with it. Instead,
-# the others move.
+# Column $j$ shows what happens to all $\hat{x}_i$ when $x_j$ grows. The last number, 4, is far from
+# the others. When it grows, its own $\hat{x}$ moves little, because the standard deviation grows
+# with it: 0.2 on the diagonal, where the others have 0.6 to 0.8.
 #
 # The gradient of the loss with respect to $x_j$ adds up what $x_j$ does to all $y_i$:
 #
@@ -246,8 +248,8 @@ check("7.2", my_batch_norm_grad);
 print(inspect.getsource(batch_norm_grad))
 
 # %% [markdown]
-# It gives what the Jacobian gives. And along a random direction, for all three gradients together,
-# it agrees with finite differences:
+# The function gives what the Jacobian gives. And along a random direction, for all three gradients
+# together, it agrees with finite differences:
 
 # %%
 dy1 = rng.standard_normal(n)
@@ -290,10 +292,11 @@ except AssertionError as error:
 #
 # $$v = \frac{1}{n} \sum_i x_i^2 - m^2$$
 #
-# On paper it is the same. (Multiply out the square in the definition to see it.) On a computer it
-# is dangerous. If the mean is 1000 times the standard deviation, both terms are about a million
-# times $v$. They agree in their first six digits, which cancel. Float32 has only seven. Let us try
-# both formulas in float32, for means further and further from 0. The standard deviation is 1.
+# On paper this is the same number. (To see why, multiply out the square in the definition.) On a
+# computer the shortcut is dangerous. If the mean is 1000 times the standard deviation, both terms
+# are about a million times $v$. They agree in their first six digits, which cancel. Float32 has
+# only seven. Let us try both formulas in float32, for means further and further from 0. The
+# standard deviation is 1.
 
 # %%
 means = 10.0 ** np.arange(0, 5.1, 0.25)
@@ -318,24 +321,25 @@ plt.show()
 
 # %% [markdown]
 # The error of the shortcut grows with the square of the mean. Rounding to float32 makes a relative
-# error of up to $6 \cdot 10^{-8}$. Here it hits numbers as large as $m^2$, which is $m^2 / v$ times
-# the result. At a mean of about 4000 the error reaches the grey line: it is as large as the
-# variance, and no digit is right. The result can even be negative. The definition keeps its digits
-# far longer. It needs the mean first, and so it reads the numbers twice.
+# error of up to $6 \cdot 10^{-8}$. Here it is an error of numbers as large as $m^2$, which is
+# $m^2 / v$ times the result. At a mean of about 4000 the dotted line reaches the grey one: the
+# error is as large as the variance, and no digit is right. The result can even be negative. The
+# definition keeps its digits far longer. But it needs the mean first, and so it reads the numbers
+# twice.
 
 # %% [markdown]
-# ## Merging what several have counted
+# ## Merging the statistics of parts
 #
-# The project's fast engines cut a batch into chunks, and the cores of a CPU or the blocks of a GPU
-# compute them at the same time. For each chunk $k$ they find its count $n_k$, its mean $m_k$, and
-# its sum of squared deviations $M_k = \sum (x - m_k)^2$. How do these become the mean and variance
-# of all?
+# The project's fast engines cut a batch into chunks. The cores of a CPU, or groups of threads on
+# a GPU, work on different chunks at the same time. For each chunk $k$ they find its count $n_k$,
+# its mean $m_k$, and its sum of squared deviations $M_k = \sum (x - m_k)^2$. How do we get the mean
+# and the variance of all numbers from these?
 #
 # The count and the mean are easy. Large chunks weigh more:
 #
 # $$n = \sum_k n_k, \qquad m = \frac{1}{n} \sum_k n_k\, m_k$$
 #
-# For the squares, write $x - m = (x - m_k) + (m_k - m)$ and square it:
+# For the squares, write $x - m = (x - m_k) + (m_k - m)$, square it, and sum over one chunk:
 #
 # $$\sum (x - m)^2 = \sum (x - m_k)^2 + 2\,(m_k - m) \sum (x - m_k) + n_k\,(m_k - m)^2$$
 #
@@ -361,8 +365,8 @@ assert np.allclose(m, mean) and np.allclose(M / n_k.sum(), var)
 #
 # *Difficulty 2 of 3 · 15 minutes · Good for: any statistics of data that come in pieces.*
 #
-# `a` and `b` are triples: a count, a mean (C,) and an $M$ (C,). Return the triple of both together.
-# With the difference $d = m_b - m_a$ you can simplify: what are $m_a - m$ and $m_b - m$?
+# `a` and `b` are triples: a count, a mean (C,) and an $M$ (C,). Return the triple for all numbers
+# together. With the difference $d = m_b - m_a$ you can simplify: what are $m_a - m$ and $m_b - m$?
 
 # %%
 def merge(a, b):
@@ -380,8 +384,8 @@ check("7.3", merge);
 # %% [markdown]
 # ## One map alone: running statistics
 #
-# In training, the maps of a batch depend on each other. Change the first map, and the mean changes,
-# and with it the output for all others:
+# In training, the outputs of a batch depend on each other. Change the first map, and the mean
+# changes, and with it the output for all other maps:
 
 # %%
 changed = x.copy()
@@ -390,10 +394,11 @@ y_changed, *_ = batch_norm(changed, gamma, beta, *start)
 print(f"second map: changed by up to {np.abs(y_changed[1] - y[1]).max():.2f}")
 
 # %% [markdown]
-# (This is why our discriminator has no batch norm. It shall judge each map by itself.) When we draw
-# samples with the trained generator, a map should not depend on which others are drawn beside it.
-# So a network keeps a *running mean* and a *running variance*. In each training step both move a
-# little towards the statistics of the batch, by the share `momentum`, 0.1:
+# (This is why our discriminator has no batch norm. It should judge each map by itself.) When we
+# draw samples from the trained generator, a map should not depend on which others are drawn with
+# it. So a network keeps a *running mean* and a *running variance*. In each training step both move
+# towards the statistics of the batch, by a share of the distance that is called `momentum`, here
+# 0.1. For the running mean $r$:
 #
 # $$r \leftarrow r + 0.1\,(m - r)$$
 #
@@ -412,19 +417,20 @@ plt.xlabel("training step"), plt.ylabel("mean"), plt.legend()
 plt.show()
 
 # %% [markdown]
-# It forgets its start: after $t$ steps, $0.9^t$ of it is left, half a percent after 50 steps. And
-# it is calmer than the batches, for it is a mean of about the last ten or twenty.
+# The running mean forgets its start: after $t$ steps, the start has only the weight $0.9^t$, which
+# is half a percent after 50 steps. And it varies less than the means of the batches, because it is
+# an average over about the last ten or twenty of them.
 #
 # One detail of the variance. The mean $m$ of a batch lies in the middle of that batch's numbers, so
-# they are closer to it than to the true mean $\mu$. With the true variance $\sigma^2$, and because
-# a mean of $n$ independent numbers has variance $\sigma^2 / n$:
+# on average they are closer to $m$ than to the true mean $\mu$. Let $\sigma^2$ be the true
+# variance. The mean of $n$ independent numbers has variance $\sigma^2 / n$, and so:
 #
 # $$\sum (x - m)^2 = \sum (x - \mu)^2 - n\,(m - \mu)^2
 # \quad \text{has the expectation} \quad n \sigma^2 - n \frac{\sigma^2}{n} = (n - 1)\, \sigma^2$$
 #
-# Divide by $n$, and $v$ is too small by the factor $(n - 1) / n$ on average: it is *biased*. To
-# normalize the batch at hand, that is what we want. To describe all batches, we correct it by
-# $n / (n - 1)$. An example with $n = 4$ and $\sigma^2 = 1$:
+# Divide by $n$, and you see that $v$ is too small on average, by the factor $(n - 1) / n$: it is
+# *biased*. To normalize the batch at hand, $v$ is what we want. To estimate the variance over all
+# batches, we multiply it by $n / (n - 1)$. An example with $n = 4$ and $\sigma^2 = 1$:
 
 # %%
 small = rng.standard_normal((100_000, 4))
@@ -449,8 +455,8 @@ assert np.allclose(alone, together[:1])  # a map does not depend on the others
 #
 # *Difficulty 1 of 3 · 10 minutes · Good for: samples that look as good as those in training.*
 #
-# Move both by the share `momentum` towards the statistics of a batch. `var` is the biased variance
-# of `count` numbers.
+# Move the running mean and the running variance by the share `momentum` towards the statistics of a
+# batch. `var` is the biased variance of `count` numbers.
 
 # %%
 def my_running_statistics(running_mean, running_var, mean, var, count, momentum):
@@ -465,13 +471,13 @@ def my_running_statistics(running_mean, running_var, mean, var, count, momentum)
 check("7.4", my_running_statistics);
 
 # %% [markdown]
-# ### Exercise 7.5: batch norm for nothing
+# ### Exercise 7.5: batch norm for free
 #
 # *Difficulty 2 of 3 · 10 minutes · Good for: faster samples, without a change in the result.*
 #
 # With fixed statistics, batch norm is only `y = scale * x + shift`. A program can then multiply the
-# weights of the layer before by `scale`, use `shift` as its bias, and leave batch norm out. Find
-# both.
+# weights of the convolution before it by `scale`, use `shift` as the bias of that convolution, and
+# leave batch norm out. Find `scale` and `shift`.
 
 # %%
 def fold(gamma, beta, running_mean, running_var, eps=1e-5):
@@ -491,9 +497,9 @@ check("7.5", fold);
 #   batch. Then $\gamma$ and $\beta$ let the network choose others.
 # - Mean and standard deviation depend on $x$. Hence the three terms of
 #   $dx = \frac{\gamma}{s} \big( dy - \frac{1}{n} d\beta - \hat{x}\, \frac{1}{n} d\gamma \big)$.
-# - Compute a variance from deviations from the mean. Counts, means and sums of squared deviations
-#   can be merged.
-# - Samples use running statistics, so that a map does not depend on its batch.
+# - Compute a variance from the deviations from the mean, not from the squares of the numbers. From
+#   the counts, means and sums of squared deviations of parts one gets those of the whole.
+# - The trained generator uses running statistics, so that a map does not depend on its batch.
 #
 # **In the project:** [`batch_norm`](../kernels/numpy_ops.py#batch_norm),
 # [`batch_norm_grad`](../kernels/numpy_ops.py#batch_norm_grad) and
