@@ -6,8 +6,9 @@
 # each class is at this pixel, and how probable it is that the map is real. How do numbers become
 # probabilities? How does a loss judge them? And which gradient does it send back?
 #
-# You need: notebook 3, exponentials and logarithms. Time: about 100 minutes, of which 60 are
-# exercises.
+# You need: one-hot maps ([notebook 2](02_label_maps.ipynb)), gradients and how to check them
+# ([notebook 3](03_checking_gradients.ipynb)), exponentials and logarithms. Time: about 105 minutes,
+# of which 65 are exercises. Are you stuck at one? Run its check again: each time it helps more.
 
 # %%
 import sys
@@ -16,8 +17,8 @@ import inspect
 import matplotlib.pyplot as plt
 import numpy as np
 from kernels.gradient_check import directional_check, off_kinks
-from kernels.numpy_ops import (bias_activation, bias_activation_grad, bce_with_logits, softmax,
-                               softmax_grad)
+from kernels.numpy_ops import (activation_grad, bias_activation, bias_activation_grad,
+                               bce_with_logits, softmax, softmax_grad)
 from tutorial.checks import check
 
 # %% [markdown]
@@ -50,8 +51,8 @@ print(my_softmax(scores + 5).round(3))
 # Three probabilities that add up to 1 are a point in a triangle, the *simplex*. Its corners are
 # the *one-hot* vectors: one class has probability 1, the others 0. In a real map the class of each
 # pixel is known, so each pixel is a corner. In a generated map each pixel is some point of the
-# simplex. The simplex is what $\Delta(L)$ means in
-# [equation 2 of the paper](https://arxiv.org/abs/1906.12195).
+# simplex. In [equation 2 of the paper](https://arxiv.org/abs/1906.12195) the simplex is written
+# $\Delta(L)$, where $L$ stands for the classes. (Below, $L$ is a loss.)
 #
 # To draw such a point, take the mean of the three corners, weighted by the probabilities:
 
@@ -100,7 +101,8 @@ with np.errstate(all="ignore"):  # no warnings
 # *Difficulty 1 of 3 · 10 minutes · Good for: a generator that does not stop with NaN.*
 #
 # Write the softmax over the last axis so that it works for scores of any size. `x` can be one
-# pixel, (K,), or a batch of maps, (B, H, W, K).
+# pixel, an array of shape (K,), or a batch of maps, (B, H, W, K): $B$ maps of $H$ rows and $W$
+# columns, with $K$ scores for each pixel.
 
 # %%
 def stable_softmax(x):
@@ -190,11 +192,16 @@ def my_softmax_grad(dp, p):
 check("6.2", my_softmax_grad);
 
 # %% [markdown]
-# The project's function also returns a second gradient, `dbias`, which we come to below. Its first
-# result, `dx`, equals what the Jacobian of each pixel gives.
+# The project's function also returns a second gradient, `dbias`, which we come to below. It is the
+# sum of `dx` over all maps and pixels: this is what `channel_sums` does.
 
 # %%
 print(inspect.getsource(softmax_grad))
+
+# %% [markdown]
+# Its first result, `dx`, equals what the Jacobian of each pixel gives. In `einsum` each axis has a
+# letter. The axis `k` is in both inputs but not in the output, so the function sums over it: for
+# each pixel, `dp` times the Jacobian.
 
 # %%
 dp = rng.standard_normal(x.shape)
@@ -208,21 +215,24 @@ directional_check(lambda: (softmax(x) * dp).sum(), [x], [dx], rng)
 # One thing to keep in mind. The numbers in the Jacobian are $p_k (1 - p_k)$ and $-p_k\,p_j$. If one
 # probability is almost 1 and the others are almost 0, all of these numbers are almost 0. So a pixel
 # that is sure of its class gets hardly any gradient, even if the class is wrong. Suppose that class
-# 0 is wrong: the loss grows with its probability. Let the pixel be more and more sure of class 0:
+# 0 is wrong: the loss grows with its probability, so $dp_0$ is positive, say 1. Learning takes a
+# step *against* the gradient, since the loss should fall: it lowers a score whose gradient is
+# positive. Let the pixel be more and more sure of class 0. How much is left of its gradient?
 
 # %%
 for factor in 1, 3, 5, 10:
     q = softmax(factor * scores)
-    gradient, _ = softmax_grad(np.array([1.0, 0.0, 0.0]), q)  # less of class 0, please
+    gradient, _ = softmax_grad(np.array([1.0, 0.0, 0.0]), q)
     print(f"probability of class 0: {q[0]:.5f}, its gradient: {gradient[0]:.5f}")
 
 # %% [markdown]
-# ## A bias, and an activation that needs only its output
+# ## A bias and an activation
 #
 # Before the softmax, the layer adds a bias: one number for each class, the same for all pixels of
-# all maps. A convolution of the discriminator does this too, with one number $b_c$ for each channel
-# $c$, and then applies another *activation* instead of the softmax. Usual activations are ReLU,
-# LeakyReLU and tanh. They act on each number by itself: $y = \text{act}(x + b)$.
+# all maps. A convolution of the discriminator does this too. Its output has $C$ numbers for each
+# pixel, its *channels*, and channel $c$ has the bias $b_c$. Instead of the softmax it then applies
+# another *activation*, a function that is not linear. Usual activations are ReLU, LeakyReLU and
+# tanh. They act on each number by itself: $y = \text{act}(x + b)$.
 #
 # The gradient before such an activation is $dx = dy \cdot \text{act}'(x + b)$. The bias is added to
 # $x$, so at each pixel the derivative with respect to the bias is the same as that with respect to
@@ -241,8 +251,8 @@ directional_check(lambda: (softmax(x, bias) * dp).sum(), [x, bias], [dx, dbias],
 print(dbias.round(3))
 
 # %% [markdown]
-# What about $\text{act}'$? For these activations it can be computed from the output $y$, so the
-# input need not be kept. With $a = x + b$:
+# What about $\text{act}'$? For these activations it can be computed from the output $y$, so that
+# the backward pass does not need the input. With $a = x + b$:
 #
 # | activation | $y = \text{act}(a)$ | $\text{act}'(a)$ |
 # |---|---|---|
@@ -264,7 +274,8 @@ assert np.allclose(bias_activation(x, bias, "tanh"), np.tanh(a))
 #
 # *Difficulty 1 of 3 · 10 minutes · Good for: every layer of the discriminator.*
 #
-# `y` is the output of $y = \text{LeakyReLU}(x + b)$ with slope 0.2. Both arrays are (B, H, W, C).
+# `y` is the output of $y = \text{LeakyReLU}(x + b)$, with slope 0.2 below 0, and `dy` the gradient
+# of the loss with respect to `y`. Both arrays are (B, H, W, C).
 
 # %%
 def leaky_relu_grad(dy, y):
@@ -278,11 +289,16 @@ def leaky_relu_grad(dy, y):
 check("6.3", leaky_relu_grad);
 
 # %% [markdown]
-# Here is the project's function. With tanh as the example, it agrees with the formulas and with
-# finite differences:
+# Here are the project's functions. `activation_grad` is our table.
 
 # %%
 print(inspect.getsource(bias_activation_grad))
+print(inspect.getsource(activation_grad))
+
+# %% [markdown]
+# With tanh as the example, they agree with the formulas and with finite differences:
+
+# %%
 dy, y = rng.standard_normal(x.shape), bias_activation(x, bias, "tanh")
 dx, dbias = bias_activation_grad(dy, y, "tanh")
 assert np.allclose(dx, dy * (1 - y ** 2))
@@ -337,8 +353,10 @@ for z in -4.0, 0.0, 1.0:
 # logit.)
 #
 # The gradient is surprisingly simple. From the section on softmax we have
-# $\partial \log p_k / \partial x_j = [k = j] - p_j$. Here $x_j$ is the score of "real", $z$, and
-# $p_j$ is $s$. So the derivative of $\log s$ is $1 - s$, and that of $\log(1 - s)$ is $-s$, and
+# $\partial \log p_k / \partial x_j = [k = j] - p_j$. Here class $j$ is "real": $x_j$ is $z$, and
+# $p_j$ is $s$. For $k = j$ the formula says that the derivative of $\log s$ is $1 - s$. If $k$ is
+# the other class, "generated", then $p_k$ is $1 - s$, and the derivative of $\log(1 - s)$ is $-s$.
+# So
 #
 # $$\frac{\partial L}{\partial z} = -t\,(1 - s) + (1 - t)\,s = s - t$$
 #
@@ -354,9 +372,10 @@ print(f"s - t:              {sigmoid(z) - t:.6f}")
 assert np.isclose((loss(z + h) - loss(z - h)) / (2 * h), sigmoid(z) - t)
 
 # %% [markdown]
-# Would a squared error, $(s - t)^2$, do as well? Its derivative is $2\,(s - t)\,s\,(1 - s)$. Here
-# are both losses for a real map, $t = 1$. At the left of each picture the discriminator is sure and
-# wrong.
+# Would a squared error, $(s - t)^2$, do as well? The derivative of $\log s$ is $1 - s$, and this is
+# the derivative of $s$, divided by $s$. So the derivative of $s$ is $s\,(1 - s)$, and that of the
+# squared error is $2\,(s - t)\,s\,(1 - s)$. Here are both losses for a real map, $t = 1$. At the
+# left of each picture the discriminator is sure and wrong.
 
 # %%
 z = np.linspace(-8, 8, 201)
@@ -373,7 +392,8 @@ plt.show()
 # %% [markdown]
 # The squared error contains $s\,(1 - s)$, which is almost 0 if the discriminator is sure, right or
 # wrong. So from a sure mistake it learns almost nothing. In the cross-entropy the logarithm undoes
-# the exponential, and the gradient of a sure mistake is almost $-1$:
+# the exponential, and the gradient of a sure mistake is almost $-1$ if $t = 1$ (and almost $+1$ if
+# $t = 0$):
 
 # %%
 s = sigmoid(-8)
@@ -422,10 +442,11 @@ print(np.log(1 + a), f"{np.log1p(a):.3e}")
 #
 # *Difficulty 2 of 3 · 15 minutes · Good for: the loss of every discriminator.*
 #
-# `z` and `t` have the same shape, and the numbers in `t` may lie anywhere from 0 to 1. The loss is
-# a single number, the mean over all logits. `dz` is the gradient of this mean: how does it differ
-# from $s - t$? For the sigmoid you can take $1 / (1 + e^{-z})$: if $e^{-z}$ becomes infinite, this
-# is 0, as it should be.
+# `z` and `t` have the same shape, whichever it is. The numbers in `t` may lie anywhere from 0 to 1:
+# some GANs take $t = 0.9$ for real maps, so that the discriminator does not become too sure. The
+# formulas hold for such $t$ too. The loss is a single number, the mean over all logits. `dz` is the
+# gradient of this mean: how does it differ from $s - t$? For the sigmoid you can take
+# $1 / (1 + e^{-z})$: if $e^{-z}$ becomes infinite, this is 0, as it should be.
 
 # %%
 def stable_bce(z, t):
@@ -469,11 +490,12 @@ print(surely_wrong)
 # %% [markdown]
 # ### Exercise 6.5: cross-entropy of label maps
 #
-# *Difficulty 3 of 3 · 15 minutes · Good for: every classifier you will ever train.*
+# *Difficulty 3 of 3 · 20 minutes · Good for: every classifier you will ever train.*
 #
 # `x` holds scores (B, H, W, K), and `labels` the right classes, integers (B, H, W). The loss is
-# the mean over all pixels. Scores may be large, so subtract the largest of each pixel first. You
-# have seen the derivative of $\log p_k$ above.
+# the mean over all pixels. Scores may be large, so subtract the largest of each pixel first. Even
+# then a $p_k$ can be so small that it is rounded to 0: do not take its logarithm, and do not divide
+# by it. You have seen the derivative of $\log p_k$ above.
 
 # %%
 def cross_entropy(x, labels):

@@ -1,11 +1,16 @@
 # %% [markdown]
 # # 7. Batch norm: how do numbers stay in range?
 #
-# After each transposed convolution the generator normalizes its maps. This is called batch
-# normalization, or *batch norm*. Why does the generator need it? How can we compute the variance of
-# millions of numbers without losing digits? And why does the gradient have three terms?
+# The generator makes its maps larger in several layers, each with a *transposed convolution*, which
+# multiplies pixels by learned weights ([notebook 5](05_transposed_convolution.ipynb)). After each
+# of them it normalizes the numbers. This is called batch normalization, or *batch norm*. Why does
+# the generator need it? How can we compute the variance of millions of numbers without losing
+# digits? And why does the gradient have three terms?
 #
-# You need: notebook 3, means and variances. Time: about 105 minutes, of which 65 are exercises.
+# You need: means and variances, gradients and how to check them
+# ([notebook 3](03_checking_gradients.ipynb)), and ReLU
+# ([notebook 6](06_softmax_and_losses.ipynb)). Time: about 100 minutes, of which 60 are exercises.
+# Are you stuck at one? Run its check again: each time it helps more.
 
 # %%
 import sys
@@ -21,7 +26,8 @@ from tutorial.checks import check
 # %% [markdown]
 # ## Numbers that fade away
 #
-# Here are ten layers, each a ReLU and a product with random weights. The weights have the standard
+# A layer has several numbers for each pixel, its *channels*. Here are ten layers. Each applies
+# ReLU, $\max(x, 0)$, and multiplies by a matrix of random weights. These have the standard
 # deviation 0.02, a usual choice for GANs. How large are the numbers after each layer? We try it
 # twice. The first time we leave the numbers as they come. The second time we shift and scale each
 # channel to mean 0 and standard deviation 1 before the next layer.
@@ -46,17 +52,20 @@ plt.show()
 
 # %% [markdown]
 # Without the normalization each layer makes the numbers about 9 times smaller. The reason: each
-# output is a sum of 64 products. The standard deviation of this sum is about
-# $0.02 \sqrt{64} \sqrt{1/2} = 0.113$ times that of the input. (ReLU leaves half of the mean square:
-# hence the $1/2$.) After ten layers, almost nothing is left. Much larger weights would make the
-# numbers explode instead. Gradients pass through the same weights on their way back, and fade or
-# explode as well. With the normalization, each layer starts afresh.
+# output is a sum of 64 products, an input times a weight, and the variances of the products add up.
+# ReLU sets about half of the inputs to 0, so it leaves half of their mean square, which before it
+# was their variance $v$. Each product has the variance $0.02^2 \cdot v / 2$, and the sum of 64 has
+# $64 \cdot 0.02^2 \cdot v / 2$. The root of this is $0.113 \sqrt{v}$. After ten layers, almost
+# nothing is left. Much larger weights would make the numbers explode instead. Gradients pass
+# through the same weights on their way back, and fade or explode as well. With the normalization,
+# each layer starts afresh.
 
 # %% [markdown]
 # ## The formula
 #
-# Take one channel. It has $n = B H W$ numbers $x_1, \dots, x_n$, one for each pixel of each map of
-# the batch. Their mean and variance are
+# A batch consists of $B$ maps of $H$ rows and $W$ columns, with $C$ channels. Take one channel. It
+# has $n = B H W$ numbers $x_1, \dots, x_n$, one for each pixel of each map. Their mean and variance
+# are
 #
 # $$m = \frac{1}{n} \sum_i x_i, \qquad v = \frac{1}{n} \sum_i (x_i - m)^2$$
 #
@@ -67,8 +76,8 @@ plt.show()
 #
 # Now each channel has mean 0 and, but for the tiny $\varepsilon$, standard deviation 1. That is not
 # always best. If a ReLU follows, it cuts off about half of the numbers. So the network may choose
-# another mean, $\beta$, and another standard deviation, $\gamma$. Both are parameters that it
-# learns, one pair for each channel:
+# another mean, $\beta$, and another standard deviation, $\gamma$ (or $-\gamma$, if $\gamma$ is
+# negative). Both are parameters that it learns, one pair for each channel:
 #
 # $$y_i = \gamma\, \hat{x}_i + \beta$$
 
@@ -87,7 +96,8 @@ print(y.round(3), "standard deviation", y.std().round(3))
 # *Difficulty 1 of 3 · 10 minutes · Good for: knowing what shares a mean, and what does not.*
 #
 # Now `x` is (B, H, W, C), and `gamma` and `beta` are (C,). Return `mean` and `var`, (C,), as well:
-# the backward pass needs them.
+# the backward pass needs them. NumPy takes several axes at once as a tuple: `x.mean((2, 3))` would
+# be (B, H).
 
 # %%
 def batch_norm_forward(x, gamma, beta, eps=1e-5):
@@ -103,12 +113,12 @@ check("7.1", batch_norm_forward);
 
 # %% [markdown]
 # The project's function also computes running statistics, which we come to below, and can apply an
-# activation. The normalization itself is in `batch_norm_inference`, because the trained generator
-# needs it with other statistics.
+# activation such as ReLU. `channel_sums` adds up over all maps and pixels. The formula for `y` is
+# in `batch_norm_inference`, since the trained generator needs it with other statistics. We shall
+# look at that function below.
 
 # %%
 print(inspect.getsource(batch_norm))
-print(inspect.getsource(batch_norm_inference))
 
 # %% [markdown]
 # It agrees with our function, channel by channel:
@@ -156,7 +166,7 @@ assert np.allclose(again, y, atol=1e-3)
 #
 # $$d\gamma = \sum_i dy_i\, \hat{x}_i, \qquad d\beta = \sum_i dy_i$$
 #
-# For $x$ there is a trap. If $x_j$ changes, $\hat{x}_j$ changes. But so do the mean and the
+# For $x$ it is not so easy. If $x_j$ changes, $\hat{x}_j$ changes. But so do the mean and the
 # standard deviation, and with them *all* $\hat{x}_i$. First the mean. Each number counts with
 # the weight $1/n$:
 #
@@ -207,8 +217,8 @@ plt.show()
 
 # %% [markdown]
 # Column $j$ shows what happens to all $\hat{x}_i$ when $x_j$ grows. The last number, 4, is far from
-# the others. When it grows, its own $\hat{x}$ moves little, because the standard deviation grows
-# with it: 0.2 on the diagonal, where the others have 0.6 to 0.8.
+# the others. When it grows, the standard deviation grows with it. So its own $\hat{x}$ moves far
+# less than those of the other numbers do when these grow: 0.2 on the diagonal, against 0.6 to 0.8.
 #
 # The gradient of the loss with respect to $x_j$ adds up what $x_j$ does to all $y_i$:
 #
@@ -220,7 +230,7 @@ plt.show()
 # %% [markdown]
 # ### Exercise 7.2: the gradient of batch norm
 #
-# *Difficulty 3 of 3 · 20 minutes · Good for: the gradient that goes wrong most often.*
+# *Difficulty 2 of 3 · 15 minutes · Good for: the gradient that goes wrong most often.*
 #
 # `dy` and `x` are (B, H, W, C); `gamma`, `mean` and `var` are (C,).
 
@@ -242,14 +252,16 @@ check("7.2", my_batch_norm_grad);
 
 # %% [markdown]
 # The project's function first takes `dy` back through the activation, for which it needs the output
-# `y` (notebook 6 explains how). Then it is the formula.
+# `y` ([notebook 6](06_softmax_and_losses.ipynb) explains how). On the way it gets `dbeta`, because
+# $\beta$ is added like a bias. The rest is the formula.
 
 # %%
 print(inspect.getsource(batch_norm_grad))
 
 # %% [markdown]
-# The function gives what the Jacobian gives. And along a random direction, for all three gradients
-# together, it agrees with finite differences:
+# The function gives what the Jacobian gives. (Without an activation it does not need `y`: we pass
+# `None`.) And along a random direction, for all three gradients together, it agrees with finite
+# differences:
 
 # %%
 dy1 = rng.standard_normal(n)
@@ -322,28 +334,31 @@ plt.show()
 # %% [markdown]
 # The error of the shortcut grows with the square of the mean. Rounding to float32 makes a relative
 # error of up to $6 \cdot 10^{-8}$. Here it is an error of numbers as large as $m^2$, which is
-# $m^2 / v$ times the result. At a mean of about 4000 the dotted line reaches the grey one: the
-# error is as large as the variance, and no digit is right. The result can even be negative. The
-# definition keeps its digits far longer. But it needs the mean first, and so it reads the numbers
-# twice.
+# $m^2 / v$ times the result. The dotted line reaches the grey one at a mean of about 4000. At all
+# larger means in the picture, the error is as large as the variance, or larger: no digit is right.
+# The result can even be negative. The definition keeps its digits far longer. But it needs the mean
+# first, and so it reads the numbers twice.
 
 # %% [markdown]
 # ## Merging the statistics of parts
 #
-# The project's fast engines cut a batch into chunks. The cores of a CPU, or groups of threads on
-# a GPU, work on different chunks at the same time. For each chunk $k$ they find its count $n_k$,
-# its mean $m_k$, and its sum of squared deviations $M_k = \sum (x - m_k)^2$. How do we get the mean
-# and the variance of all numbers from these?
+# The project has a faster version of each operation. It cuts a batch into chunks. The cores of a
+# CPU, or groups of threads on a GPU, work on different chunks at the same time. For each chunk $k$
+# they find its count $n_k$, its mean $m_k$, and its sum of squared deviations
+# $M_k = \sum (x - m_k)^2$. How do we get the mean and the variance of all numbers from these?
 #
 # The count and the mean are easy. Large chunks weigh more:
 #
 # $$n = \sum_k n_k, \qquad m = \frac{1}{n} \sum_k n_k\, m_k$$
 #
-# For the squares, write $x - m = (x - m_k) + (m_k - m)$, square it, and sum over one chunk:
+# For the variance we need $M$, the sum of $(x - m)^2$ over all numbers: divided by $n$, it is $v$.
+# We begin with the numbers of one chunk. Write $x - m = (x - m_k) + (m_k - m)$, square it, and add
+# up over the chunk:
 #
 # $$\sum (x - m)^2 = \sum (x - m_k)^2 + 2\,(m_k - m) \sum (x - m_k) + n_k\,(m_k - m)^2$$
 #
-# The sum in the middle is 0, since the deviations from a chunk's own mean add up to 0. So
+# The sum in the middle is 0, since the deviations from a chunk's own mean add up to 0. Now add up
+# over the chunks:
 #
 # $$M = \sum_k M_k + \sum_k n_k\, (m_k - m)^2$$
 #
@@ -422,11 +437,17 @@ plt.show()
 # an average over about the last ten or twenty of them.
 #
 # One detail of the variance. The mean $m$ of a batch lies in the middle of that batch's numbers, so
-# on average they are closer to $m$ than to the true mean $\mu$. Let $\sigma^2$ be the true
-# variance. The mean of $n$ independent numbers has variance $\sigma^2 / n$, and so:
+# on average they are closer to $m$ than to the true mean $\mu$. How much closer? Take the formula
+# for a chunk from above, with $\mu$ for $m$ and $m$ for $m_k$, and rearrange it:
 #
-# $$\sum (x - m)^2 = \sum (x - \mu)^2 - n\,(m - \mu)^2
-# \quad \text{has the expectation} \quad n \sigma^2 - n \frac{\sigma^2}{n} = (n - 1)\, \sigma^2$$
+# $$\sum (x - m)^2 = \sum (x - \mu)^2 - n\,(m - \mu)^2$$
+#
+# Let $\sigma^2$ be the true variance. On average over very many batches, each $(x - \mu)^2$ is
+# $\sigma^2$. And $(m - \mu)^2$ is on average the variance of $m$. If the numbers are independent,
+# which means that none says anything about another, this is $\sigma^2 / n$. So the average of the
+# right side is
+#
+# $$n \sigma^2 - n\, \frac{\sigma^2}{n} = (n - 1)\, \sigma^2$$
 #
 # Divide by $n$, and you see that $v$ is too small on average, by the factor $(n - 1) / n$: it is
 # *biased*. To normalize the batch at hand, $v$ is what we want. To estimate the variance over all
@@ -436,19 +457,6 @@ plt.show()
 small = rng.standard_normal((100_000, 4))
 v = small.var(1)
 print(f"mean of v: {v.mean():.2f}; corrected: {(v * 4 / 3).mean():.2f}")
-
-# %%
-print(inspect.getsource(running_statistics))
-
-# %%
-_, mean, var, running_mean, running_var = batch_norm(x, gamma, beta, *start)
-unbiased = np.array([x[..., c].var(ddof=1) for c in range(3)])
-assert np.allclose(running_mean, 0.1 * mean)                       # started at 0
-assert np.allclose(running_var, 0.9 * 1 + 0.1 * unbiased)          # started at 1
-assert np.allclose(batch_norm_inference(x, gamma, beta, mean, var), y)
-alone = batch_norm_inference(x[:1], gamma, beta, running_mean, running_var)
-together = batch_norm_inference(x, gamma, beta, running_mean, running_var)
-assert np.allclose(alone, together[:1])  # a map does not depend on the others
 
 # %% [markdown]
 # ### Exercise 7.4: the running variance
@@ -471,6 +479,24 @@ def my_running_statistics(running_mean, running_var, mean, var, count, momentum)
 check("7.4", my_running_statistics);
 
 # %% [markdown]
+# Here is the project's function. The `max` is for a channel with a single number: without it, the
+# function would divide by 0. In the next cell, `batch_norm_inference` normalizes with the
+# statistics that it is given.
+
+# %%
+print(inspect.getsource(running_statistics))
+
+# %%
+_, mean, var, running_mean, running_var = batch_norm(x, gamma, beta, *start)
+unbiased = np.array([x[..., c].var(ddof=1) for c in range(3)])
+assert np.allclose(running_mean, 0.1 * mean)                       # started at 0
+assert np.allclose(running_var, 0.9 * 1 + 0.1 * unbiased)          # started at 1
+assert np.allclose(batch_norm_inference(x, gamma, beta, mean, var), y)
+alone = batch_norm_inference(x[:1], gamma, beta, running_mean, running_var)
+together = batch_norm_inference(x, gamma, beta, running_mean, running_var)
+assert np.allclose(alone, together[:1])  # a map does not depend on the others
+
+# %% [markdown]
 # ### Exercise 7.5: batch norm for free
 #
 # *Difficulty 2 of 3 · 10 minutes · Good for: faster samples, without a change in the result.*
@@ -491,6 +517,14 @@ def fold(gamma, beta, running_mean, running_var, eps=1e-5):
 check("7.5", fold);
 
 # %% [markdown]
+# The project's function for given statistics has the same scale. It subtracts the mean first, as
+# the definition of the variance does, because that keeps more digits. Its last line adds `beta` as
+# a bias and applies the activation:
+
+# %%
+print(inspect.getsource(batch_norm_inference))
+
+# %% [markdown]
 # ## Summary
 #
 # - Batch norm gives each channel mean 0 and standard deviation 1, over all maps and pixels of a
@@ -503,7 +537,7 @@ check("7.5", fold);
 #
 # **In the project:** [`batch_norm`](../kernels/numpy_ops.py#batch_norm),
 # [`batch_norm_grad`](../kernels/numpy_ops.py#batch_norm_grad) and
-# [`running_statistics`](../kernels/numpy_ops.py#running_statistics). The fast engine
+# [`running_statistics`](../kernels/numpy_ops.py#running_statistics). The faster version for CPUs
 # [merges its chunks](../kernels/numpy_engine.py#batch_norm), and so do the
 # [CUDA kernels](../kernels/batch_norm.cu). Where it stands in the generator:
 # [`deconv_norm_relu`](../semgan.py#deconv_norm_relu), in
