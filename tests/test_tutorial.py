@@ -521,6 +521,7 @@ def test_pictures():
         np.testing.assert_array_equal(pictures.drawn(other, None, 1), one)
     grey = pictures.drawn(np.array([[0.5, 1.5]]), None, 8)
     assert set(grey[..., 0].ravel()) == {0, 128, 255}
-    assert pictures.drawn(np.zeros((20, 64, 64), int), pictures.SHAPES, 8).shape[1] <= pictures.WIDTH
+    wide = pictures.drawn(np.zeros((20, 64, 64), int), pictures.SHAPES, 8)
+    assert wide.shape[1] <= pictures.WIDTH
     with pytest.raises(ValueError, match="choose fewer columns"):
         pictures.drawn(np.zeros((20, 64, 64), int), pictures.SHAPES, 16)
