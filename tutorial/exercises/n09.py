@@ -168,12 +168,6 @@ def both_from_the_old(g, d, x, z, lr, generate, d_gradient, g_gradient):
             d - lr * d_gradient(d, x, generate(g, z)))
 
 
-def g_first(g, d, x, z, lr, generate, d_gradient, g_gradient):
-    fake = generate(g, z)
-    g = g - lr * g_gradient(g, d, x, z)
-    return g, d - lr * d_gradient(d, x, fake)
-
-
 def g_first_with_new_maps(g, d, x, z, lr, generate, d_gradient, g_gradient):
     g = g - lr * g_gradient(g, d, x, z)
     return g, d - lr * d_gradient(d, x, generate(g, z))
@@ -288,9 +282,8 @@ EXERCISES = {
          "g_gradient."),
         inputs=[toy_arguments(0.1, 0.7), toy_arguments(-0.5, 1.2)],
         traps={
-            "G's gradient goes through the old D here. Take the D that has just been updated.":
+            "G's gradient goes through the old D here. Update D first, and take the new one.":
                 both_from_the_old,
-            "D comes first, and G's gradient goes through the new D.": g_first,
             "D comes first, on maps of the G that it has just seen.": g_first_with_new_maps,
             "D minimizes its loss too, so it moves against its gradient.": d_uphill,
             "d_gradient takes the real maps first, then the generated ones.":

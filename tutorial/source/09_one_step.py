@@ -51,17 +51,19 @@ sizes = {f"{network} {name}": rms(grad) for network in "dg"
 print(f"largest / smallest: {max(sizes.values()) / min(sizes.values()):.0f}")
 
 # %%
-plt.figure(figsize=(6.4, 3.6))
-plt.barh(list(sizes), list(sizes.values()), log=True,
-         color=["C1" if name[0] == "d" else "C0" for name in sizes])
-plt.xlabel("RMS of the gradient (orange: discriminator, blue: generator)")
+plt.figure(figsize=(6.4, 3.8))
+for color, first, network in ("C1", "d", "discriminator"), ("C0", "g", "generator"):
+    names = [name for name in sizes if name[0] == first]
+    plt.semilogx([sizes[name] for name in names], names, "o", color=color, label=network)
+plt.xlabel("RMS of the gradient"), plt.grid(alpha=0.4), plt.legend()
+plt.gca().invert_yaxis()
 plt.tight_layout()
 plt.show()
 
 # %% [markdown]
 # Gradient descent would move each parameter by the learning rate times its gradient,
-# $\theta \leftarrow \theta - \eta\, g$. But no single learning rate fits all these bars. If it fits
-# the longest, the shortest hardly move.
+# $\theta \leftarrow \theta - \eta\, g$. But no single learning rate $\eta$ fits gradients of such
+# different sizes: where the gradient is 100 times smaller, parameters would move 100 times less.
 #
 # ## Adam
 #
@@ -74,8 +76,8 @@ plt.show()
 #
 # - The gradient stays the same: then $m$ tends to $g$ and $\sqrt{v}$ to $|g|$. The parameter moves
 #   by $\eta$ a step, however small its gradient is.
-# - The gradient changes its sign all the time: then $m$ is much smaller than $\sqrt{v}$, and the
-#   parameter hardly moves.
+# - The gradient changes its sign in every step, but not its size: then $|m|$ is smaller than
+#   $\sqrt{v}$, for $\beta_1 = 0.5$ a third of it. The steps go forth and back, and cancel.
 #
 # The paper takes $\beta_1 = 0.5$ and $\beta_2 = 0.999$ (Appendix B). So $m$ looks back over about
 # $1 / (1 - \beta_1) = 2$ steps, and $v$ over 1000.
@@ -140,7 +142,7 @@ def updates_without_correction(beta1, beta2, steps=10_000):
 
 paper, usual = [np.array(list(updates_without_correction(b, 0.999))) for b in (0.5, 0.9)]
 for t in 1, 10, 100, 1000, 10_000:
-    print(f"step {t:6,}: {paper[t - 1]:5.2f} times the learning rate; beta1 = 0.9: {usual[t - 1]:.2f}")
+    print(f"step {t:6,}: {paper[t - 1]:5.2f} times the learning rate; {usual[t - 1]:.2f} with 0.9")
 
 # %%
 plt.figure(figsize=(6.4, 3))
@@ -152,9 +154,10 @@ plt.tight_layout()
 plt.show()
 
 # %% [markdown]
-# Without the correction the first updates are more than 10 times too large, just when both networks
-# know nothing, and it takes thousands of steps until that has worn off. With it, the first update
-# is as large as all the others.
+# $v$ is the slow one: with $\beta_2 = 0.999$ it starts at a thousandth of $g^2$, and we divide by
+# its root. Without the correction the paper's first ten updates are 10 to 17 times too large, just
+# when both networks know nothing. After 1000 steps they are still too large by a quarter. With the
+# correction all of them have the right size, from the first on.
 
 # %% [markdown]
 # ### Exercise 9.2: Adam
@@ -214,14 +217,15 @@ for t in range(1, 6):
 # %%
 print("gradient   eps = 1e-8   eps = 1e-4")
 for g in 1e-2, 1e-4, 1e-6, 1e-8, 1e-17:
-    print(f"{g:8.0e}{g / (g + 1e-8):13.7f}{g / (g + 1e-4):13.7f}   of the learning rate")
+    print(f"{g:8.0e}{g / (g + 1e-8):13.2g}{g / (g + 1e-4):13.2g}   times the learning rate")
 
 # %% [markdown]
-# Between two programs that add up in different orders, gradients differ by rounding errors. Where
-# two terms cancel, one program may get 0 and the other $10^{-17}$. Adam divides that by
-# $\varepsilon$. With the paper's $10^{-8}$ it becomes $10^{-9}$ of a step, and with $10^{-4}$ only
-# $10^{-13}$. We want to compare 12 digits, so our settings have `adam_eps=1e-4`. To train, take the
-# paper's.
+# The last line explains the `adam_eps=1e-4` in our settings. If two programs add up the same
+# numbers in different orders, their results differ by rounding errors. Where a sum should be 0, one
+# program may get 0 and the other $10^{-17}$. Adam divides that by $\varepsilon$. With the paper's
+# $10^{-8}$, the two updates then differ by $10^{-9}$ learning rates, and with $10^{-4}$ only by
+# $10^{-13}$. We want to compare 12 digits, so we take $10^{-4}$. For training, the paper's
+# $\varepsilon$ is right.
 
 # %% [markdown]
 # ## The plan
@@ -246,8 +250,8 @@ for g in 1e-2, 1e-4, 1e-6, 1e-8, 1e-17:
 # ## Three sums (notebook 4)
 #
 # Tap $(i, j)$ of the kernel meets every `stride`-th pixel of the padded map, from pixel $(i, j)$
-# on. All our maps are square. The padding, half the kernel, keeps their sides, or divides them by
-# the stride.
+# on. All our maps are square. With a padding of half the kernel, rounded down, a convolution of
+# stride 1 keeps their sides, and one of stride 2 halves them.
 
 # %%
 def my_taps(w, side, stride):
@@ -407,8 +411,9 @@ assert np.allclose(logits, trainer.discriminator.forward(maps)[0], rtol=0, atol=
 print(logits.ravel().round(3))
 
 # %% [markdown]
-# The first three logits belong to real maps, the last three to generated ones. The new
-# discriminator cannot tell them apart yet.
+# The first three logits belong to real maps, the last three to generated ones. A logit below 0
+# means "generated". This discriminator has learned nothing yet: it takes all six maps for generated
+# ones, and the real maps most of all.
 
 # %% [markdown]
 # ### Exercise 9.3: count the parameters
@@ -696,20 +701,20 @@ def lines(*functions):
 
 print(lines(my_taps, my_pad, my_conv, my_conv_input_grad, my_conv_weight_grad, my_norm_relu,
             my_norm_relu_grad, my_leaky_relu, my_leaky_relu_grad, my_softmax, my_softmax_grad,
-            my_bce, my_adam), "lines: operations")
+            my_bce, my_adam), "lines of operations")
 print(lines(my_deconv, my_generator, my_discriminator, my_conv_grad, my_discriminator_grad,
-            my_feature_matching, my_deconv_grad, my_generator_grad), "lines: networks")
-print(lines(params, my_update, train_discriminator, train_generator, my_step), "lines: the step")
+            my_feature_matching, my_deconv_grad, my_generator_grad), "lines of networks")
+print(lines(params, my_update, train_discriminator, train_generator, my_step), "lines of the step")
 
 # %% [markdown]
 # ### Exercise 9.6: find the mistake
 #
 # *Difficulty 2 of 3 · 10 minutes · Good for: finding a wrong line without reading every line.*
 #
-# Below is another version of `my_deconv_grad`. One of its lines, a to g, is wrong. The step still
-# runs, and the losses still look plausible. The cell after it compares its gradients with the right
-# ones. Find the line by reasoning: what comes out right, and what was it computed from? Answer with
-# a letter, such as `"a"`.
+# Below is another version of `my_deconv_grad`. One of its lines, a to g, is wrong. Nothing stops
+# with an error, and all shapes are right. The cell after it runs backward through the generator
+# with this version, and compares each gradient with the right one. Find the line by reasoning: what
+# comes out right, and what was it computed from? Answer with a letter, such as `"a"`.
 
 # %%
 def another_deconv_grad(p, name, dy, kept):
@@ -773,12 +778,13 @@ for t in range(1, 301):
 show(np.concatenate([*rows, shapes.maps[::20]]), columns=10)
 
 # %% [markdown]
-# Each row but the last shows samples of the same ten latent vectors: before the first step, and
-# after 40, 100 and 300 steps. The last row shows real maps. Noise becomes background with specks,
-# specks become blobs, and blobs take on the colours and sizes of the shapes. 300 steps are few; the
-# preset `small` does 7400.
+# The last row shows real maps. Above it, each column belongs to one latent vector: before the first
+# step, and after 40, 100 and 300 steps. Noise becomes background with specks, specks become blobs,
+# and blobs begin to have the colours and sizes of the shapes. 300 steps are few: the preset `small`
+# does 7400. (Batch norm takes its statistics from the 32 samples here. The project's `sample` takes
+# the running ones, see notebook 7.)
 #
-# This is no framework's work. You have seen every line of it.
+# You have seen every line that did this, from the padding of a map to the update of a parameter.
 
 # %% [markdown]
 # ## Summary
