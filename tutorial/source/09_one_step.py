@@ -77,7 +77,7 @@ plt.show()
 # - The gradient stays the same: then $m$ tends to $g$ and $\sqrt{v}$ to $|g|$. The parameter moves
 #   by $\eta$ a step, however small its gradient is.
 # - The gradient changes its sign in every step, but not its size: then $|m|$ is smaller than
-#   $\sqrt{v}$, for $\beta_1 = 0.5$ a third of it. The steps go forth and back, and cancel.
+#   $\sqrt{v}$, for $\beta_1 = 0.5$ a third of it. The steps go back and forth, and cancel.
 #
 # The paper takes $\beta_1 = 0.5$ and $\beta_2 = 0.999$ (Appendix B). So $m$ looks back over about
 # $1 / (1 - \beta_1) = 2$ steps, and $v$ over 1000.
@@ -235,14 +235,14 @@ for g in 1e-2, 1e-4, 1e-6, 1e-8, 1e-17:
 # 1. Take B real maps x, one-hot, and B latent vectors z.
 # 2. The generator makes B maps: G(z).
 # 3. The discriminator sees all 2B maps: logits.
-# 4. D's loss is the binary cross-entropy: real maps shall get 1, generated ones 0.
+# 4. D's loss is the binary cross-entropy. The targets are 1 for real maps, 0 for generated ones.
 # 5. Backward through D. Adam updates D.
 # 6. The *new* D sees the same 2B maps: features.
 # 7. G's loss is feature matching. Backward through D to the maps G(z), without an update of D.
 # 8. Backward through G. Adam updates G.
 #
-# No framework decides where gradients flow: we send them. In point 5 they end at the first layer of
-# D, since G does not learn from D's loss. In point 7 they pass through D to reach G.
+# No framework decides where gradients flow: we send them. In line 5 they end at the first layer of
+# D, since G does not learn from D's loss. In line 7 they pass through D to reach G.
 #
 # Now the pieces. Each is a function of its arguments and remembers nothing. A forward function
 # returns what its backward function will need.
@@ -251,7 +251,11 @@ for g in 1e-2, 1e-4, 1e-6, 1e-8, 1e-17:
 #
 # Tap $(i, j)$ of the kernel meets every `stride`-th pixel of the padded map, from pixel $(i, j)$
 # on. All our maps are square. With a padding of half the kernel, rounded down, a convolution of
-# stride 1 keeps their sides, and one of stride 2 halves them.
+# stride 1 keeps their sides, and one of stride 2 halves them. All three sums run over the taps:
+#
+# - forward, each tap multiplies the pixels that it meets by its weights;
+# - backward to the input, it sends the gradients of the output back to those pixels;
+# - backward to the weights, it sums the products of both, over all maps and pixels.
 
 # %%
 def my_taps(w, side, stride):
@@ -641,7 +645,7 @@ def start(params):
     return {name: (p.copy(), np.zeros_like(p), np.zeros_like(p)) for name, p in params.items()}
 
 # %% [markdown]
-# Points 3 to 5 of the plan train D, and points 6 to 8 train G:
+# Lines 3 to 5 of the plan train D, and lines 6 to 8 train G:
 
 # %%
 def train_discriminator(d, maps, t, s):
