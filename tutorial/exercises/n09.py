@@ -244,7 +244,7 @@ EXERCISES = {
         traps={
             "the convolutions have biases too: one for each output channel.":
                 lambda *arguments: count_parameters(*arguments, bias=0),
-            "the dense layer has a bias too: one, for its single logit.":
+            "the dense layer has a bias too: one number, for its single logit.":
                 lambda *arguments: count_parameters(*arguments, dense_bias=0),
             "all biases are missing.":
                 lambda *arguments: count_parameters(*arguments, bias=0, dense_bias=0),

@@ -382,7 +382,7 @@ def my_generator(p, z):  # z (B, latent)
     return maps, (z, hidden, kept1, kept2, x2, maps)
 
 # %% [markdown]
-# `trainer.inputs(0)` gives us the first step's latent vectors, and the numbers of the real maps.
+# `trainer.inputs(0)` gives us the first step's latent vectors, and the indices of its real maps.
 # Does our generator make the same maps as the project's?
 
 # %%
@@ -426,7 +426,8 @@ print(logits.ravel().round(3))
 #
 # How many parameters does a discriminator have? `filters` lists the channels after each
 # convolution; our own has `[7, 10]`. Each convolution has a kernel of k x k, a bias, and stride 2.
-# Its output goes through a dense layer to a single logit. The function returns one number.
+# The output of the last one goes through a dense layer, with a bias, to a single logit. The function
+# returns one number.
 
 # %%
 def count_parameters(side, classes, filters, k):
@@ -530,8 +531,8 @@ def two_gradients(d1, d2, f1, f2, w1, w2):
 check("9.4", two_gradients);
 
 # %% [markdown]
-# Now with convolutions, and with feature matching as the term of each layer. Its mean over the
-# batch makes each map's share of the gradient `2 * gap / (B H H C)`, the same for all maps.
+# Now with convolutions, and with feature matching as the term of each layer. The gradient of such a
+# term is `2 * gap / (B H H C)`, the same for all maps of the batch (notebook 8).
 
 # %%
 def my_feature_matching(p, features):
