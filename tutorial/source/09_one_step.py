@@ -426,8 +426,8 @@ print(logits.ravel().round(3))
 #
 # How many parameters does a discriminator have? `filters` lists the channels after each
 # convolution; our own has `[7, 10]`. Each convolution has a kernel of k x k, a bias, and stride 2.
-# The output of the last one goes through a dense layer, with a bias, to a single logit. The function
-# returns one number.
+# The output of the last one goes through a dense layer, with a bias, to a single logit. The
+# function returns one number.
 
 # %%
 def count_parameters(side, classes, filters, k):
