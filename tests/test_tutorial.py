@@ -91,7 +91,7 @@ def test_files_are_small_and_plain(name):
     for path, notebook in zip(build.paths(SOURCES[name]), committed(name)):
         content = path.read_bytes()
         assert len(content) < LARGEST_FILE, f"{path.name}: {len(content)} bytes"
-        assert b"\r" not in content and "widgets" not in notebook.metadata
+        assert b"\r" not in content and notebook.metadata == build.METADATA
         nbformat.validate(notebook)
         for cell in code_cells(notebook):
             for output in cell.outputs:
@@ -156,6 +156,21 @@ def test_exercises_are_complete(name):
         assert len(exercise.hints) == 2 and exercise.traps
         hints = [*exercise.hints, *exercise.traps]
         assert all(hint.endswith((".", "?", ")")) and "\n" not in hint for hint in hints)
+
+
+@every_notebook
+def test_minutes_add_up(name):
+    notebook = build.read(SOURCES[name])
+    _, time = build.about(notebook, name)
+    headings = [build.HEADING.match(cell.source) for cell in notebook.cells]
+    assert sum(int(heading[3]) for heading in headings if heading) == int(time[2])
+    assert int(time[1]) > int(time[2])
+
+
+def test_the_table_of_notebooks():
+    text = (ROOT / "tutorial" / "README.md").read_text(encoding="utf-8")
+    assert build.TABLE.search(text)[0].splitlines() == list(build.table()), \
+        "run: python tutorial/build.py --text"
 
 
 @pytest.mark.parametrize("number", EXERCISES)
@@ -347,8 +362,8 @@ def changed(place, x=X):
     (X / 3, X, "it is 3 times too small: that is B."),
     (105 * X, X, "it is 105 times too large: that is B H W."),
     (X / 1078, X, "it is 1078 times too small: that is 2 C kh kw."),
-    (X / 2, X, "it is 2 times too small: that is 2."),
-    (-2 * X, X, "it is 2 times too large: that is 2, and the sign is wrong."),
+    (X / 2, X, "it is 2 times too small."),
+    (-2 * X, X, "it is 2 times too large, and the sign is wrong."),
     (1.7 * X, X, "it is 1.7 times too large."),
     (X + 3, X, "every number is 3 too large."),
     (changed(np.s_[1:]), X, "it is right for the first map of the batch only."),
@@ -426,7 +441,7 @@ def test_odd_answers_get_a_sentence(expected):
     """Whatever a student gives, as a value or from a function, check does not raise."""
     for odd in ODD:
         value = mistake_in(Exercise(expected, ("A.", "B.")), odd)
-        result = mistake_in(Exercise(lambda x: expected, ("A.", "B."), (X,)), lambda x: odd)
+        result = mistake_in(Exercise(lambda a: a, ("A.", "B."), (expected,)), lambda a, b=odd: b)
         assert value is None or value.endswith(".")
         assert result is None or result.endswith((".", "?"))
 

@@ -290,7 +290,7 @@ def wrong_factor(f, e, sizes, tolerance):
     large = abs(factor) > 1
     ratio = abs(factor) if large else 1 / abs(factor)
     made = made_of(ratio, sizes)
-    if not (e.ndim or made):
+    if not (e.ndim or made or ratio == 2):
         return  # a single number is always some multiple of another
     times = f"{ratio:.6g} times too {'large' if large else 'small'}"
     sign = ", and the sign is wrong" if factor < 0 else ""
@@ -299,12 +299,14 @@ def wrong_factor(f, e, sizes, tolerance):
 
 def made_of(ratio, sizes):
     """The shortest product of some of the sizes, and perhaps 2 or 1/2, that gives the ratio."""
-    for count in range(len(sizes) + 1):
+    if abs(ratio - 2) < 1e-6:
+        return None  # which speaks for itself
+    for count in range(1, len(sizes) + 1):
         for names in itertools.combinations(sizes, count):
             product = math.prod(sizes[name] for name in names)
             for two, text in ((1, ""), (2, "2 "), (0.5, "1/2 ")):
-                if abs(two * product / ratio - 1) < 1e-6 and (names or two == 2):
-                    return (text + " ".join(names)).strip()
+                if abs(two * product / ratio - 1) < 1e-6:
+                    return text + " ".join(names)
 
 
 def wrong_offset(f, e, sizes, tolerance):
