@@ -1,5 +1,5 @@
 # %% [markdown]
-# # 9. One step: all of it by hand
+# # 9. One step: can I do it all by hand?
 #
 # What happens in one step of training, down to the last number? By now you know each part: the
 # three sums of a convolution, batch norm, the softmax, both losses. One part is still missing:
