@@ -196,7 +196,7 @@ def toy_arguments(g, d):
 EXERCISES = {
     "9.1": Exercise(
         update_without_correction,
-        ("With equal gradients g, what is m after t steps? The sum of the weights times g.",
+        ("With equal gradients g, m after t steps is g times the sum of the weights. And v?",
          "m = (1 - beta1^t) g and v = (1 - beta2^t) g^2. Divide m by the root of v."),
         inputs=[(1, 0.5, 0.999), (4, 0.5, 0.999), (30, 0.9, 0.99)],
         traps={
@@ -222,8 +222,8 @@ EXERCISES = {
             "the bias correction is missing: divide m by 1 - beta1^t and v by 1 - beta2^t.":
                 no_correction,
             "eps is added to the root, not under it: sqrt(v_hat) + eps.": eps_inside_the_root,
-            "eps is added to the root of the corrected v_hat. With sqrt(v) it has another weight "
-            "in each step.": eps_before_the_correction,
+            "add eps to the root of v_hat, after the correction. Next to sqrt(v) its weight "
+            "changes from step to step.": eps_before_the_correction,
             "divide by the square root of v_hat.": no_root,
             "return m and v without the correction: the next step goes on from them.":
                 corrected_means_returned,
@@ -237,9 +237,9 @@ EXERCISES = {
         results=("p", "m", "v")),
     "9.3": Exercise(
         count_parameters,
-        ("A convolution has k k Cin Cout weights and Cout biases. Which channels come in?",
+        ("A convolution has k * k * Cin * Cout weights and Cout biases. Which channels come in?",
          "Each layer's input has the channels of the layer before, the first one `classes`. Halve "
-         "the side each time. The dense layer has side side channels weights and 1 bias."),
+         "the side each time. The dense layer has side * side * channels weights and 1 bias."),
         inputs=[(16, 4, [7, 10], 3), (64, 4, [64, 128, 256], 11)],
         traps={
             "the convolutions have biases too: one for each output channel.":
@@ -255,7 +255,7 @@ EXERCISES = {
             "the dense layer is missing.": only_convolutions,
             "only the first convolution sees the classes. Later ones see the channels of the layer "
             "before.": always_classes_in,
-            "a kernel of k x k has k k taps.": one_tap}),
+            "a kernel of k x k has k * k taps.": one_tap}),
     "9.4": Exercise(
         two_gradients,
         ("Start at the end: bring d2 back to f1. What else changes the loss through f1?",
@@ -267,7 +267,7 @@ EXERCISES = {
                 lambda d1, *others: two_gradients(0 * d1, *others),
             "d2 is missing: f1 also changes f2, and so the second term.":
                 lambda d1, d2, *others: two_gradients(d1, 0 * d2, *others),
-            "d1 too is a gradient after the activation. Add it before you go through.":
+            "d1 belongs to the activation's output, f1. Add it before you go back through it.":
                 own_not_through_the_activation,
             "f1 comes from an activation too. Go through it on the way to x.":
                 only_the_last_layer_s_activation,
@@ -277,14 +277,14 @@ EXERCISES = {
                 signs_of_the_gradient}),
     "9.5": Exercise(
         toy_step,
-        ("Three lines: generated maps, the new d, the new g. Overwrite d before you go on.",
+        ("Three lines: generated maps, the new d, the new g. Assign the new d to d, then go on.",
          "fake = generate(g, z); d = d - lr * d_gradient(d, x, fake); then g in the same way, with "
          "g_gradient."),
         inputs=[toy_arguments(0.1, 0.7), toy_arguments(-0.5, 1.2)],
         traps={
             "G's gradient goes through the old D here. Update D first, and take the new one.":
                 both_from_the_old,
-            "D comes first, on maps of the G that it has just seen.": g_first_with_new_maps,
+            "G comes first here. Update D first, on maps of the old G.": g_first_with_new_maps,
             "D minimizes its loss too, so it moves against its gradient.": d_uphill,
             "d_gradient takes the real maps first, then the generated ones.":
                 maps_and_latent_exchanged,
@@ -301,6 +301,6 @@ EXERCISES = {
             "deconv2.beta is right, and that is this line's result.": "b",
             "deconv2.gamma is right, and that is this line's result.": "c",
             "the formula is that of notebook 7. Look at the numbers that go into it.": "e",
-            "f's result goes into nothing else. Then all of deconv1 would be right.": "f",
+            "f's result is only the gradient of w. Then deconv1.beta would be right.": "f",
             "deconv2.w was not computed from this line, but it is wrong.": "g"}),
 }

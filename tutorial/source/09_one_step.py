@@ -1,11 +1,11 @@
 # %% [markdown]
 # # 9. One step: can I do it all by hand?
 #
-# What happens in one step of training, down to the last number? By now you know each part: the
-# three sums of a convolution, batch norm, the softmax, both losses. One part is still missing:
-# Adam, the rule that turns gradients into new parameters. We derive it first. Then we build the
-# whole step, piece by piece, from plain NumPy, and let it run beside the project's. After three
-# steps all losses and all parameters must agree to 12 digits.
+# What happens in one step of training, down to the last number? By now you know almost every part:
+# the three sums of a convolution, batch norm, the softmax, both losses. One is still missing: Adam,
+# the rule that turns gradients into new parameters. We derive it first. Then we build the whole
+# step, piece by piece, from plain NumPy, and let it run beside the project's. After each of three
+# steps, all losses and all parameters must agree to 12 decimal places.
 #
 # You need: notebooks 3 to 8. Time: about 110 minutes, of which 65 are exercises.
 
@@ -23,7 +23,7 @@ from tutorial.checks import check, show
 # %% [markdown]
 # ## Gradients of all sizes
 #
-# We need two small networks to work with. Almost all their sizes differ, so that a mistake in an
+# We need two small networks to work with. Almost all of their sizes differ, so that a mistake in an
 # axis shows. `adam_eps` is explained below.
 
 # %%
@@ -38,7 +38,7 @@ def new_trainer():
 
 # %% [markdown]
 # The project does one step. How large are the gradients? For each parameter array we take the root
-# of the mean square (RMS) of its gradient.
+# mean square (RMS) of its gradient: the root of the mean of all squares.
 
 # %%
 def rms(x):
@@ -61,23 +61,26 @@ plt.tight_layout()
 plt.show()
 
 # %% [markdown]
-# Gradient descent would move each parameter by the learning rate times its gradient,
-# $\theta \leftarrow \theta - \eta\, g$. But no single learning rate $\eta$ fits gradients of such
-# different sizes: where the gradient is 100 times smaller, parameters would move 100 times less.
+# Gradient descent would move each parameter $\theta$ against its gradient $g$, by the learning rate
+# $\eta$ times $g$: $\theta \leftarrow \theta - \eta\, g$. But no single learning rate fits
+# gradients of such different sizes: where the gradient is 100 times smaller, parameters would move
+# 100 times less.
 #
 # ## Adam
 #
-# Adam divides each gradient by its own usual size. For every single parameter it keeps two
-# numbers. Both start at 0. $m$ is a moving mean of the gradient, and $v$ one of its square:
+# Adam divides each gradient by its usual size. For every single parameter it keeps two numbers, $m$
+# and $v$, which start at 0. $m$ is a moving mean of the gradient, and $v$ one of its square:
 #
 # $$m \leftarrow \beta_1 m + (1 - \beta_1)\, g \qquad v \leftarrow \beta_2 v + (1 - \beta_2)\, g^2$$
 #
-# The parameter then moves by $-\eta\, m / \sqrt{v}$. Two cases show what that does:
+# The parameter then moves by $-\eta\, m / \sqrt{v}$ (almost: two details follow). Two cases show
+# what that does:
 #
 # - The gradient stays the same: then $m$ tends to $g$ and $\sqrt{v}$ to $|g|$. The parameter moves
 #   by $\eta$ a step, however small its gradient is.
-# - The gradient changes its sign in every step, but not its size: then $|m|$ is smaller than
-#   $\sqrt{v}$, for $\beta_1 = 0.5$ a third of it. The steps go back and forth, and cancel.
+# - The gradient changes its sign in every step, but not its size: then $|m|$ becomes smaller than
+#   $\sqrt{v}$, for $\beta_1 = 0.5$ a third of it. These shorter steps go back and forth, and
+#   cancel.
 #
 # The paper takes $\beta_1 = 0.5$ and $\beta_2 = 0.999$ (Appendix B). So $m$ looks back over about
 # $1 / (1 - \beta_1) = 2$ steps, and $v$ over 1000.
@@ -90,19 +93,19 @@ plt.show()
 # $$m_t = (1 - \beta_1) \left( g_t + \beta_1 g_{t-1} + \beta_1^2 g_{t-2} + \dots
 # + \beta_1^{t-1} g_1 \right)$$
 #
-# In a mean the weights add up to 1. Here they add up to less, by the sum of a geometric series:
+# In a mean the weights add up to 1. Here their sum is smaller. It is a geometric series:
 #
 # $$(1 - \beta_1)(1 + \beta_1 + \dots + \beta_1^{t-1}) = 1 - \beta_1^t$$
 
 # %%
-beta = 0.9
+beta1 = 0.9
 for t in 1, 2, 10, 100:
-    weights = (1 - beta) * beta ** np.arange(t)
-    assert np.isclose(weights.sum(), 1 - beta ** t)
+    weights = (1 - beta1) * beta1 ** np.arange(t)
+    assert np.isclose(weights.sum(), 1 - beta1 ** t)
     print(f"step {t:3}: the weights add up to {weights.sum():.4f}")
 
 # %% [markdown]
-# So Adam divides by that sum. This is the *bias correction*:
+# So Adam divides $m$ by that sum, and $v$ likewise. This is the *bias correction*:
 #
 # $$\hat m = \frac{m}{1 - \beta_1^t} \qquad \hat v = \frac{v}{1 - \beta_2^t} \qquad
 # \theta \leftarrow \theta - \eta\, \frac{\hat m}{\sqrt{\hat v} + \varepsilon}$$
@@ -155,9 +158,9 @@ plt.show()
 
 # %% [markdown]
 # $v$ is the slow one: with $\beta_2 = 0.999$ it starts at a thousandth of $g^2$, and we divide by
-# its root. Without the correction the paper's first ten updates are 10 to 17 times too large, just
-# when both networks know nothing. After 1000 steps they are still too large by a quarter. With the
-# correction all of them have the right size, from the first on.
+# its root. Without the correction and with $\beta_1 = 0.5$, the first ten updates are 10 to 17
+# times too large, just when both networks know nothing. After 1000 steps they are still too large
+# by a quarter. With the correction all of them have the right size, from the first on.
 
 # %% [markdown]
 # ### Exercise 9.2: Adam
@@ -182,7 +185,7 @@ def adam_update(p, g, m, v, t, lr, beta1, beta2, eps):
 check("9.2", adam_update);
 
 # %% [markdown]
-# Here is one version, which takes the constants from the settings. `m + (1 - beta1) * (g - m)` is
+# Here is our version, which takes the constants from the settings. `m + (1 - beta1) * (g - m)` is
 # the same as `beta1 * m + (1 - beta1) * g`: the mean moves towards `g`.
 
 # %%
@@ -193,7 +196,7 @@ def my_adam(p, g, m, v, t, lr, s):
     return p - lr * m_hat / (np.sqrt(v_hat) + s.adam_eps), m, v
 
 # %% [markdown]
-# The project's version keeps the counter of steps too:
+# The project's version counts the steps itself:
 
 # %%
 print(inspect.getsource(numpy_ops.adam))
@@ -211,8 +214,8 @@ for t in range(1, 6):
 
 # %% [markdown]
 # What is $\varepsilon$ good for? In the first step $\hat m = g$ and $\sqrt{\hat v} = |g|$, so the
-# update is $\eta\, g / (|g| + \varepsilon)$. Gradients far above $\varepsilon$ give the full step,
-# and gradients far below it give almost none.
+# update is $\eta\, g / (|g| + \varepsilon)$. Gradients much larger than $\varepsilon$ give the full
+# step, $\eta$, and much smaller ones almost none.
 
 # %%
 print("gradient   eps = 1e-8   eps = 1e-4")
@@ -221,11 +224,11 @@ for g in 1e-2, 1e-4, 1e-6, 1e-8, 1e-17:
 
 # %% [markdown]
 # The last line explains the `adam_eps=1e-4` in our settings. If two programs add up the same
-# numbers in different orders, their results differ by rounding errors. Where a sum should be 0, one
-# program may get 0 and the other $10^{-17}$. Adam divides that by $\varepsilon$. With the paper's
-# $10^{-8}$, the two updates then differ by $10^{-9}$ learning rates, and with $10^{-4}$ only by
-# $10^{-13}$. We want to compare 12 digits, so we take $10^{-4}$. For training, the paper's
-# $\varepsilon$ is right.
+# numbers in different orders, their results differ by rounding errors. Where a gradient should be
+# 0, one program may get 0 and the other $10^{-17}$. Adam divides that by $\varepsilon$. With the
+# paper's $10^{-8}$, the two updates then differ by $10^{-9}$ learning rates, and with $10^{-4}$
+# only by $10^{-13}$. We want to compare 12 decimal places, so we take $10^{-4}$. For training, the
+# paper's $\varepsilon$ is right.
 
 # %% [markdown]
 # ## The plan
@@ -237,7 +240,7 @@ for g in 1e-2, 1e-4, 1e-6, 1e-8, 1e-17:
 # 3. The discriminator sees all 2B maps: logits.
 # 4. D's loss is the binary cross-entropy. The targets are 1 for real maps, 0 for generated ones.
 # 5. Backward through D. Adam updates D.
-# 6. The *new* D sees the same 2B maps: features.
+# 6. The *new* D sees the same 2B maps: features, the outputs of its layers.
 # 7. G's loss is feature matching. Backward through D to the maps G(z), without an update of D.
 # 8. Backward through G. Adam updates G.
 #
@@ -249,13 +252,16 @@ for g in 1e-2, 1e-4, 1e-6, 1e-8, 1e-17:
 #
 # ## Three sums (notebook 4)
 #
-# Tap $(i, j)$ of the kernel meets every `stride`-th pixel of the padded map, from pixel $(i, j)$
-# on. All our maps are square. With a padding of half the kernel, rounded down, a convolution of
-# stride 1 keeps their sides, and one of stride 2 halves them. All three sums run over the taps:
+# As we slide the kernel over a padded map, its tap $(i, j)$ meets every `stride`-th pixel, in both
+# directions, from pixel $(i, j)$ on. All our maps are square. Their sides are even, those of our
+# kernels odd. With a padding of half the kernel, rounded down, a convolution of stride 1 keeps the
+# sides of a map, and one of stride 2 halves them. All three sums run over the taps:
 #
 # - forward, each tap multiplies the pixels that it meets by its weights;
-# - backward to the input, it sends the gradients of the output back to those pixels;
-# - backward to the weights, it sums the products of both, over all maps and pixels.
+# - backward to the input, it multiplies the gradients of the output by its weights, and adds them
+#   to the gradients of those pixels;
+# - backward to the weights, it multiplies those pixels by the gradients of the output, and sums
+#   over all maps and pixels.
 
 # %%
 def my_taps(w, side, stride):
@@ -316,9 +322,9 @@ def my_norm_relu_grad(dy, y, normalized, std, gamma):
 
 # %%
 a, dy = rng.standard_normal((2, 3, 8, 8, 6))
-gamma, beta, zero, one = rng.uniform(0.5, 1, 6), rng.standard_normal(6), np.zeros(6), np.ones(6)
+gamma, beta, running = rng.uniform(0.5, 1, 6), rng.standard_normal(6), (np.zeros(6), np.ones(6))
 y, normalized, std = my_norm_relu(a, gamma, beta)
-y2, mean, var, _, _ = numpy_ops.batch_norm(a, gamma, beta, zero, one, activation="relu")
+y2, mean, var, _, _ = numpy_ops.batch_norm(a, gamma, beta, *running, activation="relu")
 assert np.allclose(y, y2)
 grads = numpy_ops.batch_norm_grad(dy, a, y, gamma, mean, var, activation="relu")
 for mine, theirs in zip(my_norm_relu_grad(dy, y, normalized, std, gamma), grads):
@@ -349,18 +355,18 @@ assert np.allclose(my_softmax_grad(dy, p), numpy_ops.softmax_grad(dy, p)[0])
 # %% [markdown]
 # ## Generator, forward
 #
-# From here on, `p` is a network's parameters, a dictionary from names to arrays. A new trainer
-# shows us which there are. No convolution in front of a batch norm has a bias: batch norm would
-# subtract it again.
+# From here on, `g`, `d` and an argument `p` are the parameters of a network: a dictionary from
+# names to arrays. A new trainer shows us which parameters G has. No convolution in front of a batch
+# norm has a bias: batch norm would subtract it again, together with the mean.
 
 # %%
 trainer = new_trainer()
-for name, p in trainer.generator.params.items():
-    print(f"{name:14}{p.shape}")
+for name, array in trainer.generator.params.items():
+    print(f"{name:14}{array.shape}")
 
 # %% [markdown]
-# A layer of the middle: a transposed convolution that doubles the sides (notebook 5), batch norm,
-# ReLU.
+# The layers in the middle of G: a transposed convolution that doubles the sides (notebook 5), batch
+# norm, ReLU.
 
 # %%
 def my_deconv(p, name, x):  # x (B, H, H, Cin)
@@ -369,8 +375,8 @@ def my_deconv(p, name, x):  # x (B, H, H, Cin)
     return y, (x, y, normalized, std)
 
 # %% [markdown]
-# The dense layer at the start is a convolution on maps of a single pixel, with a 1x1 kernel. So we
-# need no function for it.
+# The dense layer at the start is a convolution with a 1x1 kernel, on maps of a single pixel. So it
+# needs no function of its own.
 
 # %%
 def my_generator(p, z):  # z (B, latent)
@@ -396,8 +402,9 @@ print(fake.shape)
 # %% [markdown]
 # ## Discriminator, forward
 #
-# Two convolutions of stride 2, with bias and LeakyReLU, and a dense layer to one logit a map. The
-# *features* are the maps themselves and the outputs of both convolutions.
+# Two convolutions of stride 2, with bias and LeakyReLU, and a dense layer to one logit a map. Our
+# function also returns the *features*: the outputs of both convolutions. The maps stand before them
+# in the same tuple, because on the way back each layer needs its input.
 
 # %%
 def my_discriminator(p, maps):  # maps (2B, 16, 16, K)
@@ -417,7 +424,7 @@ print(logits.ravel().round(3))
 # %% [markdown]
 # The first three logits belong to real maps, the last three to generated ones. A logit below 0
 # means "generated". This discriminator has learned nothing yet: it takes all six maps for generated
-# ones, and the real maps most of all.
+# ones, and is surest about the real ones.
 
 # %% [markdown]
 # ### Exercise 9.3: count the parameters
@@ -444,14 +451,16 @@ def count_parameters(side, classes, filters, k):
 check("9.3", count_parameters);
 
 # %% [markdown]
-# Training keeps four numbers for each parameter: the parameter, its gradient, `m` and `v`.
+# Our discriminator has 1060. Training keeps four numbers for each parameter: the parameter, its
+# gradient, `m` and `v`.
 
 # %% [markdown]
 # ## D's loss, and backward through D (notebook 6)
 #
-# Binary cross-entropy of a logit $z$ and a target $t$ is $\log(1 + e^z) - z t$, and its derivative
-# is $\sigma(z) - t$, with the sigmoid $\sigma$. The loss is the mean over all 2B logits.
-# `np.logaddexp(0, z)` is $\log(e^0 + e^z)$, without overflow.
+# The binary cross-entropy of a logit $z$ and a target $t$ is $\log(1 + e^z) - z t$, and its
+# derivative is $\sigma(z) - t$, with the sigmoid $\sigma$. (Only here, as in notebook 6, are $z$
+# and $t$ the logit and the target.) The loss is the mean over all 2B logits. `np.logaddexp(0, z)`
+# is $\log(e^0 + e^z)$, without overflow.
 
 # %%
 def my_bce(logits, targets):
@@ -463,7 +472,7 @@ targets = np.array([1, 1, 1, 0, 0, 0]).reshape(-1, 1, 1, 1)  # real: 1, generate
 loss, dlogits = my_bce(logits, targets)
 theirs, their_dlogits = numpy_ops.bce_with_logits(logits, targets)
 assert np.allclose(loss, theirs) and np.allclose(dlogits, their_dlogits)
-print(f"loss {loss:.4f}; log 2 = {np.log(2):.4f} would be a coin toss")
+print(f"loss {loss:.4f}; a D that guesses, with all logits 0: log 2 = {np.log(2):.4f}")
 
 # %% [markdown]
 # Backward through a convolution with a bias: the gradients of its parameters in a dictionary, and
@@ -477,8 +486,8 @@ def my_conv_grad(p, name, dy, x, stride=1):
     return my_conv_input_grad(dy, w, stride), grads
 
 # %% [markdown]
-# Through the discriminator, from the last layer to the first. The gradient of the maps themselves
-# is left unused.
+# Now through the discriminator, from the last layer to the first. The gradient of the maps is not
+# used here: G does not learn from D's loss.
 
 # %%
 def my_discriminator_grad(p, dlogits, features):
@@ -503,9 +512,9 @@ assert largest_difference(my_discriminator_grad(d, dlogits, features),
 # %% [markdown]
 # ## G's loss, and backward to the maps (notebook 8)
 #
-# Feature matching compares real and generated maps in *every* layer of D. The loss is a sum, one
-# term a layer. So the features of a layer have two ways to change the loss: directly, by their own
-# term, and through the layers above. By the chain rule the two gradients add up.
+# Feature matching compares real and generated maps after *every* convolution of D. The loss is a
+# sum, with one term for each. So the features of a layer can change the loss in two ways: directly,
+# in their own term, and through the layers above. By the chain rule the two gradients add up.
 
 # %% [markdown]
 # ### Exercise 9.4: two gradients meet
@@ -560,9 +569,9 @@ assert np.abs(dfake - their_dfake).max() < 1e-12
 # %% [markdown]
 # ## Backward through G
 #
-# Weights of a transposed convolution get their gradient from the same sum as those of a
-# convolution. Only the roles are exchanged: the large map is now the output, so `da` stands where
-# `x` stood (notebook 5).
+# The weights of a transposed convolution get their gradient from the same sum as those of a
+# convolution. Only the roles are exchanged: the large map is now the output. So its gradient, `da`,
+# stands where `x` stood, and `x` stands where `dy` stood (notebook 5).
 
 # %%
 def my_deconv_grad(p, name, dy, kept):
@@ -588,8 +597,9 @@ grads = my_generator_grad(g, dfake, kept)
 assert largest_difference(grads, trainer.generator.grads) < 1e-12
 
 # %% [markdown]
-# Both could be wrong in the same way. So we ask finite differences (notebook 3): one direction
-# through all parameters of G at once, and a loss that goes through both networks.
+# Our gradient and the project's could be wrong in the same way. So we ask finite differences
+# (notebook 3): one direction in all parameters of G at once, and a loss that goes through both
+# networks.
 
 # %%
 def generator_loss():
@@ -600,7 +610,8 @@ def generator_loss():
 gradient_check.directional_check(generator_loss, list(g.values()), [grads[n] for n in g], rng)
 
 # %% [markdown]
-# It says nothing, so the gradient is right, all the way from G's loss through both networks.
+# The check found no difference above its tolerance. So the gradient is right, all the way from G's
+# loss through both networks.
 
 # %% [markdown]
 # ### Exercise 9.5: the order of updates
@@ -631,8 +642,8 @@ check("9.5", toy_step);
 # %% [markdown]
 # ## The whole step
 #
-# All pieces are there. A network in training is a dictionary from names to triples: a parameter
-# and its `m` and `v`. Adam looks at each number alone, so it does not matter how parameters are
+# All pieces are there. From now on, `g` and `d` are dictionaries from names to triples: a parameter
+# with its `m` and `v`. Adam treats each number alone, so it does not matter how parameters are
 # grouped.
 
 # %%
@@ -682,8 +693,8 @@ def my_step(g, d, x, z, t, s):  # x (B, 16, 16, K), z (B, latent), t = 1, 2, ...
 print(inspect.getsource(semgan.Trainer.operations))
 
 # %% [markdown]
-# Now both do three steps, from the same parameters and on the same inputs. Our plain functions
-# against the project's engine, which uses all cores:
+# Now both do three steps, from the same parameters and on the same inputs: our plain functions
+# against the project's engine, which uses all cores.
 
 # %%
 trainer = new_trainer()
@@ -718,8 +729,9 @@ print(lines(params, my_update, train_discriminator, train_generator, my_step), "
 #
 # Below is another version of `my_deconv_grad`. One of its lines, a to g, is wrong. Nothing stops
 # with an error, and all shapes are right. The cell after it runs backward through the generator
-# with this version, and compares each gradient with the right one. Find the line by reasoning: what
-# comes out right, and what was it computed from? Answer with a letter, such as `"a"`.
+# with this version, and compares each gradient with the right one. Find the line by reasoning:
+# which gradients are right, and from which lines were they computed? Answer with a letter, such as
+# `"a"`.
 
 # %%
 def another_deconv_grad(p, name, dy, kept):
@@ -747,7 +759,7 @@ for name, grad in my_generator_grad(p, dmaps, kept, another_deconv_grad).items()
 wrong_line = ...
 ### BEGIN SOLUTION
 # deconv2.beta and deconv2.gamma are right, and so are a, b, c and the dy that comes in.
-# deconv2.w is wrong: d, e or f. What stands below is wrong too, but f's result does not go there.
+# deconv2.w is wrong: d, e or f. deconv1.beta is wrong too, and f's result does not go there.
 # e is the formula of notebook 7. So it is d: a mean is over B H H numbers, dy.size / dy.shape[-1].
 wrong_line = "d"
 ### END SOLUTION
@@ -759,7 +771,7 @@ check("9.6", wrong_line);
 # ## It learns
 #
 # Does our step train a generator? We take somewhat larger networks, the paper's $\varepsilon$, and
-# float32. The trainer only hands us its first parameters and the inputs of each step.
+# float32. From the trainer we take only its first parameters and the inputs of each step.
 
 # %%
 s = semgan.settings(side=16, batch_size=32, latent=16, kernel_size=5, learning_rate=2e-3,
@@ -783,26 +795,27 @@ for t in range(1, 301):
 show(np.concatenate([*rows, shapes.maps[::20]]), columns=10)
 
 # %% [markdown]
-# The last row shows real maps. Above it, each column belongs to one latent vector: before the first
-# step, and after 40, 100 and 300 steps. Noise becomes background with specks, specks become blobs,
-# and blobs begin to have the colours and sizes of the shapes. 300 steps are few: the preset `small`
-# does 7400. (Batch norm takes its statistics from the 32 samples here. The project's `sample` takes
-# the running ones, see notebook 7.)
+# The last row shows real maps. Above it, each column belongs to one latent vector. The rows are:
+# before the first step, and after 40, 100 and 300 steps. Noise becomes background with specks,
+# specks become blobs, and some blobs begin to look like the shapes in colour and size. 300 steps
+# are few: the preset `small` does 7400. (Here batch norm takes its statistics from the 32 samples.
+# The project's `sample` takes the running ones: see notebook 7.)
 #
 # You have seen every line that did this, from the padding of a map to the update of a parameter.
 
 # %% [markdown]
 # ## Summary
 #
-# - Adam moves each parameter by about the learning rate, whatever the size of its gradient. It
-#   divides a moving mean of the gradient by the root of a moving mean of its square.
-# - Both means start at 0. The bias correction divides them by $1 - \beta^t$, the sum of their
-#   weights so far.
+# - Adam divides a moving mean of the gradient by the root of a moving mean of its square. So a
+#   parameter whose gradient keeps its sign moves by about the learning rate in each step, however
+#   small the gradient is.
+# - Both means start at 0. The bias correction divides each by $1 - \beta^t$, the sum of its weights
+#   so far.
 # - One step: G makes maps, D learns to tell them from real ones, then G learns to match the
 #   features of the new D.
 # - A loss with terms in several layers sends gradients into each of them. On the way back they add
 #   up.
-# - To find a mistake, compare piece by piece: what is right, and what was it computed from?
+# - To find a mistake, compare piece by piece: what is right, and from what was it computed?
 #
 # **In the paper:** [Appendix B](https://arxiv.org/abs/1906.12195) names both losses, Adam and its
 # constants. It does not say which network is updated first. Here D is, as in algorithm 1 of
