@@ -48,7 +48,8 @@ trainer = new_trainer()
 trainer.train_step()
 sizes = {f"{network} {name}": rms(grad) for network in "dg"
          for name, grad in trainer.networks[network].grads.items()}
-print(f"largest / smallest: {max(sizes.values()) / min(sizes.values()):.0f}")
+of_g = [size for name, size in sizes.items() if name[0] == "g"]
+print(f"largest / smallest in G: {max(of_g) / min(of_g):.0f}")
 
 # %%
 plt.figure(figsize=(6.4, 3.8))
@@ -62,9 +63,9 @@ plt.show()
 
 # %% [markdown]
 # Gradient descent would move each parameter $\theta$ against its gradient $g$, by the learning rate
-# $\eta$ times $g$: $\theta \leftarrow \theta - \eta\, g$. But no single learning rate fits
-# gradients of such different sizes: where the gradient is 100 times smaller, parameters would move
-# 100 times less.
+# $\eta$ times $g$: $\theta \leftarrow \theta - \eta\, g$. Each network can have a learning rate of
+# its own. But within G, too, no single rate fits: where the gradient is 33 times smaller,
+# parameters would move 33 times less.
 #
 # ## Adam
 #
@@ -224,11 +225,13 @@ for g in 1e-2, 1e-4, 1e-6, 1e-8, 1e-17:
 
 # %% [markdown]
 # The last line explains the `adam_eps=1e-4` in our settings. If two programs add up the same
-# numbers in different orders, their results differ by rounding errors. Where a gradient should be
-# 0, one program may get 0 and the other $10^{-17}$. Adam divides that by $\varepsilon$. With the
+# numbers in different orders, their results differ by rounding errors. Sometimes the terms of a
+# gradient should cancel, as they do for a bias in front of a batch norm: where the exact gradient
+# is 0, one program may get 0 and the other $10^{-17}$. Adam divides that by $\varepsilon$. With the
 # paper's $10^{-8}$, the two updates then differ by $10^{-9}$ learning rates, and with $10^{-4}$
-# only by $10^{-13}$. We want to compare 12 decimal places, so we take $10^{-4}$. For training, the
-# paper's $\varepsilon$ is right.
+# only by $10^{-13}$. Our networks have no such bias, but elsewhere terms may cancel by chance. We
+# want to compare 12 decimal places, so to be safe we take $10^{-4}$. For training, the paper's
+# $\varepsilon$ is right.
 
 # %% [markdown]
 # ## The plan
@@ -252,8 +255,10 @@ for g in 1e-2, 1e-4, 1e-6, 1e-8, 1e-17:
 #
 # ## Three sums (notebook 4)
 #
-# As we slide the kernel over a padded map, its tap $(i, j)$ meets every `stride`-th pixel, in both
-# directions, from pixel $(i, j)$ on. All our maps are square. Their sides are even, those of our
+# Slide the kernel over a padded map. Its tap $(i, j)$ starts at pixel $(i, j)$, and each step takes
+# it `stride` pixels on, to the right or down. So the tap meets every `stride`-th pixel of every
+# `stride`-th row. `np.s_[...]` stores such a selection, for use in brackets later on, and
+# `np.ndindex` lists all taps $(i, j)$. All our maps are square. Their sides are even, those of our
 # kernels odd. With a padding of half the kernel, rounded down, a convolution of stride 1 keeps the
 # sides of a map, and one of stride 2 halves them. All three sums run over the taps:
 #
@@ -434,7 +439,8 @@ print(logits.ravel().round(3))
 # How many parameters does a discriminator have? `filters` lists the channels after each
 # convolution; our own has `[7, 10]`. Each convolution has a kernel of k x k, a bias, and stride 2.
 # The output of the last one goes through a dense layer, with a bias, to a single logit. The
-# function returns one number.
+# function returns one number. (`check` calls it for our own, `count_parameters(16, 4, [7, 10], 3)`,
+# and for a larger one, `count_parameters(64, 4, [6, 8, 12], 5)`.)
 
 # %%
 def count_parameters(side, classes, filters, k):
@@ -487,7 +493,7 @@ def my_conv_grad(p, name, dy, x, stride=1):
 
 # %% [markdown]
 # Now through the discriminator, from the last layer to the first. The gradient of the maps is not
-# used here: G does not learn from D's loss.
+# used here: G does not learn from D's loss. The last line joins three dictionaries with `|`.
 
 # %%
 def my_discriminator_grad(p, dlogits, features):
@@ -521,7 +527,7 @@ assert largest_difference(my_discriminator_grad(d, dlogits, features),
 #
 # *Difficulty 3 of 3 · 15 minutes · Good for: losses inside a network, at any layer.*
 #
-# Take a network of two dense layers:
+# Take a network of two dense layers, without biases:
 # `f1 = my_leaky_relu(x @ w1)`, then `f2 = my_leaky_relu(f1 @ w2)`. The loss is
 # $L_1(f_1) + L_2(f_2)$. You are given `d1` $= \partial L_1 / \partial f_1$ and
 # `d2` $= \partial L_2 / \partial f_2$. Return the gradient of the loss with respect to `x`.
@@ -541,7 +547,9 @@ check("9.4", two_gradients);
 
 # %% [markdown]
 # Now with convolutions, and with feature matching as the term of each layer. The gradient of such a
-# term is `2 * gap / (B H H C)`, the same for all maps of the batch (notebook 8).
+# term is `2 * gap / (B H H C)`, the same for all maps of the batch (notebook 8). The loop takes
+# both convolutions, the last one first, and puts each new loss in front of the others.
+# `features[0]`, the maps themselves, are not compared.
 
 # %%
 def my_feature_matching(p, features):
@@ -549,7 +557,7 @@ def my_feature_matching(p, features):
     for i in 2, 1:
         real, fake = features[i][:b], features[i][b:]  # (B, H, H, C) each
         gap = fake.mean(0) - real.mean(0)  # (H, H, C)
-        losses = [(gap ** 2).mean(), *losses]
+        losses = [(gap ** 2).mean()] + losses
         dx = dx + 2 * gap / fake.size  # from above, and this layer's own
         dx = my_conv_input_grad(my_leaky_relu_grad(dx, fake), p[f"conv{i}.w"], 2)
     return losses, dx
@@ -570,8 +578,9 @@ assert np.abs(dfake - their_dfake).max() < 1e-12
 # ## Backward through G
 #
 # The weights of a transposed convolution get their gradient from the same sum as those of a
-# convolution. Only the roles are exchanged: the large map is now the output. So its gradient, `da`,
-# stands where `x` stood, and `x` stands where `dy` stood (notebook 5).
+# convolution, `my_conv_weight_grad`. Its first argument is the large map, its second the small one.
+# In a convolution the large map is the input. Here it is the output, and what we know of that is
+# its gradient, `da`. So `da` comes first, and the input `x` second (notebook 5).
 
 # %%
 def my_deconv_grad(p, name, dy, kept):
@@ -598,8 +607,9 @@ assert largest_difference(grads, trainer.generator.grads) < 1e-12
 
 # %% [markdown]
 # Our gradient and the project's could be wrong in the same way. So we ask finite differences
-# (notebook 3): one direction in all parameters of G at once, and a loss that goes through both
-# networks.
+# ([notebook 3](03_checking_gradients.ipynb)): one direction in all parameters of G at once, and a
+# loss that goes through both networks. The check prints nothing if both agree, and raises an error
+# if not.
 
 # %%
 def generator_loss():
@@ -610,8 +620,7 @@ def generator_loss():
 gradient_check.directional_check(generator_loss, list(g.values()), [grads[n] for n in g], rng)
 
 # %% [markdown]
-# The check found no difference above its tolerance. So the gradient is right, all the way from G's
-# loss through both networks.
+# No error: the gradient is right, all the way from G's loss through both networks.
 
 # %% [markdown]
 # ### Exercise 9.5: the order of updates
@@ -619,12 +628,14 @@ gradient_check.directional_check(generator_loss, list(g.values()), [grads[n] for
 # *Difficulty 2 of 3 · 10 minutes · Good for: a mistake that no gradient check can see.*
 #
 # Put a step together, for a toy whose networks `g` and `d` have one parameter each. The update is
-# gradient descent on each network's own loss. Follow the plan above: which maps does each function
-# get, and which `d`?
+# gradient descent on each network's own loss, with the learning rate `lr` for both. Follow the plan
+# above: which `d` does each function get, the old one or the new?
 #
 # - `generate(g, z)` returns generated maps.
-# - `d_gradient(d, x, fake)` is the derivative of D's loss with respect to `d`.
-# - `g_gradient(g, d, x, z)` is the derivative of G's loss with respect to `g`.
+# - `d_gradient(d, x, fake)` is the derivative of D's loss with respect to `d`. It wants real maps
+#   `x` and generated ones.
+# - `g_gradient(g, d, x, z)` is the derivative of G's loss with respect to `g`. It makes its
+#   generated maps itself, from `z`.
 
 # %%
 def toy_step(g, d, x, z, lr, generate, d_gradient, g_gradient):
@@ -657,11 +668,13 @@ def start(params):
     return {name: (p.copy(), np.zeros_like(p), np.zeros_like(p)) for name, p in params.items()}
 
 # %% [markdown]
-# Lines 3 to 5 of the plan train D, and lines 6 to 8 train G:
+# Lines 3 to 5 of the plan train D, and lines 6 to 8 train G. The targets are truth values, which
+# count as 1 and 0. (At the end we train in float32. Integers would turn its numbers into float64,
+# truth values do not.)
 
 # %%
 def train_discriminator(d, maps, t, s):
-    targets = np.repeat([True, False], len(maps) // 2).reshape(-1, 1, 1, 1)  # count as 1 and 0
+    targets = np.repeat([True, False], len(maps) // 2).reshape(-1, 1, 1, 1)
     logits, features = my_discriminator(params(d), maps)
     loss, dlogits = my_bce(logits, targets)
     grads = my_discriminator_grad(params(d), dlogits, features)
@@ -684,10 +697,12 @@ def my_step(g, d, x, z, t, s):  # x (B, 16, 16, K), z (B, latent), t = 1, 2, ...
     maps = np.concatenate([x, fake])  # (2B, 16, 16, K)
     d, loss = train_discriminator(d, maps, t, s)
     g, losses = train_generator(g, d, maps, kept, t, s)  # through the new d
-    return g, d, [loss, *losses]
+    return g, d, [loss] + losses
 
 # %% [markdown]
-# The project's step reads much the same:
+# The project's step reads much the same. (`self.ops.arena` is memory that all steps use again.
+# `self.rate` holds two learning rates, G's and then D's: the project can lower them as training
+# goes on.)
 
 # %%
 print(inspect.getsource(semgan.Trainer.operations))
@@ -730,8 +745,9 @@ print(lines(params, my_update, train_discriminator, train_generator, my_step), "
 # Below is another version of `my_deconv_grad`. One of its lines, a to g, is wrong. Nothing stops
 # with an error, and all shapes are right. The cell after it runs backward through the generator
 # with this version, and compares each gradient with the right one. Find the line by reasoning:
-# which gradients are right, and from which lines were they computed? Answer with a letter, such as
-# `"a"`.
+# which gradients are right, and from which lines were they computed? That leaves two lines. To
+# decide between them, compare them with the formula in `my_norm_relu_grad`. Answer with one small
+# letter in quotes, such as `"a"`.
 
 # %%
 def another_deconv_grad(p, name, dy, kept):
@@ -760,7 +776,8 @@ wrong_line = ...
 ### BEGIN SOLUTION
 # deconv2.beta and deconv2.gamma are right, and so are a, b, c and the dy that comes in.
 # deconv2.w is wrong: d, e or f. deconv1.beta is wrong too, and f's result does not go there.
-# e is the formula of notebook 7. So it is d: a mean is over B H H numbers, dy.size / dy.shape[-1].
+# That leaves d and e. e is the right formula. So it is d: each mean is over B H H numbers, and
+# dy.size / dy.shape[-1] is their count.
 wrong_line = "d"
 ### END SOLUTION
 
@@ -771,7 +788,8 @@ check("9.6", wrong_line);
 # ## It learns
 #
 # Does our step train a generator? We take somewhat larger networks, the paper's $\varepsilon$, and
-# float32. From the trainer we take only its first parameters and the inputs of each step.
+# float32. From the trainer we take only its first parameters and the inputs of each step. (The
+# training below takes about half a minute, and on a busy machine a minute or two.)
 
 # %%
 s = semgan.settings(side=16, batch_size=32, latent=16, kernel_size=5, learning_rate=2e-3,
