@@ -5,6 +5,7 @@ from tutorial.checks import Exercise
 
 rng = np.random.default_rng(6)
 PIXELS = (0, 1, 2)  # the axes of a batch's maps, rows and columns
+TINY = 1e-6, 1e-7, 1e-8, 1e-9, 1e-10, 1e-12, 1e-15  # what people add or clip at, before a log
 SIZES = {"B": 3, "H": 5, "W": 4, "K": 7}
 
 
@@ -98,6 +99,16 @@ def mean_of_pixels(dy, y):
     return dx, dx.mean(PIXELS)
 
 
+def mean_of_maps(dy, y):
+    dx, dbias = leaky_relu_grad(dy, y)
+    return dx, dbias / len(y)
+
+
+def mean_of_each_map(dy, y):
+    dx, _ = leaky_relu_grad(dy, y)
+    return dx, dx.mean((1, 2)).sum(0)
+
+
 def bias_before_the_activation(dy, y):
     dx, _ = leaky_relu_grad(dy, y)
     return dx, dy.sum(PIXELS)
@@ -175,6 +186,20 @@ def clipped_probability(eps):
     return bce
 
 
+def clipped_in_dz_too(eps):
+    def bce(z, t):
+        return clipped_probability(eps)(z, t)[0], (np.clip(sigmoid(z), eps, 1 - eps) - t) / z.size
+    return bce
+
+
+def number_added(eps):
+    def bce(z, t):
+        s = sigmoid(z)
+        loss = np.mean(-t * np.log(s + eps) - (1 - t) * np.log(1 - s + eps))
+        return loss, (s - t) / z.size
+    return bce
+
+
 def sigmoid_of_large_exponents(z, t):
     loss, _ = stable_bce(z, t)
     return loss, (np.exp(z) / (1 + np.exp(z)) - t) / z.size
@@ -230,6 +255,11 @@ def sum_of_losses(z, t):
     return loss * z.size, dz * z.size
 
 
+def sum_of_losses_alone(z, t):
+    loss, dz = stable_bce(z, t)
+    return loss * z.size, dz
+
+
 def gradient_of_the_sum(z, t):
     loss, dz = stable_bce(z, t)
     return loss, dz * z.size
@@ -257,23 +287,6 @@ def cross_entropy(x, labels):
     return -(right * log_p).sum() / labels.size, (np.exp(log_p) - right) / labels.size
 
 
-def unstable(shift, loss, gradient):
-    """With another number subtracted from the scores, and with log p or p computed as named."""
-    def wrong(x, labels):
-        right = np.eye(x.shape[-1])[labels]
-        x = x - shift(x)
-        e = np.exp(x)
-        total = e.sum(-1, keepdims=True)
-        log_p = x - np.log(total) if loss.startswith("from the scores") else np.log(e / total)
-        if loss.endswith("one-hot"):
-            value = -(right * log_p).sum() / labels.size
-        else:  # only the right class
-            value = -np.take_along_axis(log_p, labels[..., None], -1).mean()
-        p = np.exp(log_p) if gradient == "exp(log p)" else e / total
-        return value, (p - right) / labels.size
-    return wrong
-
-
 def no_shift(x):
     return 0
 
@@ -286,12 +299,87 @@ def largest_of_all(x):
     return x.max()
 
 
-def through_softmax_grad(loss_of):
-    """dx from the gradient of softmax, with dp = -right / p."""
+def unstable(shift, loss, gradient, eps=0):
+    """With another number subtracted from the scores, and with the loss and dx as named."""
     def wrong(x, labels):
-        right, p = np.eye(x.shape[-1])[labels], stable_softmax(x)
-        return loss_of(x, labels)[0], my_softmax_grad(-right / p / labels.size, p)
+        right = np.eye(x.shape[-1])[labels]
+        shifted = x - shift(x)
+        e = np.exp(shifted)
+        total = e.sum(-1, keepdims=True)
+        p = e / total
+        log_p = np.log(p + eps) if "from p" in loss else shifted - np.log(total)
+        if "one-hot" in loss:
+            value = -(right * log_p).sum() / labels.size
+        else:  # only the right class
+            value = -np.take_along_axis(log_p, labels[..., None], -1).mean()
+        if "stable" in gradient:
+            p = stable_softmax(x)
+        if "exp(log p)" in gradient:
+            p = np.exp(log_p)
+        if "softmax_grad" in gradient:
+            dx = my_softmax_grad(-right / (p + (eps if "eps" in gradient else 0)), p)
+        else:
+            dx = p - right
+        return value, dx if "sum" in gradient else dx / labels.size
     return wrong
+
+
+def instabilities():
+    """{hint: wrong function} of all that break for large scores. Each hint says what is seen."""
+    losses = "from the scores, one-hot", "from the scores", "from p, one-hot", "from p"
+    gradients = "exp(log p)", "e / total", "stable", "softmax_grad", "stable softmax_grad"
+    cases = [(shift, loss, gradient, 0) for shift in (largest_of_each_pixel, no_shift,
+             largest_of_all) for loss in losses for gradient in gradients]
+    cases += [(largest_of_each_pixel, loss, "softmax_grad, sum", 0) for loss in losses]
+    cases += [(shift, "from p", gradient, eps) for eps in TINY for shift in
+              (largest_of_each_pixel, no_shift, largest_of_all) for gradient in gradients[1:]]
+    cases += [(largest_of_each_pixel, loss, "softmax_grad, eps", eps) for loss in losses[1::2]
+              for eps in (TINY if loss == "from p" else TINY[:-1])]
+    traps = {}
+    for case in cases:
+        with np.errstate(all="ignore"):
+            seen = [what_is_wrong(unstable(*case), x) for x in (scores, high_scores)]
+        if any(seen):
+            traps.setdefault(hint_for(*seen, *case), unstable(*case))
+    return traps
+
+
+def what_is_wrong(wrong, x):
+    """"the loss is infinite and dx is NaN", or an empty string."""
+    texts = []
+    for name, found, right in zip(("the loss", "dx"), wrong(x, labels), cross_entropy(x, labels)):
+        if np.isnan(found).any():
+            texts.append(f"{name} is NaN")
+        elif np.isinf(found).any():
+            texts.append(f"{name} is infinite")
+        elif not np.allclose(found, right, rtol=0, atol=1e-9 * np.abs(right).max()):
+            texts.append(f"{name} is wrong")
+    return " and ".join(texts)
+
+
+def hint_for(small, high, shift, loss, gradient, eps):
+    sentences = []
+    if small:
+        sentences.append(f"where a p is rounded to 0, {small}.")
+        if "from p" in loss and eps:
+            sentences.append(f"Adding {eps:g} only hides this: a loss of 1000 becomes "
+                             f"{-np.log(eps):.1f}.")
+        if "from p" in loss:
+            sentences.append("Compute log p from the scores, not from p.")
+        if "softmax_grad" in gradient:
+            added = f"{eps:g}" if eps > 1e-11 else "a tiny number"
+            divisor = f"(p + {added})" if "eps" in gradient else "p"
+            sentences.append(f"Do not compute -right / {divisor}: dx is p - right, without a "
+                             "division by p.")
+    if high and shift is not largest_of_each_pixel:
+        sentences.append(f"{'W' if small else 'w'}here scores are near 1000 in one map, {high}:")
+        sentences.append(
+            "exp overflows. Subtract the largest score of each pixel." if shift is no_shift else
+            "x.max() is the largest score of all pixels, and in the other maps each exp is 0. Take "
+            "the maximum over axis -1.")
+    if "sum" in gradient:
+        sentences.append("The loss is a mean over the pixels, so dx is divided by labels.size.")
+    return " ".join(sentences)
 
 
 def total_counted_for_each_class(x, labels):
@@ -356,9 +444,12 @@ def labels_exchanged(x, labels):
 
 
 scores = rng.standard_normal((3, 5, 4, 7))
-scores[0, 0, 0] += 1000 * np.arange(7)
+scores[0, 0, 0] = np.linspace(-400, 600, 7)  # no exp overflows, but most p are rounded to 0
 labels = rng.integers(7, size=(3, 5, 4))
 labels[0, 0, 0] = 0  # sure, and wrong
+high_scores = rng.standard_normal((3, 5, 4, 7))
+high_scores[0] += 1000  # exp overflows, but no p is rounded to 0
+scores_of_1000 = 1000 + rng.standard_normal((3, 5, 4, 7))  # here x.max() would do
 
 
 EXERCISES = {
@@ -439,6 +530,10 @@ EXERCISES = {
         traps={
             "dbias is the sum over all maps and pixels, not the mean: the bias is added at each "
             "of them, and each contributes.": mean_of_pixels,
+            "you take the mean over the maps. The bias is added in each of them, and each "
+            "contributes: dbias is a sum over the maps too.": mean_of_maps,
+            "you take the mean over the pixels of a map. The bias is added at each of them, and "
+            "each contributes: dbias is a sum over the pixels too.": mean_of_each_map,
             "one bias serves all pixels of a map too. Sum over the axes (0, 1, 2), not only over "
             "the maps.": summed_over(0),
             "each channel has a bias of its own. Keep the last axis: sum over (0, 1, 2).":
@@ -468,7 +563,7 @@ EXERCISES = {
         inputs=[(logits, targets), (np.array([1000.0, 0.5, -0.1]), np.array([0.0, 1.0, 0.3])),
                 (np.array([-1000.0, 0.5, -0.1]), np.array([1.0, 1.0, 0.3])),
                 (np.array([-40.0]), np.array([0.0]))],
-        results=("loss", "dz"),
+        results=("loss", "dz"), sizes={"z.size": logits.size},
         traps={
             "at z = 1000 and t = 0 the loss is infinite, because s is rounded to 1. Use the "
             "formula with z instead of s.": from_the_definition,
@@ -489,10 +584,15 @@ EXERCISES = {
             "z.size.": number_of_maps,
             "len(z) is the number of maps. The mean goes over all logits: divide both the loss "
             "and dz by z.size.": sum_over_number_of_maps,
-            "clipping s only hides the problem: for a logit of 1000 the loss is 1000, and here it "
-            "is 27.6. Use the formula with z instead of s.": clipped_probability(1e-12),
-            "clipping s only hides the problem: for a logit of 1000 the loss is 1000, and here it "
-            "is 16.1. Use the formula with z instead of s.": clipped_probability(1e-7),
+            **{f"clipping s at {eps:g} only hides the problem: for a logit of 1000 the loss is "
+               f"1000, and here it is {-np.log(eps):.1f}. Use the formula with z instead of s.":
+                   clipped_probability(eps) for eps in TINY},
+            **{f"clipping s at {eps:g} only hides the problem, and changes dz too. For a logit of "
+               f"1000 the loss is 1000, and here it is {-np.log(eps):.1f}. Use the formula with z "
+               "for the loss, and s as it is for dz.": clipped_in_dz_too(eps) for eps in TINY},
+            **{f"adding {eps:g} in the logarithm only hides the problem: for a logit of 1000 the "
+               f"loss is 1000, and here it is {-np.log(eps):.1f}. Use the formula with z instead "
+               "of s.": number_added(eps) for eps in TINY},
             "dz is NaN at z = 1000: there exp(z) / (1 + exp(z)) is infinity / infinity. Write "
             "1 / (1 + exp(-z)).": sigmoid_of_large_exponents,
             "max(z, 0) is missing: log(1 + exp(-|z|)) is small even for large z.":
@@ -504,6 +604,8 @@ EXERCISES = {
             "number of logits.": one_loss_for_each,
             "the loss is the mean over all logits, not the sum, and so is its gradient.":
                 sum_of_losses,
+            "the loss is the mean over all logits, not the sum. Your dz is already that of the "
+            "mean.": sum_of_losses_alone,
             "the loss is a mean, so each dz is divided by the number of logits.":
                 gradient_of_the_sum,
             "dz has the wrong sign: it is s - t. To make the loss of a real map smaller, z must "
@@ -518,48 +620,10 @@ EXERCISES = {
          "x = x - x.max(-1, keepdims=True), then log_p = x - np.log(np.exp(x).sum(-1, "
          "keepdims=True)). In the loss, right * log_p leaves only the right classes. With "
          "p = np.exp(log_p), dx is p - right. Both are divided by labels.size."),
-        inputs=(scores, labels), results=("loss", "dx"), sizes=SIZES,
+        inputs=[(scores, labels), (high_scores, labels),
+                (scores_of_1000, labels)], results=("loss", "dx"), sizes=SIZES,
         traps={
-            "where a p is rounded to 0, log p is infinite, and 0 times infinity is NaN. Compute "
-            "log p from the scores, not from p.":
-                unstable(largest_of_each_pixel, "from p, one-hot", "e / total"),
-            "one pixel is sure and wrong: its p is rounded to 0, and the loss is infinite. Compute "
-            "log p from the scores, not from p.":
-                unstable(largest_of_each_pixel, "from p, right class", "e / total"),
-            "a score of 1000 makes exp overflow. Subtract the largest score of each pixel first.":
-                unstable(no_shift, "from the scores, one-hot", "exp(log p)"),
-            "exp of a score above 709 is infinite, and so is the loss. Subtract the largest score "
-            "of each pixel first.":
-                unstable(no_shift, "from the scores, right class", "exp(log p)"),
-            "exp overflows, and in p infinity / infinity is NaN. Subtract the largest score of "
-            "each pixel first, and compute log p from the scores.":
-                unstable(no_shift, "from p, one-hot", "e / total"),
-            "exp overflows: in dx infinity / infinity is NaN, and the loss is infinite. Subtract "
-            "the largest score of each pixel first, and compute log p from the scores.":
-                unstable(no_shift, "from p, right class", "e / total"),
-            "x.max() is the largest score of all pixels. In the others each exp is 0, and 0 / 0 is "
-            "NaN. Subtract the largest score of each pixel: the maximum over axis -1.":
-                unstable(largest_of_all, "from p, one-hot", "e / total"),
-            "x.max() is the largest score of all pixels. In the others each exp is 0, and the "
-            "log of their sum is infinite. Take the maximum over axis -1.":
-                unstable(largest_of_all, "from the scores, one-hot", "exp(log p)"),
-            "x.max() is the largest score of all pixels, so the log of most sums is minus "
-            "infinity. Take the maximum over axis -1.":
-                unstable(largest_of_all, "from the scores, right class", "exp(log p)"),
-            "x.max() is the largest score of all pixels, so most sums of exp are 0: their log "
-            "is minus infinity, and p is 0 / 0. Take the maximum over axis -1.":
-                unstable(largest_of_all, "from the scores, right class", "e / total"),
-            "dx is NaN where a p is rounded to 0: -right / p is infinite there. Do not go through "
-            "dp. The derivative of the loss with respect to x, p - right, needs no division.":
-                through_softmax_grad(cross_entropy),
-            "where a p is rounded to 0, log p is infinite, and so is 1 / p. Compute log p from the "
-            "scores, and take p - right for dx, which needs no division.":
-                through_softmax_grad(
-                    unstable(largest_of_each_pixel, "from p, right class", "e / total")),
-            "where a p is rounded to 0, log p and 1 / p are infinite, and 0 times infinity is NaN. "
-            "Compute log p from the scores, and take p - right for dx.":
-                through_softmax_grad(
-                    unstable(largest_of_each_pixel, "from p, one-hot", "e / total")),
+            **instabilities(),
             "in the loss, .mean() counts each class of a pixel. Sum right * x over the classes "
             "first, so that one number is left for each pixel.": total_counted_for_each_class,
             "in the loss, the log of the sum is added once for each class. Sum right * x over the "

@@ -212,12 +212,11 @@ assert np.allclose(dx.sum(-1), 0)  # nothing pulls all scores up at once
 directional_check(lambda: (softmax(x) * dp).sum(), [x], [dx], rng)
 
 # %% [markdown]
-# One thing to keep in mind. The numbers in the Jacobian are $p_k (1 - p_k)$ and $-p_k\,p_j$. If one
+# One thing to keep in mind: the numbers in the Jacobian are $p_k (1 - p_k)$ and $-p_k\,p_j$. If one
 # probability is almost 1 and the others are almost 0, all of these numbers are almost 0. So a pixel
 # that is sure of its class gets hardly any gradient, even if the class is wrong. Suppose that class
-# 0 is wrong: the loss grows with its probability, so $dp_0$ is positive, say 1. Learning takes a
-# step *against* the gradient, since the loss should fall: it lowers a score whose gradient is
-# positive. Let the pixel be more and more sure of class 0. How much is left of its gradient?
+# 0 is wrong: the loss grows with its probability, so $dp_0$ is positive, say 1. Let the pixel be
+# more and more sure of class 0. How much is left of its gradient?
 
 # %%
 for factor in 1, 3, 5, 10:
