@@ -408,15 +408,17 @@ plt.tight_layout(), plt.show();
 # ## Summary
 #
 # - A label map holds a class id for each pixel; a palette gives the colours.
-# - A network in doubt puts out means. The mean of two ids or of two colours can be a third class, or
-#   none. The mean of two one-hot codes is a probability for each class: it says what we know.
+# - A network in doubt puts out means. The mean of two ids or of two colours can be a third class,
+#   or none. The mean of two one-hot codes is a probability for each class: it says what we know.
 # - SemGAN puts out $K$ probabilities for each pixel (equations 2 and 3) and gets real maps one-hot.
 #   The most probable class of a pixel is always a valid class.
 #
 # **In the paper:** [section 3.2](https://arxiv.org/abs/1906.12195), equations 2 and 3. **In the
-# project:** [`colored_shapes`](../data.py#colored_shapes), [`gather`](../kernels/numpy_ops.py#gather),
+# project:** [`colored_shapes`](../data.py#colored_shapes),
+# [`gather`](../kernels/numpy_ops.py#gather),
 # [`invalid_color_rate`](../image_metrics.py#invalid_color_rate),
-# [`nearest_class`](../metrics.py#nearest_class) and [`class_areas`](../metrics.py#class_areas). Both
+# [`nearest_class`](../metrics.py#nearest_class) and
+# [`class_areas`](../metrics.py#class_areas). Both
 # encodings stand side by side in `OUTPUTS` of [semgan.py](../semgan.py).
 #
 # **Next:** before we train anything by hand, a tool that finds wrong gradients, in
