@@ -128,9 +128,10 @@ for a in -8, 0, 8:
 
 # %% [markdown]
 # Gradient descent moves $x$ against its gradient. Let us call minus the gradient the *force* on
-# $x$: it is the number above, with a plus sign, times the slope of the logit, $da/dx$. For the best
-# D of the picture, $a = \log p - \log q$. Both densities have the same width $s$, so the squares of $x$
-# cancel, and the slope is constant: the difference of the means over $s^2$, $3 / 0.7^2 = 6.1$.
+# $x$: it is the number above, with a plus sign, times the slope of the logit, $da/dx$. For the
+# best D of the picture, $a = \log p - \log q$. Both densities have the same width $s$, so the
+# squares of $x$ cancel, and the slope is constant: the difference of the means over $s^2$,
+# $3 / 0.7^2 = 6.1$.
 
 # %%
 slope = 3 / 0.7 ** 2
