@@ -7,7 +7,7 @@
 # obvious loss hardly works, a better one goes in circles, and the paper takes a third: feature
 # matching. We try all of them on numbers instead of maps, where everything can be seen.
 #
-# You need: notebooks 3 and 6. Time: about 85 minutes, of which 55 are exercises.
+# You need: notebooks 3 and 6. Time: about 95 minutes, of which 60 are exercises.
 
 # %%
 import sys
@@ -300,7 +300,8 @@ print("loss", loss.round(4), "and all three gradients agree with finite differen
 #
 # Which layer's features? By default the project takes all: it adds up the losses of all layers. So
 # at each layer two gradients meet: the layer's own, and the one from the layers above. Here is the
-# method. It starts at the last layer and works down to the maps.
+# method. It starts at the last layer and works down to the maps. (`moment_matching` is the last
+# subject of this notebook; it is off by default.)
 
 # %%
 print(inspect.getsource(Discriminator.feature_matching))
