@@ -52,14 +52,14 @@ EXERCISES = {
     "8.1": Exercise(
         lambda p, q: p / (p + q),
         ("Set the derivative with respect to D to 0. The derivative of log D is 1 / D.",
-         "p / D = q / (1 - D). Multiply with both denominators and solve for D."),
+         "p / D = q / (1 - D). Multiply by both denominators and solve for D."),
         inputs=tuple(DENSITIES),
         traps={
             "this is the share of generated numbers. D is the probability of being real.":
                 lambda p, q: q / (p + q),
-            "this can exceed 1. It is D / (1 - D); solve that for D.": lambda p, q: p / q,
-            "this is D's logit. D itself is the sigmoid of it.": lambda p, q: np.log(p / q),
-            "a hard decision is not best: where both densities are alike, D must stay in doubt.":
+            "this can exceed 1. It is what D / (1 - D) must be; solve for D.": lambda p, q: p / q,
+            "this is D's logit. D itself is its sigmoid.": lambda p, q: np.log(p / q),
+            "a hard decision is not best: where both densities are equal, D must say 1/2.":
                 lambda p, q: (p > q).astype(float),
             "the derivative of log(1 - D) is -1 / (1 - D): mind its sign.":
                 lambda p, q: p / (p - q)}),
@@ -78,34 +78,34 @@ EXERCISES = {
         generator_gradient,
         ("The derivative of -log D with respect to the logit is -(1 - D). What is the logit's "
          "derivative with respect to x?",
-         "Each z adds -(1 - d) * w to the sum; then take the mean."),
+         "x is theta + z, so dx / dtheta is 1. Take the mean of -(1 - d) * w over z."),
         inputs=[(0.3, rng.standard_normal(7), 1.5, -0.4),
                 (-1.0, rng.standard_normal(3), -0.8, 0.1)],
         traps={
-            "this stops at the logit. To reach x, go through w x + b: multiply with w.":
+            "this stops at the logit. To reach x, go through w x + b: multiply by w.":
                 through_d(lambda d, w: -(1 - d)),
             "this is the gradient of the saturating loss, log(1 - D).":
                 through_d(lambda d, w: -d * w),
             "the loss is a mean over z, so its gradient has 1/B. You have the sum.":
                 lambda theta, z, w, b: generator_gradient(theta, z, w, b) * len(z),
-            "this makes the loss larger: the derivative of -log D is negative if w > 0.":
+            "the sign is wrong: the derivative of -log D with respect to the logit is -(1 - D).":
                 through_d(lambda d, w: (1 - d) * w),
             "this is the derivative of -D, without the logarithm.":
                 through_d(lambda d, w: -d * (1 - d) * w),
-            "-1 / d is the derivative with respect to D. Next comes D's own: d (1 - d) w.":
+            "-1 / d is the derivative with respect to D. Go on to x: dD / dx is d * (1 - d) * w.":
                 through_d(lambda d, w: -1 / d)},
         sizes={}),
     "8.4": Exercise(
         feature_matching_gradient,
-        ("The loss is the mean over H W C numbers of gap^2, and fake[i, h, w, c] enters "
+        ("The loss is the mean of gap^2 over H * W * C numbers, and fake[i, h, w, c] enters "
          "gap[h, w, c] with the factor 1/B.",
-         "The gradient is 2 gap / (H W C) / B, the same for all maps. np.broadcast_to(g, "
+         "The gradient is 2 * gap / (H * W * C * B), the same for all maps. np.broadcast_to(g, "
          "fake.shape) repeats it for each map."),
         inputs=tuple(FEATURES),
         traps={
             "1/B is missing: each map is only one of B in the batch mean.":
                 lambda real, fake: spread(real, fake, 2 * len(fake) / fake.size),
-            "the loss is a mean over H W C, not a sum: divide by that too.":
+            "the loss is a mean over H * W * C numbers, not a sum: divide by that too.":
                 lambda real, fake: spread(real, fake, 2 / len(fake)),
             "the square has the derivative 2 gap: the 2 is missing.":
                 lambda real, fake: spread(real, fake, 1 / fake.size),
@@ -117,14 +117,14 @@ EXERCISES = {
                 lambda real, fake: 2 * (fake - real) / fake.size}),
     "8.5": Exercise(
         without(lambda real, fake: variance(fake) / len(fake)),
-        ("The variance of each generated feature is over the batch, axis 0. How does sigma^2 / B "
-         "follow from it?",
+        ("Take the variance of each feature of `fake` over the batch, axis 0. How does the "
+         "variance of a mean over B maps follow from it?",
          "fake.var(0, ddof=1) divides by B - 1. Subtract it divided by B, then take the mean."),
         inputs=tuple(rng.standard_normal((2, 5, 7))),
         traps={
-            "this divides the squared deviations by B, which gives too small a variance. Divide by "
+            "this divides the squared deviations by B, too small on average. Divide by "
             "B - 1.": without(lambda real, fake: fake.var(0) / len(fake)),
-            "you subtract the variance of one map. That of a mean over B maps is B times smaller.":
+            "this is the variance for one map. For a mean over B maps it is B times smaller.":
                 without(lambda real, fake: variance(fake)),
             "the real maps' noise is the same whatever G does. Subtract that of generated maps "
             "only.": without(lambda real, fake: (variance(fake) + variance(real)) / len(fake)),
@@ -146,8 +146,8 @@ EXERCISES = {
                 lambda real: real.mean(),
             "this is the middle between the smallest and the largest value. Count the values on "
             "each side instead.": lambda real: (real.min() + real.max()) / 2,
-            "sort the values first: the one in the middle of the array is any one of them.":
+            "sort first: unsorted, any value can stand in the middle of the array.":
                 lambda real: real[len(real) // 2],
-            "this is the smallest possible loss. The c that gives it is asked for.":
+            "this is the smallest possible loss. Return the c that gives it.":
                 lambda real: np.abs(np.median(real) - real).mean()}),
 }

@@ -4,8 +4,9 @@
 # No one can tell a generator which map it should have made from a latent vector $z$. So a GAN lets
 # two networks play against each other: the discriminator D learns to tell real maps from generated
 # ones, and the generator G learns to make that hard. But what exactly should G minimize? The
-# obvious loss hardly works, a better one goes in circles, and the paper takes a third: feature
-# matching. We try all of them on numbers instead of maps, where everything can be seen.
+# obvious loss hardly works, a better one makes both networks turn around their goal, and the paper
+# takes a third: feature matching. We try all of them on numbers instead of maps, where everything
+# can be seen.
 #
 # You need: notebooks 3 and 6. Time: about 95 minutes, of which 60 are exercises.
 
@@ -29,9 +30,10 @@ from tutorial.checks import check
 # $$\min_G \max_D V(D, G) = \mathbb{E}_{x \text{ real}} \log D(x)
 #   + \mathbb{E}_{x \text{ generated}} \log (1 - D(x))$$
 #
-# D wants $V$ large: $\log D(x)$ is near 0 if D trusts a real $x$, and very negative if it does
-# not. G wants $V$ small. Let us see first what D should answer. Real numbers have the density
-# $p(x)$, generated ones $q(x)$. Both expectations are integrals, so
+# $\mathbb{E}$ is the expectation: the mean over all $x$ that are real, or generated. D wants $V$
+# large: $\log D(x)$ is near 0 if D trusts a real $x$, and very negative if it does not. G wants
+# $V$ small. Let us see first what D should answer. Real numbers have the density $p(x)$, generated
+# ones $q(x)$. Both expectations are integrals, so
 #
 # $$V = \int \big[\, p(x) \log D(x) + q(x) \log (1 - D(x)) \,\big]\, dx$$
 #
@@ -56,7 +58,8 @@ check("8.1", best_discriminator);
 
 # %% [markdown]
 # The derivative $p / D - q / (1 - D)$ is 0 at $D = p / (p + q)$: the share of real numbers among
-# all numbers at $x$. Here real numbers lie around 2, generated ones around -1.
+# all numbers at $x$. It falls as $D$ grows, so this is a maximum. In the picture, real numbers lie
+# around 2, generated ones around -1.
 
 # %%
 def normal(x, mean, std):  # a density
@@ -71,8 +74,10 @@ plt.plot(x, d, "k--", label="best D"), plt.xlabel("x"), plt.legend()
 plt.show()
 
 # %% [markdown]
-# When is the game over? When G has reached $q = p$. Then the best D answers 1/2 everywhere, and no
-# change of D makes $V$ larger. This is the *Nash equilibrium* of section 3.1 of the paper.
+# When is the game over? When G has reached $q = p$ and D answers 1/2 everywhere. Then no change of
+# D makes $V$ larger, for 1/2 is the best answer. And no change of G makes $V$ smaller, for this D
+# gives every $x$ the same answer. Neither can gain alone: this is the *Nash equilibrium* of section
+# 3.1 of the paper.
 
 # %% [markdown]
 # ### Exercise 8.2: the value of the game
@@ -98,7 +103,7 @@ check("8.2", value);
 # %%
 rng = np.random.default_rng(0)
 real, fake = rng.standard_normal((2, 16))  # logits of D for 16 real and 16 generated numbers
-sigmoid = lambda z: 1 / (1 + np.exp(-z))
+sigmoid = lambda a: 1 / (1 + np.exp(-a))
 v = np.mean(np.log(sigmoid(real))) + np.mean(np.log(1 - sigmoid(fake)))
 loss, _ = bce_with_logits(np.concatenate([real, fake]), np.repeat([1, 0], 16))
 assert np.isclose(loss, -v / 2)
@@ -108,16 +113,18 @@ print(f"V = {v:.4f}, loss of D = {loss[0]:.4f}; a D that guesses: {guessing[0]:.
 # %% [markdown]
 # ## What the generator feels
 #
-# G cannot see the real data. It learns only from D: the gradient of its loss goes back through D to
-# D's input $x$, and from there to G. Let $a$ be D's logit, $D = \sigma(a)$ with the sigmoid
-# $\sigma$. There are two usual losses:
+# G never sees the real data. It learns only from D: the gradient of its loss goes back through D to
+# D's input $x$, and from there to G. Let $a$ be D's logit, so that $D = \sigma(a)$ with the
+# sigmoid $\sigma$. (Notebook 6 called the logit $z$. Here $z$ is the latent vector.) There are two
+# usual losses:
 #
 # $$\text{saturating: } \log (1 - D), \quad \text{derivative in } a: -D
 # \qquad\qquad \text{non-saturating: } -\log D, \quad \text{derivative in } a: -(1 - D)$$
 #
-# Both want a larger logit. The first is equation 1 to the letter. In the beginning D sees through
-# G at once and says $D \approx 0$: then the first derivative is about 0, and the second about -1.
-# The loss and gradient of BCE with target 1 are those of the second:
+# Both want a larger logit. The first is equation 1 to the letter. Early in training, D easily
+# recognizes what G makes, and says $D \approx 0$: then the first derivative is about 0, and the
+# second about -1. The binary cross-entropy (BCE) of generated numbers with the *target 1* is the
+# second loss:
 
 # %%
 loss, dlogits = bce_with_logits(fake, np.ones(16))
@@ -127,11 +134,11 @@ for a in -8, 0, 8:
     print(f"logit {a:2}: saturating {-sigmoid(a):.4f}, non-saturating {-(1 - sigmoid(a)):.4f}")
 
 # %% [markdown]
-# Gradient descent moves $x$ against its gradient. Let us call minus the gradient the *force* on
-# $x$: it is the number above, with a plus sign, times the slope of the logit, $da/dx$. For the
-# best D of the picture, $a = \log p - \log q$. Both densities have the same width $s$, so the
-# squares of $x$ cancel, and the slope is constant: the difference of the means over $s^2$,
-# $3 / 0.7^2 = 6.1$.
+# Gradient descent moves $x$ against the gradient of the loss. Let us call minus this gradient the
+# *force* on $x$. By the chain rule it is minus the number above, times the slope of the logit,
+# $da/dx$. For the best D of the first picture, $a = \log p - \log q$. Both densities have the same
+# standard deviation, so the squares of $x$ cancel, and the slope is constant: the difference of the
+# means divided by the variance, $3 / 0.7^2 = 6.1$.
 
 # %%
 slope = 3 / 0.7 ** 2
@@ -149,7 +156,7 @@ plt.show()
 # %% [markdown]
 # ### Exercise 8.3: through the discriminator
 #
-# *Difficulty 2 of 3 · 10 minutes · Good for: the path that every gradient of G takes.*
+# *Difficulty 2 of 3 · 10 minutes · Good for: the path that every gradient takes to G.*
 #
 # Let $G(z) = \theta + z$ and $D(x) = \sigma(w x + b)$. Return the derivative with respect to
 # $\theta$ of the non-saturating loss: the mean of $-\log D(G(z))$ over all `z`. Go step by step:
@@ -171,24 +178,26 @@ check("8.3", generator_gradient);
 # %% [markdown]
 # ## Round and round
 #
-# A force is not yet a goal. Consider the smallest game of all (Mescheder et al. 2018, cited in the
-# paper). All real numbers are 0, and G always makes the same number $\theta$. D has one parameter:
-# $D(x) = \sigma(\psi x)$. Equation 1 then is
+# A force alone does not lead to the goal. Consider the smallest game of all (Mescheder et al. 2018,
+# cited in the paper). All real numbers are 0, and G always makes the same number $\theta$. D has
+# one parameter $\psi$: $D(x) = \sigma(\psi x)$. Then equation 1 is
 #
 # $$V = \log \sigma(0) + \log (1 - \sigma(\psi\theta))$$
 #
-# G moves $\theta$ against the gradient of $V$, and D moves $\psi$ along it:
+# G moves $\theta$ against the gradient of $V$, and D moves $\psi$ along it. Let the steps be so
+# small that both move smoothly, with the velocities $\theta'$ and $\psi'$:
 #
 # $$\theta' = -\frac{\partial V}{\partial \theta} = \psi\, \sigma(\psi\theta), \qquad
 #   \psi' = \frac{\partial V}{\partial \psi} = -\theta\, \sigma(\psi\theta)$$
 #
-# Both should come to rest at $\theta = \psi = 0$. Do they? Look at the squared distance from there.
-# Its derivative is $2\theta\theta' + 2\psi\psi'$, and if you insert the two lines above, that is
-# exactly 0. They circle around the goal forever.
+# Both should come to rest at $\theta = \psi = 0$. Do they? Look at the squared distance from there,
+# $\theta^2 + \psi^2$. Its derivative with respect to time is $2\theta\theta' + 2\psi\psi'$. Insert
+# both velocities: the result is exactly 0. So they circle around the goal forever.
 #
-# With the non-saturating loss, $\theta' = \psi\, \sigma(-\psi\theta)$. The sum is now
-# $2\psi\theta\, [\sigma(-\psi\theta) - \sigma(\psi\theta)]$, which is never positive. So they
-# approach, but near the goal the bracket is almost 0, and the approach becomes ever slower.
+# With the non-saturating loss, $\theta' = \psi\, \sigma(-\psi\theta)$. The derivative is now
+# $2\psi\theta\, [\sigma(-\psi\theta) - \sigma(\psi\theta)]$, which is never positive. So
+# they come closer to the goal, but near it the bracket is almost 0, and they come closer ever more
+# slowly.
 
 # %%
 def equation_1(theta, psi):
@@ -198,8 +207,8 @@ def non_saturating(theta, psi):
     return psi * sigmoid(-psi * theta), -theta * sigmoid(psi * theta)
 
 # %% [markdown]
-# Now let G not fool D, but match it. Take D's logit $f(x) = \psi x$ as a *feature* of $x$, and let
-# G make its own feature equal to that of the real number: minimize
+# Now let G no longer try to fool D. Take D's logit $f(x) = \psi x$ as a *feature* of $x$, and let G
+# match features: the feature of its number should be that of the real number. It minimizes
 # $(f(\theta) - f(0))^2 = \psi^2 \theta^2$. D learns as before.
 
 # %%
@@ -207,8 +216,8 @@ def matching(theta, psi):
     return -2 * psi ** 2 * theta, -theta * sigmoid(psi * theta)
 
 # %% [markdown]
-# Here $\theta' = -2\psi^2\theta$ always points to the real number, whatever sign $\psi$ has. We
-# play all three games from the same start, step by step as in training: D first, then G.
+# Here $\theta' = -2\psi^2\theta$ points to the real number, 0, whatever sign $\psi$ has. We play
+# all three games from the same start, in small steps, and as in training: D first, then G.
 
 # %%
 def play(game, theta=1.5, psi=0.5, rate=0.02, steps=1500):
@@ -236,16 +245,17 @@ axes[0].set_ylabel("psi (D)"), plt.tight_layout(), plt.show();
 
 # %% [markdown]
 # Green is the start, red the end. The vertical line is $\theta = 0$, where G makes what is real.
-# Only feature matching goes there without turning around it. (Where $\psi = 0$ there is no force:
-# if D sees no difference, G learns nothing.) A toy is no proof for networks, but it shows the
-# reason: fooling D means running where D points, and D turns. Matching gives G a place to go to.
+# Only feature matching goes there without turning around the goal. (Where $\psi = 0$ there is no
+# force on G: if D sees no difference, G learns nothing.) A toy is no proof for networks, but it
+# shows the reason: to fool D means to run where D points, and D turns. Matching gives G a place to
+# go to.
 
 # %% [markdown]
 # ## Feature matching
 #
-# A real D has many features: the activations of its layers, $f(x)$ with $H \times W \times C$
-# numbers for each map. *Feature matching* (Salimans et al. 2016) compares their means over a batch
-# of $B$ real maps $x_i$ and $B$ generated ones $\tilde x_i$:
+# The D that looks at maps has many features: the outputs of its layers. Let $f(x)$ be those of one
+# layer, $H \times W \times C$ numbers for each map. *Feature matching* (Salimans et al. 2016)
+# compares their means over a batch of $B$ real maps $x_i$ and $B$ generated ones $\tilde x_i$:
 #
 # $$L_G = \text{mean over } h, w, c \text{ of } (\bar f(\tilde x) - \bar f(x))^2, \qquad
 #   \bar f(x) = \frac{1}{B} \sum_i f(x_i)$$
@@ -263,10 +273,10 @@ print(f"{my_feature_matching(real, fake):.4f}")
 # %% [markdown]
 # ### Exercise 8.4: its gradient
 #
-# *Difficulty 2 of 3 · 10 minutes · Good for: the only gradient that G ever receives.*
+# *Difficulty 2 of 3 · 10 minutes · Good for: the gradient that G learns from.*
 #
-# Return the gradient of this loss with respect to `fake`. The real maps are constants. How does one
-# number `fake[i, h, w, c]` enter the loss?
+# Return the gradient of this loss with respect to `fake`, in its shape. The real maps are
+# constants. How does one number `fake[i, h, w, c]` enter the loss?
 
 # %%
 def feature_matching_gradient(real, fake):
@@ -280,8 +290,8 @@ def feature_matching_gradient(real, fake):
 check("8.4", feature_matching_gradient);
 
 # %% [markdown]
-# The project's function has this reading of the paper and two more, to which we come below. The
-# reading of the formula above is called `"mean"`.
+# The paper does not say how it compares features. The project's function has three readings of it.
+# The formula above is `"mean"`, and we come to the other two below.
 
 # %%
 print(inspect.getsource(feature_matching))
@@ -298,18 +308,19 @@ print("loss", loss.round(4), "and all three gradients agree with finite differen
 # %% [markdown]
 # ## Through all layers of D
 #
-# Which layer's features? By default the project takes all: it adds up the losses of all layers. So
-# at each layer two gradients meet: the layer's own, and the one from the layers above. Here is the
-# method. It starts at the last layer and works down to the maps. (`moment_matching` is the last
-# subject of this notebook; it is off by default.)
+# Which layer's features? By default the project takes every convolution's: it adds up the losses
+# of all these layers. So at each layer two gradients meet: the layer's own, and the one from the
+# layers above. (Only the last has none above.) Here is the method. It starts at the last layer and
+# works down to the maps. (`moment_matching` is the last subject of this notebook; it is off by
+# default.)
 
 # %%
 print(inspect.getsource(Discriminator.feature_matching))
 
 # %% [markdown]
 # We take a small discriminator with random weights, in float64, and maps of probabilities. Its
-# losses must be ours, and its gradient must pass the check of notebook 3. (We multiply both by 100
-# there, for the check refuses derivatives that are almost 0.)
+# losses must agree with ours, and its gradient must pass the check of notebook 3. (For the check we
+# multiply loss and gradient by 100, as it refuses derivatives that are almost 0.)
 
 # %%
 s = settings(side=8, kernel_size=3, discriminator_filters=[3, 5])
@@ -334,7 +345,8 @@ directional_check(lambda: 100 * total_loss(), [maps[6:]], [100 * dmaps], rng)
 #
 # The loss compares means over a batch, not over all maps. What does that change? Take one feature.
 # Its values $f_1, \dots, f_B$ in a batch are independent, with mean $\mu$ and variance $\sigma^2$.
-# How far is the batch mean $\bar f$ from $\mu$?
+# (From here on, $\sigma$ is a standard deviation, no longer the sigmoid.) How far is the batch mean
+# $\bar f$ from $\mu$?
 #
 # $$\mathbb{E} (\bar f - \mu)^2 = \frac{1}{B^2} \sum_i \sum_j \mathbb{E} (f_i - \mu)(f_j - \mu)
 #   = \frac{1}{B^2} \cdot B \sigma^2 = \frac{\sigma^2}{B}$$
@@ -355,18 +367,19 @@ for b in 4, 16, 64:
 #   (\mu_{\text{fake}} - \mu_{\text{real}})^2
 #   + \frac{\sigma^2_{\text{fake}}}{B} + \frac{\sigma^2_{\text{real}}}{B}$$
 #
-# The first term is what we want. The third does not depend on G. The second is a reward that
-# nobody intended: **G can lower its loss by making maps that are alike.** Suppose its means are
-# already right. Then its loss is smallest if all its maps have the same features.
+# The first term is what we want. The third does not depend on G. The second rewards what nobody
+# intended: **G can lower its loss by making maps that are alike.** Suppose that the means of G's
+# features are already right. Then this average is smallest if all its maps have the same features.
 
 # %% [markdown]
 # ### Exercise 8.5: without the noise
 #
 # *Difficulty 3 of 3 · 15 minutes · Good for: removing a bias from a loss, this or another.*
 #
-# Subtract from the squared gap of each feature an estimate of the second term,
-# $\sigma^2_{\text{fake}} / B$, then take the mean over the features. The unbiased estimate of
-# a variance from $B$ values divides the sum of the squared deviations by $B - 1$.
+# From the squared gap of each feature, subtract an estimate of the second term,
+# $\sigma^2_{\text{fake}} / B$. Then take the mean over the features. The unbiased estimate of a
+# variance is the sum of the squared deviations of the $B$ values from their mean, divided by
+# $B - 1$. (Unbiased: right on average.)
 
 # %%
 def unbiased(real, fake):
@@ -381,15 +394,15 @@ def unbiased(real, fake):
 check("8.5", unbiased);
 
 # %% [markdown]
-# The project's reading `"unbiased"` subtracts just that. (The loss can then be negative, which does
-# no harm: only its gradient counts.)
+# The project's reading `"unbiased"` subtracts just that. (This loss can be negative, which does no
+# harm: only its gradient counts.)
 
 # %%
 loss, _ = feature_matching(real, fake, "unbiased")
 mean_loss, _ = feature_matching(real, fake, "mean")
 noise = fake.var(0, ddof=1).mean() / len(fake)  # ddof=1: divide by B - 1
 assert np.isclose(loss, mean_loss - noise)
-print(f"mean {mean_loss[0]:.4f}, of which noise of generated maps {noise:.4f}: {loss[0]:.4f}")
+print(f"mean {mean_loss[0]:.4f} - noise {noise:.4f} of generated maps = unbiased {loss[0]:.4f}")
 
 # %% [markdown]
 # ## Paired: map against map
@@ -404,10 +417,10 @@ print(f"mean {mean_loss[0]:.4f}, of which noise of generated maps {noise:.4f}: {
 #
 # *Difficulty 2 of 3 · 10 minutes · Good for: seeing what a loss really asks for.*
 #
-# Real maps have the feature values `real`. G answers with the same number $c$ every time. Which $c$
-# makes the mean of $|c - f_i|$ smallest? Think of how the sum changes if $c$ moves a little: how
-# many values lie to the left of $c$, and how many to the right? (`real` has an odd length, so there
-# is one best $c$.)
+# Let $f_i$ be a feature's values on real maps, the array `real`. G's maps all have the value $c$.
+# Which $c$ makes the mean of $|c - f_i|$ smallest? Think of how the sum changes if $c$ moves a
+# little: how many values lie to the left of $c$, and how many to the right? (`real` has an odd
+# length, so there is only one best $c$.)
 
 # %%
 def best_constant(real):
@@ -420,9 +433,10 @@ def best_constant(real):
 check("8.6", best_constant);
 
 # %% [markdown]
-# Imagine a feature that says "here is a square": it is 1 in a few maps and 0 in most. The best
-# constant is then 0. A generator that never draws a square gets the smallest paired loss. For
-# `"mean"` and `"unbiased"`, it should draw one as often as the real maps do:
+# The best $c$ is the median. Imagine a feature that says "here is a square": it is 1 in some maps
+# and 0 in most. The median is then 0: a generator that never draws a square gets the smallest
+# paired loss. With `"mean"` and `"unbiased"`, it should draw squares as often as real maps contain
+# them. (In batches as large as these, `"mean"` has hardly any noise.)
 
 # %%
 has_square = (rng.random((4000, 1, 1, 1)) < 0.3).astype(float)  # real: in 30 % of the maps
@@ -435,11 +449,11 @@ for share in 0, 0.3, 0.6:
 # %% [markdown]
 # ## Moments: the right spread
 #
-# We can now ask of each loss which *spread* it rewards. Let the feature be the number itself. Real
-# numbers have spread 1, and G makes numbers with the right mean 0 and spread $s$. Which $s$ gives
-# the smallest loss? `"unbiased"` no longer rewards a spread that is too small, but it does not
-# punish it either. The project's last loss does. It compares means and standard deviations of
-# *pooled* features: each feature's mean over the pixels of a map.
+# We can now ask of each loss which *spread* (standard deviation) it rewards. Let the feature be the
+# number itself. Real numbers have spread 1, and G makes numbers with the right mean 0 and spread
+# $s$. Which $s$ gives the smallest loss? `"unbiased"` no longer rewards a spread that is too small,
+# but it does not punish it either. One more loss in the project does: moment matching. It compares
+# means and standard deviations of *pooled* features: each feature's mean over the pixels of a map.
 
 # %%
 print(inspect.getsource(moment_matching))
@@ -481,21 +495,24 @@ axes[0].set_ylabel("loss"), axes[1].set_ylim(axes[0].get_ylim())
 plt.tight_layout(), plt.show();
 
 # %% [markdown]
-# The dotted line is the real spread. `"mean"` and `"paired"` fall towards 0: they reward maps that
-# are alike. `"unbiased"` is flat. Moment matching has its minimum near the real spread. (It lies a
-# little below 1, for standard deviations of 32 numbers are noisy too.)
+# The dotted line is the real spread. `"mean"` and `"paired"` are smallest at the smallest spread:
+# they reward maps that are alike. `"unbiased"` is flat: what is left is the noise of the real
+# numbers, $1 / 32 = 0.031$. Moment matching has its minimum near the real spread. (A little below
+# it, in fact, for means and standard deviations of 32 numbers are noisy.)
 #
-# Is a flat loss too little? Not where D has other features: if one of them is $x^2$, its mean tells
-# a wrong spread from the right one. And D learns to find features that tell the two apart.
+# Is a flat loss too little? Not if D has other features: if one of them is $x^2$, its mean tells a
+# wrong spread from the right one. And D learns features that tell real from generated.
 
 # %% [markdown]
 # ## Summary
 #
 # - The best D is $p / (p + q)$. If D can only guess, $V = -\log 4$ and D's loss is $\log 2$.
-# - The saturating loss gives no force where D is sure. The non-saturating loss has the force, but
-#   in the smallest game both turn around the goal. Matching features gives G a place to go to.
-# - A batch mean has the variance $\sigma^2 / B$. So `"mean"` rewards generated maps that are alike;
-#   `"unbiased"` removes that; `"paired"` rewards the median; moment matching asks for the spread.
+# - The saturating loss hardly moves numbers that D is sure are generated. The non-saturating loss
+#   does, but in the smallest game G and D turn around the goal with either of them. Matching
+#   features gives G a place to go to.
+# - A batch mean has the variance $\sigma^2 / B$. So `"mean"` rewards generated maps that are alike,
+#   and `"unbiased"` removes this reward. `"paired"` rewards the median, and moment matching the
+#   right spread.
 #
 # **In the paper:** [equation 1 and section 3.1](https://arxiv.org/abs/1906.12195); Appendix B: G
 # learns by feature matching, D by binary cross-entropy. **In the project:**
