@@ -58,8 +58,8 @@ check("8.1", best_discriminator);
 
 # %% [markdown]
 # The derivative $p / D - q / (1 - D)$ is 0 at $D = p / (p + q)$: the share of real numbers among
-# all numbers at $x$. It falls as $D$ grows, so this is a maximum. In the picture, real numbers lie
-# around 2, generated ones around -1.
+# all numbers at $x$. The derivative falls as $D$ grows, so this is a maximum. In the picture, real
+# numbers lie around 2, generated ones around -1.
 
 # %%
 def normal(x, mean, std):  # a density
@@ -118,8 +118,8 @@ print(f"V = {v:.4f}, loss of D = {loss[0]:.4f}; a D that guesses: {guessing[0]:.
 # sigmoid $\sigma$. (Notebook 6 called the logit $z$. Here $z$ is the latent vector.) There are two
 # usual losses:
 #
-# $$\text{saturating: } \log (1 - D), \quad \text{derivative in } a: -D
-# \qquad\qquad \text{non-saturating: } -\log D, \quad \text{derivative in } a: -(1 - D)$$
+# - *saturating*: $\log (1 - D)$, with the derivative $-D$ with respect to $a$,
+# - *non-saturating*: $-\log D$, with the derivative $-(1 - D)$ with respect to $a$.
 #
 # Both want a larger logit. The first is equation 1 to the letter. Early in training, D easily
 # recognizes what G makes, and says $D \approx 0$: then the first derivative is about 0, and the
