@@ -50,12 +50,13 @@ FACADES = [
 SPLITS = ("train", "val", "test")
 NAMED = ("shapes", "cityscapes", "facades")
 # The options of `load`, each also a flag, with their types.
-OPTIONS = dict(data=list, split=str, classes=int, crop=bool, palette=str, labels=str)
+OPTIONS = dict(data=list, split=str, classes=int, crop=bool, palette=str, labels=str, maps=int)
+PAPER_MAPS = 54 ** 2  # Colored Shapes of the paper, at side 64
 
 
 # --------------------------------------------------------------------- a data set by name or path
 def load(dataset, side, seed=0, data=None, split=None, classes=None, crop=False, palette=None,
-         labels=None, survey=None):
+         labels=None, maps=None, survey=None):
     """A data set's LabelMaps, resized to side x side. Maps from files are prepared once and cached.
 
     dataset  "shapes", "cityscapes", "facades", or the path of a folder, .zip or .tar(.gz)
@@ -65,15 +66,16 @@ def load(dataset, side, seed=0, data=None, split=None, classes=None, crop=False,
     split    cityscapes: train (default), val or test; pix2pix's facades: the same (default: all)
     classes  cityscapes: 22 (the paper's number, default), 19 or 34; your own maps: highest id + 1
     crop     take the largest square in the middle instead of squeezing the map into a square
+    maps     shapes: at least so many (default: one for each position of the square)
     palette  path of a palette file; labels: a glob that picks the label maps; for your own maps
     survey   a list that receives what `inspect` shows of each map. Unknown ids are then accepted,
              and nothing is cached.
     Raises InputError.
     """
     _check_options(dataset, side, classes=classes, crop=crop, palette=palette, labels=labels,
-                   data=data, split=split)
+                   data=data, split=split, maps=maps)
     if dataset == "shapes":
-        return colored_shapes(side, seed)
+        return colored_shapes(side, seed, maps or 1)
     complete = None
     if dataset in NAMED:
         options = (cityscapes if dataset == "cityscapes" else facades)(split, classes)
@@ -96,6 +98,7 @@ def _check_options(dataset, side, **options):
     """Raises InputError for options that do not go with this data set."""
     shapes, own = dataset == "shapes", dataset not in NAMED
     fits = dict(classes=(not shapes, "maps in files"),
+                maps=(shapes, "the shapes"),
                 crop=(not shapes, "maps in files"),
                 palette=(own, "your own maps"),
                 labels=(own, "your own maps"),
@@ -235,12 +238,13 @@ def _label_planes(name, content):
 
 
 # ----------------------------------------------------------------------------------- Colored Shapes
-def colored_shapes(side=64, seed=0):
+def colored_shapes(side=64, seed=0, least=1):
     """The paper's toy data set (section 5.0.1): a square, a circle and a rectangle on white.
 
     Sizes are for side 64; `side` scales everything. There is one map for each of 54^2 = 2916
-    positions of the 10x10 red square, or 27^2 = 729 for side 32. A blue circle of radius 10
-    and a green rectangle, 12 wide and 20 high, stand anywhere they fit. The rectangle is painted
+    positions of the 10x10 red square, or 27^2 = 729 for side 32; or two, three, ... for each, if
+    there are to be at least so many. A blue circle of radius 10 and a green rectangle, 12 wide and
+    20 high, stand anywhere they fit. The rectangle is painted
     first and the circle last, so that it can cover the square. (The rectangle's size and the order
     are our choice; the paper gives neither.) The same seed gives the same maps on every machine.
     Returns LabelMaps. Raises InputError.
@@ -251,6 +255,7 @@ def colored_shapes(side=64, seed=0):
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:side, :side]
     corners = [(top, left) for top in range(side - square) for left in range(side - square)]
+    corners *= -(-least // len(corners))  # rounded up
     maps = np.zeros((len(corners), side, side), np.uint8)
     for m, (top, left) in zip(maps, corners):
         cy, cx = rng.integers(radius, side - radius, size=2)

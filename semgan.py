@@ -26,10 +26,10 @@ SETTINGS = {
     "batch_size": (32, "maps per step; with fewer, the means in feature matching are noisy"),
     "latent": (100, "length of the latent vector z, drawn from N(0, 1); the paper's"),
     "kernel_size": (11, "sides of all kernels, odd; large ones see a whole shape, 5 trains worse"),
-    "last_kernel_size": (0, "side of the generator's last kernel; a small one draws sharp edges; "
-                         "0: as all others, as in the paper"),
     "generator_filters": ([128, 256, 128, 64], "channels at first, and each time the sides double"),
     "discriminator_filters": ([64, 128, 256], "channels after each halving of the sides (DCGAN)"),
+    "halve_kernels": (False, "the discriminator's kernels halve with its maps (11, 7, 5): faster; "
+                      "in the paper all have the same size"),
     "bottleneck": (False, "the paper's K-channel layer before the last; training is worse with it"),
     "feature_matching": ("mean", "mean: compare batch means (Salimans et al. 2016, cited by the "
                          "paper); unbiased: the same, without the noise of generated maps; "
@@ -55,9 +55,10 @@ CHOICES = {
     "init": ["glorot", "normal"],
 }
 PRESETS = {
-    "small": dict(side=32, steps=7400, generator_filters=[128, 64, 32, 16],
-                  discriminator_filters=[16, 32, 64], learning_rate=1e-3,
-                  discriminator_learning_rate=2e-4, half_life=2400),
+    "small": dict(side=32, steps=5000, latent=32, generator_filters=[128, 64, 32, 16],
+                  discriminator_filters=[64, 64, 64], halve_kernels=True,
+                  feature_matching="unbiased", moment_matching=0.03, learning_rate=1e-3,
+                  discriminator_learning_rate=2e-4, decay_after=2500, half_life=500),
     "full": {},
     "paper": dict(bottleneck=True),
 }
@@ -89,6 +90,8 @@ def settings(*, dataset="shapes", preset="full", model="semgan", **changes):
 def setting_layers(dataset, preset):
     """[(where the settings come from, {name: value})]; later entries override earlier ones."""
     layers = [("default", {name: default for name, (default, _) in SETTINGS.items()})]
+    if dataset == "shapes":
+        layers.append(("the paper's shapes", dict(maps=data.PAPER_MAPS)))
     if dataset == "facades" and preset != "small":
         layers.append(("the paper's facades", FACADES))
     elif dataset != "shapes" and preset != "small":
@@ -277,8 +280,8 @@ class Generator(Network):
         for i, (cin, cout) in enumerate(zip(filters, filters[1:]), 1):
             shapes[f"deconv{i}.w"] = (k, k, cout, cin)
             shapes[f"deconv{i}.gamma"] = shapes[f"deconv{i}.beta"] = (cout,)
-        channels, last = 3 if self.rgb else classes, s.last_kernel_size or k
-        shapes |= {"conv.w": (last, last, filters[-1], channels), "conv.b": (channels,)}
+        channels = 3 if self.rgb else classes
+        shapes |= {"conv.w": (k, k, filters[-1], channels), "conv.b": (channels,)}
         super().__init__(ops, s, shapes, rng)
 
     def forward(self, z, training=True, out=None):
@@ -328,6 +331,7 @@ class Discriminator(Network):
         shapes = {}
         for i, (cin, cout) in enumerate(zip(filters, filters[1:]), 1):
             shapes |= {f"conv{i}.w": (k, k, cin, cout), f"conv{i}.b": (cout,)}
+            k = (k + 1) // 2 | 1 if s.halve_kernels else k  # rounded up to an odd number
         numbers = (s.side >> self.layers) ** 2 * filters[-1]
         shapes |= {"dense.w": (1, 1, numbers, 1), "dense.b": (1,)}
         super().__init__(ops, s, shapes, rng)

@@ -178,6 +178,10 @@ def add_arguments(parser):
     parser.add_argument("--classes", type=int, metavar="K",
                         help="cityscapes: 22, 19 (void filled in) or 34 (default 22); "
                              "your own maps: default highest id + 1")
+    parser.add_argument("--maps", type=int, metavar="N",
+                        help=f"shapes: at least so many maps (training: default "
+                             f"{data.PAPER_MAPS}, the paper's number; else one for each position "
+                             "of the square)")
     parser.add_argument("--crop", action=argparse.BooleanOptionalAction, default=None,
                         help="take the square in the middle instead of squeezing the map")
     parser.add_argument("--palette", metavar="FILE",

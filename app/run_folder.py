@@ -26,13 +26,14 @@ ADDED_SETTINGS = {
     "bn_momentum": 0.1,
     "bn_eps": 1e-5,
     "moment_matching": 0.0,
-    "last_kernel_size": 0,  # as kernel_size
+    "halve_kernels": False,
     "data": None,
     "split": None,
     "classes": None,     # for your own maps: as many as the checkpoint's palette has
     "crop": None,
     "palette": None,
     "labels": None,
+    "maps": None,        # Colored Shapes: one for each position of the square
 }
 
 

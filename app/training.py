@@ -19,6 +19,7 @@ from app.run_folder import load_checkpoint, restore_trainer, save_checkpoint, st
 from app.run_settings import given_settings, load_dataset, print_settings, resolve, resumed
 from formats.files import InputError
 
+EVALUATED = 1024  # maps, at most, in an evaluation during training: more take too long
 EARLY_GRIDS = (1, 10, 50, 100)  # steps after which samples are drawn, beside every checkpoint's
 
 
@@ -118,7 +119,7 @@ def rehearse_evaluation(trainer, weights):
 
     The first evaluation, of four maps, also compiles and imports, so it does not count.
     """
-    total = len(trainer.dataset.maps)
+    total = min(EVALUATED, len(trainer.dataset.maps))
     for count in min(4, total), min(64, total):
         began = time.perf_counter()
         measure(trainer, count, weights)
@@ -237,9 +238,9 @@ class Recorder:
             self.plotting = self.plotted - now
 
     def evaluate(self):
-        """All metrics of as many samples as there are training maps, in metrics.csv."""
+        """All metrics of as many samples as there are training maps, up to EVALUATED."""
         t = self.trainer
-        count = len(t.dataset.maps)
+        count = min(EVALUATED, len(t.dataset.maps))
         table = measure(t, count, self.weights)
         evaluation.write_table(self.run / "metrics.csv", t.step, count, t.s.seed, table)
 

@@ -4,7 +4,7 @@ import numpy as np
 from formats.files import InputError
 
 # All other whole numbers are 1 or more, all other numbers above 0.
-MAY_BE_ZERO = ("seed", "decay_after", "half_life", "moment_matching", "last_kernel_size")
+MAY_BE_ZERO = ("seed", "decay_after", "half_life", "moment_matching")
 
 
 def check(s, defaults, choices):
@@ -34,10 +34,9 @@ def check(s, defaults, choices):
                         "a number above 0 that float32 can hold")
     require(s, "bn_momentum", s.bn_momentum <= 1, "a number above 0, up to 1")
     require(s, "steps", s.steps <= 1 << 24, f"at most {1 << 24}: Adam counts steps in float32")
-    for name in "kernel_size", "last_kernel_size":
-        odd = getattr(s, name) % 2 == 1 or name in MAY_BE_ZERO and getattr(s, name) == 0
-        require(s, name, odd, "an odd number, so that padding is symmetric")
+    require(s, "kernel_size", s.kernel_size % 2 == 1, "an odd number, so that padding is symmetric")
     require(s, "classes", s.classes is None or 2 <= s.classes <= 256, "2 to 256")
+    require(s, "maps", s.maps is None or 1 <= s.maps < 1 << 20, "1 or more, below a million")
     require(s, "data", s.data is None or all(type(path) is str for path in s.data), "paths")
     for network, layers in (("generator", len(s.generator_filters) - 1),
                             ("discriminator", len(s.discriminator_filters))):

@@ -130,12 +130,13 @@ class CudaConv:
         x, w = self._values(x), self._prepare(w, fill_rows=True)
         # Few tiles with a long sum: several blocks share the sum of a tile.
         stages = cdiv(taps * x.shape[-1], 64 // self.operand_type.itemsize)
-        slices = self._slices(tiles[0] * tiles[1] * phases, stages // 16)
+        slice_ = cdiv(stages, self._slices(tiles[0] * tiles[1] * phases, stages // 16))
+        slices = cdiv(stages, slice_)
         fused = slices == 1 and activation in SLOPES
         partial = y if fused else self.empty(slices, *y.shape)
         epilogue = (bias, SLOPES[activation]) if fused else (None, 1)
-        self._launch_conv(kernel, (*tiles, phases * slices), x, w, *epilogue, partial,
-                          columns, narrow, *filled(size, *w.shape[1:]))
+        self._launch_conv(kernel, (*tiles, slices * phases), x, w, *epilogue, partial,
+                          columns, slice_, narrow, *filled(size, *w.shape[1:]))
         if not fused:
             self._each("operands.cu", "sum_slices_activate", y.size,
                        partial, bias, number, y, slices, y.size, columns)

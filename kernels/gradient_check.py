@@ -1,4 +1,4 @@
-"""Is a gradient right? Checks by finite differences, and a case for every operation.
+"""Is a gradient right? Checks by finite differences, and cases for every operation.
 
     ops = on_host(kernels.load("plain", np.float64))
     check_operation("softmax", ops)
@@ -235,3 +235,70 @@ CASES = {
     **{f"feature matching {r} in a layer": feature_matching_in_a_layer_case(r) for r in READINGS},
     **{f"moment matching, batch {b}": moment_matching_case(b) for b in (1, 2, 5)},
 }
+
+
+# ----------------------------------------------------------------------------------- cases of value
+def value_cases(rng, shape):
+    """Yields names and arguments of every operation that takes maps of this shape."""
+    yield from cases_of_layers(rng, shape)
+    yield from cases_of_losses(rng, shape)
+    yield from cases_of_convolutions(rng, shape)
+    yield from cases_for_inception(rng, shape)
+    c, n = shape[-1], int(np.prod(shape))
+    labels = rng.integers(0, c, (5, 3, 4)).astype(np.uint8)
+    yield "gather", (labels, np.array([4, 0, 4]), rng.standard_normal((min(c, 256), 3)))
+    yield "take_row", (rng.standard_normal((7, *shape)), np.full(1, 23.0))
+    yield "adam", (*rng.standard_normal((3, n)), rng.uniform(0, 1, n), np.full(1, 3.0),
+                   np.full(1, 0.01), 0.9, 0.999, 1e-8)
+
+
+def cases_of_layers(rng, shape):
+    x, dy, y = rng.standard_normal((3, *shape))
+    bias, gamma, beta, mean = rng.standard_normal((4, shape[-1]))
+    var, p = rng.uniform(0.5, 2, shape[-1]), np.exp(x) / np.exp(x).sum(-1, keepdims=True)
+    for a in ACTIVATIONS:
+        yield "bias_activation", (x, bias, a)
+        yield "bias_activation_grad", (dy, y, a)
+        yield "batch_norm", (x + 9, gamma, beta, mean, var, 0.1, 1e-5, a)
+        yield "batch_norm_grad", (dy, x, y, gamma, mean, var, 1e-5, a)
+    yield "bias_activation", (x, None, "relu")
+    yield "batch_norm_inference", (x, gamma, beta, mean, var)
+    yield "softmax", (5 * x, bias)
+    yield "softmax", (x,)
+    yield "softmax_grad", (dy, p)
+
+
+def cases_of_losses(rng, shape):
+    x, dy, y = rng.standard_normal((3, *shape))
+    yield "bce_with_logits", (9 * x, rng.uniform(0, 1, shape))
+    for reading in READINGS:
+        yield "feature_matching", (x, y, reading)
+        yield "feature_matching", (x, y, reading, dy)
+        yield "feature_matching", (x, y, reading, dy, "leaky_relu")
+    apart = np.arange(shape[0]).reshape(-1, 1, 1, 1)  # maps that differ: variances well above 0
+    yield "moment_matching", (x + apart, y - apart, 0.3)
+    yield "moment_matching", (x + apart, y - apart, 0.3, dy)
+
+
+def cases_of_convolutions(rng, shape):
+    x, w = rng.standard_normal(shape), rng.standard_normal((3, 3, shape[-1], 2))
+    above = rng.standard_normal((*shape[:3], 2))
+    yield "conv", (x, w, 1, 1)
+    yield "conv_input_grad", (above, w, shape, 1, 1)
+    yield "conv_weight_grad", (x, above, w.shape, 1, 1)
+
+
+def cases_for_inception(rng, shape):
+    x, y = rng.standard_normal((2, *shape))
+    yield "concat", ([x, y[..., :1], 2 * x],)
+    yield "concat", ([x],)
+    yield "resize", (x, 17, 23)
+    yield "resize", (x, 2, 3, False)
+    if min(shape[1:3]) >= 2:
+        yield "max_pool", (x, 2, 2)
+        yield "max_pool", (x, 2, 1, 1)
+        yield "average_pool", (x, 2, 1, 1)
+    if min(shape[1:3]) >= 3:
+        yield "max_pool", (x, 3, 2)
+        yield "average_pool", (x, 3, 1, 1)
+        yield "average_pool", (x, min(shape[1:3]))

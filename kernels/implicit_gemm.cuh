@@ -34,16 +34,14 @@ __device__ __forceinline__ Tap window_tap(int k, int kh, int kw, int C) {
     return {k / C / kw, k / C % kw, k % C};
 }
 
-// conv_input_grad by output phase. Pixels of dx with iy % sy = r use only every sy-th tap:
-// ky = first, first + sy, ..., where first = (r + py) % sy. Tap j of these (from 0) connects
-// iy = m sy + r to oy = m + shift - j, where shift = (r + py) / sy. The same holds along x.
+// conv_input_grad by output phase. Pixels of dx with iy % sy = ry use only every sy-th tap:
+// ky = first, first + sy, ..., where first = (ry + py) % sy. Tap j of these (from 0) connects
+// iy = m sy + ry to oy = m + shift - j, where shift = (ry + py) / sy. The same holds along x.
 // So each phase is an ordinary correlation with `taps` taps, without the multiplications by zero
-// that inserting zeros into dy would cost. Phases are numbered by `first`: those with the most taps
-// start first, and no long block is left at the end.
+// that inserting zeros into dy would cost.
 struct Phase { int r, first, taps, shift, size; };
-__device__ __forceinline__ Phase output_phase(int first, int stride, int pad, int kernel,
-                                              int size) {
-    int r = (first + (stride - 1) * pad) % stride;
+__device__ __forceinline__ Phase output_phase(int r, int stride, int pad, int kernel, int size) {
+    int first = (r + pad) % stride;
     int taps = (kernel - first + stride - 1) / stride;
     return {r, first, taps, (r + pad) / stride, (size - r + stride - 1) / stride};
 }

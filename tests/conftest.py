@@ -10,6 +10,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 sys.path.insert(0, str(ROOT / "tests" / "benchmarks"))
 
+import course_mode  # noqa: E402
+
 import kernels  # noqa: E402
 import semgan  # noqa: E402
 from kernels.gradient_check import on_host  # noqa: E402
@@ -21,11 +23,11 @@ try:
     DEVICES.append(pytest.param("cuda", marks=pytest.mark.gpu))
 except kernels.DeviceError:
     pass
+NO_EMULATOR = None  # or why there is none
 try:
     kernels.compiler()
 except kernels.DeviceError as error:
-    if "cuda" not in str(DEVICES):
-        pytest.exit(f"the emulator {error}", returncode=1)
+    NO_EMULATOR = str(error)
     DEVICES.remove("emulator")
 CUDA_DEVICES = [device for device in DEVICES if device not in ("plain", "numpy")]
 
@@ -40,6 +42,58 @@ WITHOUT_GPU = os.environ | {"CUDA_VISIBLE_DEVICES": "-1"}  # for processes whose
 
 def pytest_addoption(parser):
     parser.addoption("--slow", action="store_true", help="also compile for every architecture")
+    parser.addoption("--ops", metavar="FILE", help="check the operations that this file defines, "
+                     "and nothing else: tests/course_mode.py")
+    parser.addoption("--points", metavar="FILE", help="with --ops: write the points as JSON")
+
+
+def pytest_configure(config):
+    config.student = {}  # {name: function} of --ops
+    config.faults = {}   # {(operation, kind): text or None} of what has been checked
+    if config.option.ops:
+        configure_course(config)
+    elif NO_EMULATOR and "cuda" not in str(DEVICES):
+        pytest.exit(f"the emulator {NO_EMULATOR}", returncode=1)
+
+
+# ------------------------------------------------------------------------------------ course mode
+def configure_course(config):
+    """Reads the student's file. Reports are short: no tracebacks, no warnings."""
+    option = config.option
+    try:
+        config.student = course_mode.read(option.ops)
+    except course_mode.BadFile as error:
+        if option.points:
+            course_mode.write_points(option.points, option.ops, {}, str(error))
+        raise pytest.UsageError(str(error)) from None
+    option.tbstyle, option.reportchars, option.disable_warnings = "no", "", True
+
+
+def pytest_generate_tests(metafunc):
+    if "task" in metafunc.fixturenames:
+        tasks = course_mode.tasks(metafunc.config.student)
+        metafunc.parametrize("task", tasks, ids=map(" ".join, tasks))
+
+
+def pytest_collection_modifyitems(config, items):
+    """With --ops the student's tasks alone; without, everything else."""
+    course = bool(config.option.ops)
+    if course:
+        config.hook.pytest_deselected(items=[item for item in items if not is_task(item)])
+    items[:] = [item for item in items if is_task(item) == course]
+
+
+def is_task(item):
+    return "task" in getattr(item, "fixturenames", ())
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    if config.faults:
+        terminalreporter.section(str(config.option.ops))
+        for line in course_mode.report(config.faults):
+            terminalreporter.write_line(line)
+        if config.option.points:
+            course_mode.write_points(config.option.points, config.option.ops, config.faults)
 
 
 @pytest.fixture(params=DEVICES)

@@ -44,7 +44,8 @@ def test_all_operations_of_a_step_are_measured(monkeypatch):
     benchmark.ops = NumpyEngine(np.float32)
     benchmark.args = gpu.argparse.Namespace(preset="tiny")
     _, calls = benchmark.recorded()
-    assert {call.name for call in calls} == set(readme_tables.OPERATIONS) - {"bias_activation"}
+    not_by_default = {"bias_activation", "moment_matching"}
+    assert {call.name for call in calls} == set(readme_tables.OPERATIONS) - not_by_default
     moves = {"empty", "asarray", "asnumpy", "write", "record", "take_row", "rounded"}
     part_of_batch_norm = {"batch_norm_inference"}
     assert called - moves - part_of_batch_norm <= set(readme_tables.OPERATIONS)
@@ -201,11 +202,27 @@ def test_tables_stand_between_the_markers(tmp_path):
     assert "| `conv` | 4 | 40 | 100.0 TFLOP/s | 25% | 80 | 20 | 2 |" in text
     assert "| `adam` | 2 | 20 | 10 GB/s | 0% | 40 | - | 2 |" in text
     case = "Colored Shapes, 64x64, ks 11, K 4"
-    assert f"| {case} | tf32 | 100 | 50 | failed | - | 2 | 100 | 1 | 2 |" in text
+    assert f"| {case} | tf32 | 100 | 50 | failed | 2 | 100 | 1 | 2 |" in text
     assert "| `softmax` |  | relative error 1 |" in text
     assert "| cuDNN, through PyTorch | tf32 | 50 | - | - |" in text
     assert (tmp_path / "tutorial" / "speed.png").stat().st_size > 10_000
     assert written(tmp_path, text, results(), results("cpu")) == text, "once more changes nothing"
+
+
+def test_two_runs_and_candidates(tmp_path):
+    """Each run has its own tables, without columns of dashes; variants of a kernel theirs."""
+    second = results() | dict(card="Second Run")
+    second["rows"] = {"step/street/bf16/ours": dict(flop=10 ** 12, seconds=0.01)}
+    tried = dict(candidates=dict(a="as before", b="changed"),
+                 rows={"tf32/conv: x 1x2": dict(a=1.23, b=45.6), "fp32/conv: x 1x2": dict(a=7)})
+    page = PAGE + "<!-- candidates -->\nold\n<!-- /candidates -->\nend\n"
+    text = written(tmp_path, page, tried, second, results())
+    assert text.index("**Imagined Card**") < text.index("**Second Run**")
+    assert "| street scenes, 128x128, ks 7, K 22 | bf16 | 100 | 100 |\n" in text
+    assert "<!-- candidates -->\n- `a`: as before\n- `b`: changed\n" in text
+    assert "| TFLOP/s, tf32 | `a` | `b` |\n| --- |" in text
+    assert "| `conv: x 1x2` | 1.23 | 45.6 |\n" in text
+    assert "| TFLOP/s, fp32 | `a` |\n" in text and text.endswith("<!-- /candidates -->\nend\n")
 
 
 def test_nothing_measured(tmp_path):

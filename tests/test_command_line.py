@@ -232,15 +232,15 @@ def metrics_of(folder):
 
 
 def test_evaluate_the_rgb_baseline(tmp_path, capsys):
-    main(["--model", "gan", *TINY_FLAGS, "--steps", "3", "--out", str(tmp_path)])
+    main(["--model", "gan", *TINY_FLAGS, "--maps", "1", "--steps", "3", "--out", str(tmp_path)])
     main(["evaluate", str(tmp_path)])
     lines = capsys.readouterr().out.splitlines()
     line = next(line for line in lines if line.startswith("invalid colours"))
     assert 0.5 < float(line.split()[2]) <= 1 and float(line.split()[4]) == 0
 
 
-COMPARE = ["compare", "--side", "16", "--batch-size", "4", "--latent", "5", "--kernel-size", "3",
-           "--save-every", "2", "--generator-filters", "8", "6", "4",
+COMPARE = ["compare", "--side", "16", "--maps", "1", "--batch-size", "4", "--latent", "5",
+           "--kernel-size", "3", "--save-every", "2", "--generator-filters", "8", "6", "4",
            "--discriminator-filters", "5", "6"]
 
 
@@ -446,7 +446,8 @@ def test_presets_are_what_they_promise():
     assert (scenes.side, scenes.latent, scenes.kernel_size) == (128, 128, 7)
     assert (facades.side, facades.latent, facades.kernel_size) == (128, 300, 7)
     assert scenes.learning_rate == facades.learning_rate == 2e-4
-    assert differences(of("somewhere.zip", "small"), small) == {"dataset"}
+    assert differences(of("somewhere.zip", "small"), small) == {"dataset", "maps"}
+    assert full.maps == 2916 and (full.feature_matching, full.moment_matching) == ("mean", 0)
 
 
 def test_every_setting_has_the_origin_of_its_value():
@@ -454,7 +455,8 @@ def test_every_setting_has_the_origin_of_its_value():
     s, origin = resolve(given, gpu=True)
     assert s.preset == "full" and list(origin) == list(vars(s))
     for name, value in vars(s).items():
-        layers = {"default": vars(semgan.settings()), "on a GPU": {"preset": "full"},
+        layers = {"default": vars(semgan.settings()) | {"maps": None},
+                  "on a GPU": {"preset": "full"},
                   "the paper's facades": semgan.FACADES, "flag": given}
         assert layers[origin[name]][name] == value, name
     assert origin["side"] == "the paper's facades" and origin["latent"] == "flag"
@@ -478,6 +480,8 @@ def test_paper_networks_have_the_papers_shapes():
 # ----------------------------------------------------------------------------------------- mistakes
 @pytest.mark.parametrize("flags, message", [
     (["--kernel-size", "4"], "--kernel-size 4: expected an odd number"),
+    (["--moment-matching", "-1"], "--moment-matching -1.0: expected a number above 0"),
+    (["--maps", "0"], "--maps 0: expected 1 or more"),
     (["--side", "30"], "--side 30: expected a multiple of 8"),
     (["--side", "-8"], "--side -8"),
     (["--steps", "0"], "--steps 0"),

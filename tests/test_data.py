@@ -76,6 +76,14 @@ def test_colored_shapes_are_the_same_everywhere(side, digest):
     assert not np.array_equal(maps, data.colored_shapes(side, 1).maps)
 
 
+def test_more_colored_shapes_begin_with_the_same():
+    few, more = data.colored_shapes(16).maps, data.colored_shapes(16, least=2916).maps
+    assert len(more) == 15 * len(few) == 2940
+    assert np.array_equal(more[:len(few)], few)
+    assert len(np.unique(more, axis=0)) > 0.9 * len(more), "other circles and rectangles"
+    assert np.array_equal(data.load("shapes", 16, maps=197).maps, more[:2 * len(few)])
+
+
 @pytest.mark.parametrize("side, count", [(64, 54 ** 2), (32, 27 ** 2), (16, 14 ** 2)])
 def test_colored_shapes_follow_the_paper(side, count):
     dataset = data.colored_shapes(side)

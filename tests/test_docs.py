@@ -12,7 +12,8 @@ from conftest import ROOT, TINY, TINY_FLAGS, WITHOUT_GPU
 import kernels
 
 README = ROOT / "README.md"
-PAGES = [README, ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [README, ROOT / "CHANGELOG.md", ROOT / "tutorial" / "README.md",
+         *sorted((ROOT / "docs").glob("*.md"))]
 CODE = re.compile(r"^```.*?^```", re.M | re.S)
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
 COMMANDS = ["semgan.py", "semgan.py sample", "semgan.py evaluate", "semgan.py interpolate",
@@ -26,7 +27,7 @@ def text_of(page):
 
 
 def name(page):
-    return page.name
+    return page.relative_to(ROOT).as_posix()
 
 
 def anchors(page):
@@ -65,6 +66,7 @@ def flags():
             script, *words = command.split()
             patch.setattr(sys, "argv", [script, *words, "--help"])
             found[command] = set(FLAG.findall(printed(ROOT / script)))
+    found["pytest"] = set(FLAG.findall(text_of(ROOT / "tests" / "conftest.py")))
     return found
 
 

@@ -1,7 +1,11 @@
 """Every gradient against finite differences in float64, and every check against a broken gradient.
 
-For courses: the cases are in kernels/gradient_check.py.
+The cases are in kernels/gradient_check.py. With --ops FILE the operations of a student's file are
+checked, and nothing else: see course_mode.py.
 """
+from pathlib import Path
+
+import course_mode
 import numpy as np
 import pytest
 from conftest import load, tiny
@@ -16,6 +20,16 @@ from kernels.gradient_check import CASES, check_operation, directional_check
 @pytest.mark.parametrize("case", CASES)
 def test_operation(device, case):
     check_operation(case, load(device, np.float64))
+
+
+def test_task(task, pytestconfig):
+    """Course mode: the values, or the gradient, of one operation of --ops."""
+    pytestconfig.faults[task] = None
+    try:
+        course_mode.check(pytestconfig.student, *task, Path(pytestconfig.option.ops))
+    except course_mode.Fault as fault:
+        pytestconfig.faults[task] = str(fault)
+        raise
 
 
 def test_every_operation_has_a_case():

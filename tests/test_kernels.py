@@ -12,7 +12,7 @@ from threadpoolctl import threadpool_info
 import kernels
 from kernels import contract, fourier_conv, launch, numpy_engine, numpy_ops, workers
 from kernels.cuda_ops import CudaOps
-from kernels.gradient_check import on_host
+from kernels.gradient_check import on_host, value_cases
 from kernels.numpy_engine import NumpyEngine
 from kernels.plain import PlainOps
 
@@ -499,53 +499,6 @@ SHAPES = [(1, 1, 1, 1), (3, 5, 7, 4), (2, 13, 11, 22), (2, 1, 3, 37), (1, 16, 16
           (2, 37, 31, 8), (3, 3, 5, 256)]  # rows of whole 16 bytes, several blocks a row
 
 
-def operations(rng, shape):
-    """Yields names and arguments, for maps of one shape."""
-    x, dy, y = rng.standard_normal((3, *shape))
-    c, n = shape[-1], x.size
-    bias, gamma, beta, mean = rng.standard_normal((4, c))
-    var, p = rng.uniform(0.5, 2, c), np.exp(x) / np.exp(x).sum(-1, keepdims=True)
-    for a in contract.ACTIVATIONS:
-        yield "bias_activation", (x, bias, a)
-        yield "bias_activation_grad", (dy, y, a)
-        yield "batch_norm", (x + 9, gamma, beta, mean, var, 0.1, 1e-5, a)
-        yield "batch_norm_grad", (dy, x, y, gamma, mean, var, 1e-5, a)
-    yield "bias_activation", (x, None, "relu")
-    yield "batch_norm_inference", (x, gamma, beta, mean, var)
-    yield "softmax", (5 * x, bias)
-    yield "softmax", (x,)
-    yield "softmax_grad", (dy, p)
-    yield "bce_with_logits", (9 * x, rng.uniform(0, 1, shape))
-    for reading in contract.READINGS:
-        yield "feature_matching", (x, y, reading)
-        yield "feature_matching", (x, y, reading, dy)
-        yield "feature_matching", (x, y, reading, dy, "leaky_relu")
-    apart = np.arange(shape[0]).reshape(-1, 1, 1, 1)  # maps that differ: variances well above 0
-    yield "moment_matching", (x + apart, y - apart, 0.3)
-    yield "moment_matching", (x + apart, y - apart, 0.3, dy)
-    yield "adam", (*rng.standard_normal((3, n)), rng.uniform(0, 1, n), np.full(1, 3.0),
-                   np.full(1, 0.01), 0.9, 0.999, 1e-8)
-    labels = rng.integers(0, c, (5, 3, 4)).astype(np.uint8)
-    yield "gather", (labels, np.array([4, 0, 4]), rng.standard_normal((min(c, 256), 3)))
-    yield "take_row", (rng.standard_normal((7, *shape)), np.full(1, 23.0))
-    yield "concat", ([x, y[..., :1], dy],)
-    yield "concat", ([x],)
-    yield "resize", (x, 17, 23)
-    yield "resize", (x, 2, 3, False)
-    w, above = rng.standard_normal((3, 3, c, 2)), rng.standard_normal((*shape[:3], 2))
-    yield "conv", (x, w, 1, 1)
-    yield "conv_input_grad", (above, w, shape, 1, 1)
-    yield "conv_weight_grad", (x, above, w.shape, 1, 1)
-    if min(shape[1:3]) >= 2:
-        yield "max_pool", (x, 2, 2)
-        yield "max_pool", (x, 2, 1, 1)
-        yield "average_pool", (x, 2, 1, 1)
-    if min(shape[1:3]) >= 3:
-        yield "max_pool", (x, 3, 2)
-        yield "average_pool", (x, 3, 1, 1)
-        yield "average_pool", (x, min(shape[1:3]))
-
-
 def as_dtype(argument, dtype):
     if isinstance(argument, list):
         return [as_dtype(a, dtype) for a in argument]
@@ -563,7 +516,7 @@ def test_same_as_the_pure_functions(device, shape, dtype, tolerance):
     """Results with and without `out`, on the device's own arrays; arguments stay as they are."""
     ops, ran = kernels.load(device, dtype, "fp32"), set()
     upload, host = on_host(ops).upload, ops.asnumpy
-    for name, arguments in operations(np.random.default_rng(0), shape):
+    for name, arguments in value_cases(np.random.default_rng(0), shape):
         expected = as_tuple(getattr(numpy_ops, name)(*arguments))
         ours = [as_dtype(a, dtype) for a in arguments]
         there = [upload(a) for a in ours]

@@ -328,13 +328,13 @@ def test_out_of_bounds_is_caught(tmp_path, emulator, before, after, message):
         launch_copy(emulator, file=plant(tmp_path, "activations.cu", before, after))
 
 
-@pytest.mark.parametrize("file, before, after", [
-    ("conv/2_shared_memory.cu", "As[along][", "As[along + 1]["),
-    ("conv/2_shared_memory.cu", "+= As[k][", "+= As[k + 1]["),
-    ("conv/3_register_tiles.cu", "As[along][", "As[along + 1]["),
-    ("conv/3_register_tiles.cu", "= As[k][", "= As[k + 1][")])
-def test_an_index_off_by_one_in_shared_memory_is_caught(tmp_path, file, before, after):
-    message = r"planted.cu: conv: an array accessed at index 16 in line \d+"
+@pytest.mark.parametrize("file, rows, before, after", [
+    ("conv/2_shared_memory.cu", 16, "As[along][", "As[along + 1]["),
+    ("conv/2_shared_memory.cu", 16, "+= As[k][", "+= As[k + 1]["),
+    ("conv/3_register_tiles.cu", 8, "As[along][", "As[along + 1]["),
+    ("conv/3_register_tiles.cu", 8, "&As[k][", "&As[k + 1][")])
+def test_an_index_off_by_one_in_shared_memory_is_caught(tmp_path, file, rows, before, after):
+    message = rf"planted.cu: conv: an array accessed at index {rows} in line \d+"
     with pytest.raises(launch.KernelError, match=message):
         conv_with(plant(tmp_path, file, before, after))
 

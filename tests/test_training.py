@@ -365,7 +365,8 @@ def test_initial_weights(init, expected):
 @pytest.mark.parametrize("changes", [
     dict(), dict(model="gan"), dict(bottleneck=True, feature_matching="paired"),
     dict(feature_layers="last", discriminator_learning_rate=3e-4),
-    dict(feature_matching="unbiased", moment_matching=0.1, last_kernel_size=5)], ids=str)
+    dict(feature_matching="unbiased", moment_matching=0.1,
+         kernel_size=5, halve_kernels=True)], ids=str)
 def test_same_training_as_pytorch(device, changes):
     """Ten steps in float64 from the same weights: losses, and all parameters in the end."""
     torch = pytest.importorskip("torch")

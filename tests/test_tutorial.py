@@ -91,7 +91,7 @@ def test_files_are_small_and_plain(name):
     for path, notebook in zip(build.paths(SOURCES[name]), committed(name)):
         content = path.read_bytes()
         assert len(content) < LARGEST_FILE, f"{path.name}: {len(content)} bytes"
-        assert b"\r" not in content and "widgets" not in notebook.metadata
+        assert b"\r" not in content and notebook.metadata == build.METADATA
         nbformat.validate(notebook)
         for cell in code_cells(notebook):
             for output in cell.outputs:
@@ -158,6 +158,21 @@ def test_exercises_are_complete(name):
         assert all(hint.endswith((".", "?", ")")) and "\n" not in hint for hint in hints)
 
 
+@every_notebook
+def test_minutes_add_up(name):
+    notebook = build.read(SOURCES[name])
+    _, time = build.about(notebook, name)
+    headings = [build.HEADING.match(cell.source) for cell in notebook.cells]
+    assert sum(int(heading[3]) for heading in headings if heading) == int(time[2])
+    assert int(time[1]) > int(time[2])
+
+
+def test_the_table_of_notebooks():
+    text = (ROOT / "tutorial" / "README.md").read_text(encoding="utf-8")
+    assert build.TABLE.search(text)[0].splitlines() == list(build.table()), \
+        "run: python tutorial/build.py --text"
+
+
 @pytest.mark.parametrize("number", EXERCISES)
 def test_the_reference_is_right(number):
     assert mistake_in(EXERCISES[number], EXERCISES[number].reference) is None
@@ -189,6 +204,39 @@ def test_every_gap_prints_its_hint(name, capsys):
             exec(code, names)
             assert capsys.readouterr().out == f"{number} not done yet. {expected}\n"
     assert build.paths(SOURCES[name])[1].exists()
+
+
+WRONG, OTHER = lambda x, bias: (-x, 0), lambda x, bias: (3 * x, 0)
+HINTS = [" Hint: Double it.", " Hint: Add the bias."]
+
+
+@pytest.mark.parametrize("answers, helps", [
+    ([..., ..., ..., ...], [*HINTS, "solution", "solution"]),
+    ([WRONG, WRONG, WRONG, WRONG, WRONG], ["", *HINTS, "solution", "solution"]),
+    ([WRONG, OTHER, 3, ...], ["", *HINTS, "solution"]),
+    ([..., WRONG, OTHER, WRONG], [HINTS[0], "", HINTS[1], "solution"]),
+    ([WRONG, ..., "right", WRONG, OTHER], ["", HINTS[0], None, "", HINTS[0]])])
+def test_each_failure_helps_more(answers, helps, monkeypatch, capsys):
+    """Each mistake is named; hints come in order, from the second wrong answer on."""
+    monkeypatch.setattr(checks, "find", lambda number: ONE)
+    monkeypatch.setattr(checks, "place_of_solution", lambda number: "solution")
+    checks.FAILURES.clear()
+    for answer, text in zip(answers, helps):
+        answer = twice if answer == "right" else answer
+        assert checks.check("3.1", answer) is (text is None)
+        sentence = mistake_in(ONE, answer) or "is right."
+        end = f" {text.strip()}" if text else ""
+        assert capsys.readouterr().out == f"3.1 {sentence}{end}\n"
+
+
+def test_without_solutions_a_sentence_says_so(tmp_path, monkeypatch, capsys):
+    """Where a student got the gaps only."""
+    monkeypatch.setattr(checks, "FOLDER", tmp_path)
+    checks.FAILURES.clear()
+    for _ in range(3):
+        assert checks.check("3.1", ...) is False
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith("3.1 not done yet. There is no further hint") and "/" not in last
 
 
 # ----------------------------------------------------------------------------------- the machinery
@@ -340,15 +388,23 @@ def changed(place, x=X):
     (SQUARE[::-1], SQUARE, "it is flipped along axis 0."),
     (SQUARE[::-1, ::-1], SQUARE, "it is flipped along the axes 0 and 1."),
     (X.astype(np.float32), X, "the numbers are right, but of dtype float32; expected float64."),
-    (np.where(X > 2, np.nan, X), X, "numbers are NaN."),
-    (np.where(X > 2, np.inf, X), X, "numbers are infinite."),
+    (np.where(X > 1, np.nan, X), X, "numbers are NaN. Often this comes from 0 / 0, 0 times"),
+    (np.where(X == X.max(), np.nan, X), X, "1 of 120 numbers is NaN."),
+    (np.where(X > 1, np.inf, X), X, "numbers are infinite. Often this comes from exp of a large"),
+    (float("inf"), 2.0, "it is infinite."), (-np.inf, 2.0, "it is infinite."),
+    (np.float64("nan"), 2.0, "it is NaN."), (np.array([np.nan]), np.ones(1), "it is NaN."),
+    (np.full((7, 1, 1, 1), 2.5), 2.0, "the shape is (7, 1, 1, 1); expected a number."),
+    (np.array([2.5]), 2.0, "2.5 is too large."), (np.array([-2.0]), 2.0, "the sign is wrong."),
+    ([2.5], 2.0, "the shape is (1,); expected a number."),
+    (np.array([[2.0]]), 2.0, "the number is right, but the shape is (1, 1); expected a number."),
+    (2.0, X, "the shape is (); expected (3, 5, 4, 2)."),
     (-X, X, "the sign is wrong."),
     (49 * X, X, "it is 49 times too large: that is kh kw."),
     (X / 3, X, "it is 3 times too small: that is B."),
     (105 * X, X, "it is 105 times too large: that is B H W."),
     (X / 1078, X, "it is 1078 times too small: that is 2 C kh kw."),
-    (X / 2, X, "it is 2 times too small: that is 2."),
-    (-2 * X, X, "it is 2 times too large: that is 2, and the sign is wrong."),
+    (X / 2, X, "it is 2 times too small."),
+    (-2 * X, X, "it is 2 times too large, and the sign is wrong."),
     (1.7 * X, X, "it is 1.7 times too large."),
     (X + 3, X, "every number is 3 too large."),
     (changed(np.s_[1:]), X, "it is right for the first map of the batch only."),
@@ -382,11 +438,19 @@ def changes_its_argument(x, bias):
     return x + bias, bias.sum()
 
 
+def changes_both(x, bias):
+    right = twice(x, bias)
+    x += 1
+    bias += 1
+    return right
+
+
 @pytest.mark.parametrize("answer, sentence", [
     (lambda x, bias: (2 * x, bias.sum()), "is not right yet: the bias is missing."),
     (lambda x, bias: (2 * x + bias, -bias.sum()), "is not right yet: total: the sign is wrong."),
     (lambda x, bias: 2 * x + bias, "it returns one result; expected 2."),
     (changes_its_argument, "the function changes its argument x."),
+    (changes_both, "the function changes its arguments x and bias."),
     (lambda x: x, "it stops with TypeError: "),
     (lambda x, bias: x @ bias[1:], "(in the line `(lambda x, bias: x @ bias[1:]"),
     (3, "asks for a function, but this is int."), (..., "not done yet.")])
@@ -404,7 +468,8 @@ def test_an_argument_may_be_a_generator_of_random_numbers():
 
 @pytest.mark.parametrize("right, equal, wrong", [
     (3, [3, 3.0, np.int64(3), np.array(3)], [4, "3", True, [3]]),
-    (0.25, [0.25, np.float32(0.25)], [0.2501, None]),
+    (0.25, [0.25, np.float32(0.25), np.array([0.25])],
+     [0.2501, None, np.array([0.2501]), np.array([[0.25]]), np.array([0.25, 0.25])]),
     ("b", ["b"], ["a", 1]),
     (np.array([1, 2]), [np.array([1, 2]), [1, 2]], [np.array([1, 3]), np.array([1.0, 2.0])]),
     ([0, 2], [[0, 2], np.array([0, 2])], [[2, 0], [0]])])
@@ -426,7 +491,7 @@ def test_odd_answers_get_a_sentence(expected):
     """Whatever a student gives, as a value or from a function, check does not raise."""
     for odd in ODD:
         value = mistake_in(Exercise(expected, ("A.", "B.")), odd)
-        result = mistake_in(Exercise(lambda x: expected, ("A.", "B."), (X,)), lambda x: odd)
+        result = mistake_in(Exercise(lambda a: a, ("A.", "B."), (expected,)), lambda a, b=odd: b)
         assert value is None or value.endswith(".")
         assert result is None or result.endswith((".", "?"))
 

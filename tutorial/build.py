@@ -5,14 +5,16 @@
     python tutorial/build.py 03 --text # only prose has changed: nothing is executed
 
 source/NN_name.py becomes NN_name.ipynb, with gaps for the student, and solutions/NN_name.ipynb,
-which is executed and carries nbgrader's metadata. Write in the source, never in a notebook. An
-output that has not changed, to the digits shown, stays as it is, and so do pictures and cells
-tagged `varies`; with --fresh all are replaced.
+which is executed and carries nbgrader's metadata. README.md gets a row about it. Write in the
+source, never in a notebook. An output that has not changed, to the digits shown, stays as it is,
+and so do similar pictures and cells tagged `varies`. With --fresh all are replaced.
 
 For authors: source/03_checking_gradients.py and exercises/n03.py are the pattern.
 
 - Cells start with `# %%` or `# %% [markdown]`. One idea a cell, at most ten lines of code. A cell
   whose output differs between machines (seconds, rounding errors) is `# %% tags=["varies"]`.
+- The first cell has a title, `# 3. Checking gradients: how do I know?`, the question, what one
+  needs to know, and "Time: about 50 minutes, of which 35 are exercises."
 - The first code cell sets sys.path and imports; no other cell imports from the project.
 - A name of the project's function means the project's; yours is `my_softmax`. At least two cells
   `assert` that both agree: np.allclose, with the project's function called in the same cell.
@@ -49,6 +51,7 @@ import io
 import os
 import re
 import sys
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -57,6 +60,7 @@ import nbformat
 import numpy as np
 from nbclient import NotebookClient
 from PIL import Image
+from traitlets.config import Config
 
 FOLDER = Path(__file__).resolve().parent
 METADATA = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
@@ -66,6 +70,9 @@ STUB = "# YOUR CODE HERE\nraise NotImplementedError()\n"  # as nbgrader writes i
 CHECK = re.compile(r'check\("(\d+\.\d+)", (\w+)\);')
 HEADING = re.compile(r"### Exercise (\d+\.\d+): .+\n\n"
                      r"\*Difficulty ([123]) of 3 · (\d+) minutes · Good for: [^*]+\*")
+TITLE = re.compile(r"# (\d+\. [^:\n]+): (.+)")
+TIME = re.compile(r"Time: about (\d+) minutes, of which (\d+) are exercises")
+TABLE = re.compile(r"(?<=<!-- notebooks -->\n).*(?=<!-- end -->)", re.S)  # in README.md
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?")
 LARGEST_WIDTH = 640  # of a picture, in pixels
 
@@ -186,8 +193,13 @@ def execute(notebook):
     """Fills in the outputs, in the folder solutions/ and without a GPU."""
     env = os.environ | {"CUDA_VISIBLE_DEVICES": "-1"}
     client = NotebookClient(notebook, timeout=600, kernel_name="python3", record_timing=False,
+                            extra_arguments=["--log-level=ERROR"],  # no advice about transports
                             resources={"metadata": {"path": str(FOLDER / "solutions")}})
-    client.execute(env=env)
+    with tempfile.TemporaryDirectory() as folder:
+        if os.name != "nt":  # sockets in a folder: a port may be taken by another build meanwhile
+            client.config = Config(KernelManager={"transport": "ipc", "ip": f"{folder}/kernel"})
+        client.execute(env=env)
+    notebook.metadata = nbformat.from_dict(copy.deepcopy(METADATA))  # without Python's version
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.execution_count = None
@@ -309,6 +321,33 @@ def take_outputs(old, solved, name):
             cell.outputs = outputs[cell.id]
 
 
+def table():
+    """Lines for README.md: each notebook with its question, minutes and number of exercises."""
+    yield "| notebook | question | minutes | exercises |"
+    yield "|---|---|---|---|"
+    for source in sources():
+        notebook = read(source)
+        title, time = about(notebook, source.name)
+        count = len(list(exercises(notebook, source.name)))
+        yield f"| [{title[1]}]({source.stem}.ipynb) | {title[2]} | {time[1]} | {count} |"
+
+
+def about(notebook, name):
+    """Matches of the first cell's title and of its minutes. Raises BuildError."""
+    first = notebook.cells[0].source
+    title, time = TITLE.match(first), TIME.search(" ".join(first.split()))
+    if not title or not time:
+        raise BuildError(f"{name}: the first cell must be as build.py says")
+    return title, time
+
+
+def write_table():
+    path = FOLDER / "README.md"
+    lines = "".join(f"{line}\n" for line in table())
+    text = TABLE.sub(lambda _: lines, path.read_text(encoding="utf-8"))
+    path.write_text(text, encoding="utf-8", newline="\n")
+
+
 def write(notebook, path):
     path.parent.mkdir(exist_ok=True)
     content = nbformat.writes(notebook, 4).rstrip() + "\n"
@@ -331,6 +370,7 @@ def main():
         for name in pool.map(lambda path: build_and_write(path, not options.text, options.fresh),
                              sources(options.numbers)):
             print(name)
+    write_table()
 
 
 if __name__ == "__main__":

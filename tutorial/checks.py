@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 FOLDER = Path(__file__).resolve().parent
-FAILURES = {}  # exercise number -> failed calls of check in a row
+FAILURES = {}  # exercise number -> the mistakes since the last right answer
 
 
 @dataclass
@@ -57,8 +57,8 @@ def check(number, answer):
         FAILURES.pop(number, None)
         print(f"{number} is right.")
         return True
-    failures = FAILURES[number] = FAILURES.get(number, 0) + 1
-    line = f"{number} {help_for(number, exercise, mistake, failures)}"
+    FAILURES.setdefault(number, []).append(mistake)
+    line = f"{number} {mistake}{help_for(number, exercise, FAILURES[number])}"
     if "NBGRADER_EXECUTION" in os.environ:
         raise AssertionError(line)
     print(line)
@@ -74,14 +74,25 @@ def find(number):
 NOT_DONE = "not done yet."
 
 
-def help_for(number, exercise, mistake, failures):
-    """Each failed call in a row helps more: the first hint, the second, the place of a solution."""
-    if failures == 1:
-        return f"{mistake} Hint: {exercise.hints[0]}" if mistake == NOT_DONE else mistake
-    if failures == 2:
-        return f"{mistake} Hint: {exercise.hints[1]}"
-    notebook, = FOLDER.glob(f"source/{int(number.split('.')[0]):02}_*.py")
-    return f"{mistake} A solution is in tutorial/solutions/{notebook.stem}.ipynb."
+def help_for(number, exercise, mistakes):
+    """What follows the last mistake: the first hint, then the second, then where a solution is.
+
+    But nothing after the first answer that is wrong: its mistake has been named, and may do.
+    """
+    wrong = [mistake for mistake in mistakes if mistake != NOT_DONE]
+    if len(wrong) == 1 and mistakes[-1] != NOT_DONE:
+        return ""
+    given = len(mistakes) - 1 - bool(wrong)
+    if given < 2:
+        return f" Hint: {exercise.hints[given]}"
+    return f" {place_of_solution(number)}"
+
+
+def place_of_solution(number):
+    found = list(FOLDER.glob(f"solutions/{int(number.split('.')[0]):02}_*.ipynb"))
+    if not found:  # the teacher has kept the solutions back
+        return "There is no further hint, and no solution here. Ask someone to look at it with you."
+    return f"A solution is in tutorial/solutions/{found[0].name}."
 
 
 def mistake_in(exercise, answer):
@@ -135,7 +146,10 @@ def arrays_in(value):
 
 
 def same(a, b, tolerance):
-    """Equal structures, texts and dtypes; numbers within the tolerance, also NaN and infinity."""
+    """Equal structures, texts and dtypes; numbers within the tolerance, also NaN and infinity.
+
+    Where b is a number, a may be an array of shape (1,), as the project's losses are.
+    """
     if isinstance(a, Exception) or isinstance(b, Exception):
         return type(a) is type(b) and str(a) == str(b)
     if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
@@ -144,8 +158,14 @@ def same(a, b, tolerance):
         return a.keys() == b.keys() and all(same(a[key], b[key], tolerance) for key in a)
     if not is_numeric(a) or not is_numeric(b):
         return a is b or type(a) is type(b) and np.array_equal(a, b)
-    a, b = np.asarray(a), np.asarray(b)
+    a, b = as_arrays(a, b)
     return a.shape == b.shape and kinds_agree(a, b) and close(a, b, tolerance)
+
+
+def as_arrays(a, b):
+    if isinstance(a, np.ndarray) and a.shape == (1,) and not np.ndim(b):
+        a = a[0]
+    return np.asarray(a), np.asarray(b)
 
 
 def is_numeric(value):
@@ -192,7 +212,8 @@ def explain(exercise, arguments, found, expected):
         return diagnose(found, expected, sizes, exercise.tolerance)
     changed = [name for name, a, b in zip(names, after, right_after)
                if not same(a, b, exercise.tolerance)]
-    return f"the result is right, but the function changes its argument {' and '.join(changed)}."
+    return "the result is right, but the function changes its " \
+           f"argument{'s'[:len(changed) > 1]} {' and '.join(changed)}."
 
 
 def line_of(error):
@@ -215,6 +236,19 @@ def sizes_of(arguments):
     return sizes
 
 
+NOT_FINITE = {
+    np.isnan: ("NaN", "0 / 0, 0 times infinity, or infinity / infinity (exp of a large number and "
+               "log of 0 are infinite)"),
+    np.isinf: ("infinite", "exp of a large number, log of 0, or a division by 0")}
+
+
+def how_many(those, name):
+    """"3 of 7 numbers are NaN", for an array of 7 truth values."""
+    if those.size == 1:
+        return f"it is {name}"
+    return f"{those.sum()} of {those.size} numbers {'is' if those.sum() == 1 else 'are'} {name}"
+
+
 def diagnose(found, expected, sizes=None, tolerance=1e-9):
     """A sentence about how found differs from expected. sizes: {name: number} of the inputs."""
     if found is None:
@@ -223,13 +257,12 @@ def diagnose(found, expected, sizes=None, tolerance=1e-9):
         return other_structure(found, expected)
     if not is_numeric(found):
         return f"it is {type(found).__name__}; expected {description(expected)}."
-    f, e = np.asarray(found), np.asarray(expected)
+    f, e = as_arrays(found, expected)
     if f.shape != e.shape:
         return other_shape(f, e, tolerance)
-    if f.dtype.kind == "f" and np.isnan(f).any() and not np.isnan(np.asarray(e, float)).any():
-        return f"{np.isnan(f).sum()} of {f.size} numbers are NaN."
-    if f.dtype.kind == "f" and np.isinf(f).any() and not np.isinf(np.asarray(e, float)).any():
-        return f"{np.isinf(f).sum()} of {f.size} numbers are infinite."
+    for look, (name, source) in NOT_FINITE.items():
+        if look(np.asarray(f, float)).any() and not look(np.asarray(e, float)).any():
+            return f"{how_many(look(np.asarray(f, float)), name)}. Often this comes from {source}."
     if close(f, e, tolerance if f.dtype != np.float32 else 1e-5):
         return f"the numbers are right, but of dtype {f.dtype}; expected {e.dtype}."
     looks = (wrong_sign, wrong_factor, wrong_offset, wrong_axes, wrong_parts)
@@ -265,13 +298,15 @@ def other_structure(found, expected):
 
 
 def other_shape(f, e, tolerance):
+    expected = f"expected {e.shape if e.ndim else 'a number'}."
     for axes in itertools.permutations(range(f.ndim)):
         moved = f.transpose(axes)
         if moved.shape == e.shape and close(moved, e, tolerance):
-            return f"the axes stand in the wrong order: shape {f.shape}; expected {e.shape}."
+            return f"the axes stand in the wrong order: shape {f.shape}; {expected}"
     if f.size == e.size and close(f.reshape(e.shape), e, tolerance):
-        return f"the numbers are right, but the shape is {f.shape}; expected {e.shape}."
-    return f"the shape is {f.shape}; expected {e.shape}."
+        numbers = "numbers are" if f.size > 1 else "number is"
+        return f"the {numbers} right, but the shape is {f.shape}; {expected}"
+    return f"the shape is {f.shape}; {expected}"
 
 
 def wrong_sign(f, e, sizes, tolerance):
@@ -290,7 +325,7 @@ def wrong_factor(f, e, sizes, tolerance):
     large = abs(factor) > 1
     ratio = abs(factor) if large else 1 / abs(factor)
     made = made_of(ratio, sizes)
-    if not (e.ndim or made):
+    if not (e.ndim or made or ratio == 2):
         return  # a single number is always some multiple of another
     times = f"{ratio:.6g} times too {'large' if large else 'small'}"
     sign = ", and the sign is wrong" if factor < 0 else ""
@@ -299,12 +334,14 @@ def wrong_factor(f, e, sizes, tolerance):
 
 def made_of(ratio, sizes):
     """The shortest product of some of the sizes, and perhaps 2 or 1/2, that gives the ratio."""
-    for count in range(len(sizes) + 1):
+    if abs(ratio - 2) < 1e-6:
+        return None  # which speaks for itself
+    for count in range(1, len(sizes) + 1):
         for names in itertools.combinations(sizes, count):
             product = math.prod(sizes[name] for name in names)
             for two, text in ((1, ""), (2, "2 "), (0.5, "1/2 ")):
-                if abs(two * product / ratio - 1) < 1e-6 and (names or two == 2):
-                    return (text + " ".join(names)).strip()
+                if abs(two * product / ratio - 1) < 1e-6:
+                    return text + " ".join(names)
 
 
 def wrong_offset(f, e, sizes, tolerance):

@@ -19,8 +19,8 @@
 //
 // The sum over taps and channels covers TILE_K channels of all taps, then the next TILE_K channels.
 // So the pixels that neighbouring taps share are read again while they are still in the L1 cache.
-// Few outputs with a long sum would leave most of the GPU idle, so the sum is split into slices of
-// equal length, which another kernel adds up.
+// Few outputs with a long sum would leave most of the GPU idle, so the sum is split: a block adds
+// up `slice` stages, and another kernel adds up the slices.
 #include "common.cuh"
 #include "implicit_gemm.cuh"
 #include "tensor_cores.cuh"
@@ -118,12 +118,6 @@ struct Place {
 __device__ __forceinline__ int steps_of_sum(int kh, int kw, int C) {
     return (kh * kw * C + TILE_K - 1) / TILE_K;
 }
-// Which steps of a sum slice number `part` adds up.
-struct Slice {
-    int first, steps;
-    __device__ Slice(int part, int slices, int sum)
-        : first(sum * part / slices), steps(sum * (part + 1) / slices - first) {}
-};
 
 // A pixel of a map and the offset of its first channel, which gives the offsets of its neighbours.
 struct __align__(16) Window {
@@ -164,9 +158,10 @@ __device__ __forceinline__ void copy_rows(Shared tile, Pointer matrix, int first
 
 template <int M, int N, class Input, class Bias, class Output, class Shared>
 __device__ __forceinline__ void conv_tile(Shared shared, Input x, Input w, Bias bias_or_null,
-                                          float slope, Output y, int columns, Sizes s) {
+                                          float slope, Output y, int columns, int slice, Sizes s) {
     int rows = s.B * s.Ho * s.Wo;
-    Slice slice(blockIdx.z, gridDim.z, steps_of_sum(s.kh, s.kw, s.Cin));
+    int first = blockIdx.z * slice;
+    int steps = min(slice, steps_of_sum(s.kh, s.kw, s.Cin) - first);
     Window windows[M * VECTORS / THREADS];
     #pragma unroll
     for (int i = 0; i < M * VECTORS / THREADS; ++i) {
@@ -174,9 +169,9 @@ __device__ __forceinline__ void conv_tile(Shared shared, Input x, Input w, Bias 
         Pixel pixel = output_pixel(m, s.B, s.Ho, s.Wo, s.sy, s.sx, s.py, s.px);
         windows[i] = Window(pixel, s.H, s.W, s.Cin);
     }
-    Place at(slice.first, s.kh, s.kw, s.Cin);
+    Place at(first, s.kh, s.kw, s.Cin);
     float sum[4][8][4] = {};
-    pipeline<true, false, M, N>(shared, slice.steps, [&](Shared As, Shared Bs) {
+    pipeline<true, false, M, N>(shared, steps, [&](Shared As, Shared Bs) {
         Tap tap = at.y < s.kh ? Tap{at.y, at.x} : NO_TAP;
         copy_windows<M>(As, x, s.H, s.W, windows, tap, (at.y * s.W + at.x) * s.Cin + at.c);
         // The tile's first row in w, seen as a matrix (kh kw Cin, Cout).
@@ -191,29 +186,29 @@ __device__ __forceinline__ void conv_tile(Shared shared, Input x, Input w, Bias 
 extern "C" __global__ __launch_bounds__(THREADS)
 void conv(const operand* __restrict__ x, const operand* __restrict__ w,
           const real* __restrict__ bias_or_null, real slope, real* __restrict__ y, int columns,
-          int narrow,
+          int slice, int narrow,
           int B, int H, int W, int Cin, int Ho, int Wo, int Cout,
           int kh, int kw, int sy, int sx, int py, int px) {
     extern __shared__ __align__(16) operand shared[];
     Sizes sizes = {B, H, W, Cin, Ho, Wo, Cout, kh, kw, sy, sx, py, px};
     if (narrow)
         conv_tile<NARROW_TILE_M, NARROW_TILE_N>(shared, x, w, bias_or_null, slope, y, columns,
-                                                sizes);
+                                                slice, sizes);
     else
-        conv_tile<TILE_M, TILE_N>(shared, x, w, bias_or_null, slope, y, columns, sizes);
+        conv_tile<TILE_M, TILE_N>(shared, x, w, bias_or_null, slope, y, columns, slice, sizes);
 }
 
 template <int M, int N, class Input, class Bias, class Output, class Shared>
 __device__ __forceinline__ void input_grad_tile(Shared shared, Input dy, Input w,
                                                 Bias bias_or_null, float slope, Output dx,
-                                                int columns, Sizes s) {
-    int slices = gridDim.z / (s.sy * s.sx);
-    int part = blockIdx.z % slices;
-    int phase = blockIdx.z / slices;
+                                                int columns, int slice, Sizes s) {
+    int part = blockIdx.z / (s.sy * s.sx);
+    int phase = blockIdx.z % (s.sy * s.sx);
+    int first = part * slice;
     Phase v = output_phase(phase / s.sx, s.sy, s.py, s.kh, s.H);
     Phase h = output_phase(phase % s.sx, s.sx, s.px, s.kw, s.W);
     int rows = s.B * v.size * h.size;
-    Slice slice(part, slices, steps_of_sum(v.taps, h.taps, s.Cout));
+    int steps = min(slice, steps_of_sum(v.taps, h.taps, s.Cout) - first);
     if (blockIdx.x * M >= rows) return;  // the whole block: phases differ in size
     Window windows[M * VECTORS / THREADS];
     #pragma unroll
@@ -221,9 +216,9 @@ __device__ __forceinline__ void input_grad_tile(Shared shared, Input dy, Input w
         Pixel pixel = phase_pixel(blockIdx.x * M + own_line(i), rows, v, h);
         windows[i] = Window(pixel, s.Ho, s.Wo, s.Cout);
     }
-    Place at(slice.first, max(1, v.taps), max(1, h.taps), s.Cout);
+    Place at(first, max(1, v.taps), max(1, h.taps), s.Cout);
     float sum[4][8][4] = {};
-    pipeline<true, true, M, N>(shared, slice.steps, [&](Shared As, Shared Bs) {
+    pipeline<true, true, M, N>(shared, steps, [&](Shared As, Shared Bs) {
         bool inside = at.y < v.taps;
         Tap back = inside ? Tap{-at.y, -at.x} : NO_TAP;
         copy_windows<M>(As, dy, s.Ho, s.Wo, windows, back, at.c - (at.y * s.Wo + at.x) * s.Cout);
@@ -244,16 +239,17 @@ __device__ __forceinline__ void input_grad_tile(Shared shared, Input dy, Input w
 extern "C" __global__ __launch_bounds__(THREADS)
 void conv_input_grad(const operand* __restrict__ dy, const operand* __restrict__ w,
                      const real* __restrict__ bias_or_null, real slope, real* __restrict__ dx,
-                     int columns, int narrow,
+                     int columns, int slice, int narrow,
                      int B, int H, int W, int Cin, int Ho, int Wo, int Cout,
                      int kh, int kw, int sy, int sx, int py, int px) {
     extern __shared__ __align__(16) operand shared[];
     Sizes sizes = {B, H, W, Cin, Ho, Wo, Cout, kh, kw, sy, sx, py, px};
     if (narrow)
         input_grad_tile<NARROW_TILE_M, NARROW_TILE_N>(shared, dy, w, bias_or_null, slope, dx,
-                                                      columns, sizes);
+                                                      columns, slice, sizes);
     else
-        input_grad_tile<TILE_M, TILE_N>(shared, dy, w, bias_or_null, slope, dx, columns, sizes);
+        input_grad_tile<TILE_M, TILE_N>(shared, dy, w, bias_or_null, slope, dx, columns, slice,
+                                        sizes);
 }
 
 template <int M, int N, class Input, class Output, class Shared, class Windows>

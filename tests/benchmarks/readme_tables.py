@@ -2,7 +2,8 @@
 
     python tests/benchmarks/readme_tables.py
 
-The tables stand between two markers. They are made from results/*.json, which gpu.py fills.
+The tables stand between two markers. They are made from results/*.json, which gpu.py fills. A file
+with "candidates" holds the speeds of variants of a kernel; its tables have markers of their own.
 """
 import json
 import re
@@ -11,6 +12,7 @@ from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent
 MARKERS = re.compile(r"(<!-- benchmarks -->\n).*(<!-- /benchmarks -->)", re.S)
+CANDIDATES = re.compile(r"(<!-- candidates -->\n).*(<!-- /candidates -->)", re.S)
 NOTHING = """Nothing has been measured on a GPU yet: `python tests/benchmarks/gpu.py` does that, and
 `python tests/benchmarks/readme_tables.py` writes its tables here.
 """
@@ -26,6 +28,7 @@ OPERATIONS = [  # of a training step, in the tables' order; kernels/contract.py 
     "feature_matching", "moment_matching", "adam",
 ]
 CONVOLUTIONS = OPERATIONS[:3]
+PRECISIONS = "fp32", "tf32", "bf16"
 VARIANTS = {
     "ours": "ours",
     "eager": "PyTorch",
@@ -50,7 +53,8 @@ def groups(rows, *start, depth):
 
 
 def table(head, lines):
-    rows = [head, ["---"] * len(head), *lines]
+    """Markdown; nothing if there are no lines."""
+    rows = [head, ["---"] * len(head), *lines] if lines else []
     return "".join("| " + " | ".join(map(str, row)) + " |\n" for row in rows)
 
 
@@ -162,8 +166,10 @@ def steps(rows):
         lines.append([PRESETS.get(preset, preset), precision, *map(speed, found),
                       number(min(factors, default=None)), number(tflops(ours)),
                       memory(ours), memory(eager)])
-    return table(["training steps a second", "precision", *VARIANTS.values(), "ours / best other",
-                  "ours, TFLOP/s", "ours, GiB", "PyTorch, GiB"], lines)
+    head = ["training steps a second", "precision", *VARIANTS.values(), "ours / best other",
+            "ours, TFLOP/s", "ours, GiB", "PyTorch, GiB"]
+    measured = [i for i in range(len(head)) if any(line[i] != "-" for line in lines)]
+    return table([head[i] for i in measured], [[line[i] for i in measured] for line in lines])
 
 
 def section(data):
@@ -181,49 +187,90 @@ def section(data):
     for preset, precision in groups(rows, "kernels", depth=2):
         parts += [f"{PRESETS[preset]}, {precision}: a training step, operation by operation:\n",
                   kernels(rows, preset, precision, summed=True)]
+    return "\n".join(filter(None, parts))
+
+
+def candidates(data):
+    """What each variant of a kernel is, and their TFLOP/s: a table for each precision."""
+    parts = ["".join(textwrap.fill(f"- `{name}`: {text}", 100, subsequent_indent="  ") + "\n"
+                     for name, text in data["candidates"].items())]
+    for (precision,), group in groups(data["rows"], depth=1).items():
+        names = list(dict.fromkeys(name for row in group.values() for name in row))
+        lines = [[f"`{layer}`", *(number(row.get(name)) for name in names)]
+                 for layer, row in group.items()]
+        parts.append(table([f"TFLOP/s, {precision}", *(f"`{name}`" for name in names)], lines))
     return "\n".join(parts)
 
 
-def draw(data, path):
-    """Steps a second of ours and PyTorch, and the ladder beside cuDNN."""
+def draw(cards, path):
+    """Steps a second of ours and PyTorch on every card, and the longest ladder beside cuDNN."""
     from matplotlib.figure import Figure
-    figure = Figure(figsize=(12, 4), layout="constrained")
+    figure = Figure(figsize=(13, 4.5), layout="constrained")
     left, right = figure.subplots(1, 2)
-    cases = groups(data["rows"], "step", depth=2)
-    for i, (variant, label) in enumerate(VARIANTS.items()):
-        seconds = [group.get(variant, {}).get("seconds") for group in cases.values()]
-        places = [x + 0.2 * i for x in range(len(cases))]
-        left.bar(places, [1 / t if t else 0 for t in seconds], 0.2, label=label)
+    found = [groups(data["rows"], "step", depth=2) for data in cards]
+    cases = sorted({case for steps in found for case in steps if case[0] != "tiny"},
+                   key=lambda case: (list(PRESETS).index(case[0]), PRECISIONS.index(case[1])))
+    bars = [(f"{label}, {data['card']}",
+             [steps.get(case, {}).get(variant, {}).get("seconds") for case in cases])
+            for data, steps in zip(cards, found) for variant, label in VARIANTS.items()]
+    draw_bars(left, cases, [(label, [1 / t if t else None for t in seconds])
+                            for label, seconds in bars])
+    left.set_title("Training steps a second")
+
+    data = max(cards, key=lambda data: len(groups(data["rows"], "ladder", depth=2)))
     rungs = groups(data["rows"], "ladder", depth=2)
-    for i, name in enumerate(CONVOLUTIONS):
-        found = [(group.get(name, {}), precision) for (_, precision), group in rungs.items()]
-        places = [x + 0.27 * i for x in range(len(found))]
-        theirs = [tflops(row, precision) or 0 for row, precision in found]
-        ours = [tflops(row) or 0 for row, _ in found]
-        right.bar(places, theirs, 0.27, color="lightgrey", label="cuDNN" if i == 2 else None)
-        right.bar(places, ours, 0.17, color=f"C{i}", label=name)
-    titles = f"Training steps a second, {data['card']}", "TFLOP/s"
-    for axes, found, title in zip((left, right), (cases, rungs), titles):
-        labels = ["\n".join(case).replace("_", "\n") for case in found]
-        axes.set_xticks([x + 0.27 for x in range(len(found))], labels, fontsize=8)
-        axes.set_title(title)
-        axes.legend()
+    speeds = {(name, theirs): [tflops(group.get(name, {}), theirs and precision)
+                               for (_, precision), group in rungs.items()]
+              for name in CONVOLUTIONS for theirs in (False, True)}
+    draw_bars(right, list(rungs), [(name, speeds[name, False]) for name in CONVOLUTIONS],
+              behind=[("cuDNN beside it", speeds[name, True]) for name in CONVOLUTIONS])
+    right.set_yscale("log")
+    right.yaxis.set_major_formatter("{x:g}")
+    right.grid(axis="y", alpha=0.3)
+    right.set_axisbelow(True)
+    right.set_title(f"The ladder, TFLOP/s, {data['card']}")
     figure.savefig(path, dpi=110, metadata={"Software": None})
+
+
+def draw_bars(axes, cases, series, behind=None):
+    """A group of bars for each case, of what was measured.
+
+    series: (label, a number or None for each case); behind: the same, grey and wider.
+    """
+    behind = behind or [(None, [None] * len(cases))] * len(series)
+    measured = [[k for k, (_, values) in enumerate(series) if values[i]]
+                for i in range(len(cases))]
+    width = 0.85 / max(map(len, measured), default=1)
+    shown = {}
+    for i, bars in enumerate(measured):
+        for place, k in enumerate(bars):
+            x = i + width * (place - (len(bars) - 1) / 2)
+            for (label, values), part, color in (behind[k], 1, "lightgrey"), \
+                    (series[k], 0.6 if behind[k][0] else 0.9, f"C{k}"):
+                if values[i]:
+                    shown[label] = axes.bar(x, values[i], width * part, color=color)
+    names = ["\n".join(case).replace("_", "\n") for case in cases]
+    axes.set_xticks(range(len(cases)), names, fontsize=8)
+    labels = [label for label in dict(series + behind) if label in shown]
+    axes.legend([shown[label] for label in labels], labels, fontsize=8)
 
 
 def main(folder=FOLDER / "results", root=FOLDER.parents[1]):
     found = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
-    cards = [data for data in found if data["device"] == "gpu"]
+    cards = [data for data in found if data.get("device") == "gpu"]
+    tried = [data for data in found if "candidates" in data]
     cards.sort(key=lambda data: -len(data["rows"]))
     text = NOTHING
     if cards:
-        draw(cards[0], root / "tutorial" / "speed.png")
+        draw(cards, root / "tutorial" / "speed.png")
         text = PICTURE + "\n".join(map(section, cards))
     page = root / "docs" / "speed.md"
     before = page.read_text(encoding="utf-8")
     if not MARKERS.search(before):
         raise SystemExit(f"{page}: no lines <!-- benchmarks --> and <!-- /benchmarks -->")
     after = MARKERS.sub(lambda match: match[1] + text + match[2], before)
+    text_of_tried = "\n".join(map(candidates, tried))
+    after = CANDIDATES.sub(lambda match: match[1] + text_of_tried + match[2], after)
     page.write_text(after, encoding="utf-8")
 
 

@@ -23,8 +23,7 @@ class Generator(nn.Module):
             ]
         self.deconvs = nn.Sequential(*layers)
         self.rgb = s.model == "gan"
-        last = s.last_kernel_size or k
-        self.conv = nn.Conv2d(widths[-1], 3 if self.rgb else classes, last, padding=last // 2)
+        self.conv = nn.Conv2d(widths[-1], 3 if self.rgb else classes, k, padding=k // 2)
 
     def forward(self, z):
         y = self.conv(self.deconvs(F.relu(self.dense(z)).view(-1, *self.first)))
@@ -35,9 +34,11 @@ class Discriminator(nn.Module):
     def __init__(self, s, classes):
         super().__init__()
         f = [3 if s.model == "gan" else classes] + s.discriminator_filters
-        k = s.kernel_size
+        kernels = [s.kernel_size]
+        for _ in f[1:]:
+            kernels.append((kernels[-1] + 1) // 2 | 1 if s.halve_kernels else kernels[-1])
         self.convs = nn.ModuleList(
-            nn.Conv2d(cin, cout, k, 2, k // 2) for cin, cout in zip(f, f[1:]))
+            nn.Conv2d(cin, cout, k, 2, k // 2) for k, cin, cout in zip(kernels, f, f[1:]))
         self.dense = nn.Linear((s.side >> len(self.convs)) ** 2 * f[-1], 1)
 
     def forward(self, x):

@@ -112,7 +112,8 @@ EXERCISES = {
     "3.4": Exercise(
         "b",
         ("Call derivative_along and np.sum(grad * u) for each of the three functions.",
-         "Two of the three agree with finite differences to 9 digits. The third does not."),
+         "Print both numbers with 6 decimals. Two of the three agree in all of them, the third "
+         "does not."),
         traps={
             "this one passes. It is only written in another way.": "a",
             "this one is right: 1 - s is the derivative's second factor.": "c",
