@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from tutorial import build, checks
+from tutorial import build, checks, pictures
 from tutorial.checks import Exercise, diagnose, mistake_in
 
 SOURCES = {path.stem: path for path in build.sources()}
@@ -509,18 +509,18 @@ def test_nbgrader_counts_points(monkeypatch, capsys):
 def test_pictures():
     """Labels, RGB and grey; at most 640 pixels wide; enlarged without blurring."""
     maps = np.array([[[0, 1], [2, 3]]] * 3, np.uint8)
-    picture = checks.drawn(maps, checks.SHAPES, 2)
+    picture = pictures.drawn(maps, pictures.SHAPES, 2)
     zoom = picture.shape[1] // 8
     assert picture.shape == (8 * zoom, 8 * zoom, 3) and zoom > 10
     small = picture[::zoom, ::zoom]
-    np.testing.assert_array_equal(small[1:3, 1:3], checks.SHAPES[maps[0]])
+    np.testing.assert_array_equal(small[1:3, 1:3], pictures.SHAPES[maps[0]])
     assert (small[0] == 128).all() and (small[5:7, 5:7] == 255).all()
-    rgb = checks.SHAPES[maps]
-    one = checks.drawn(maps[:1], checks.SHAPES, 1)
+    rgb = pictures.SHAPES[maps]
+    one = pictures.drawn(maps[:1], pictures.SHAPES, 1)
     for other in rgb[:1], rgb[:1] / 255, rgb[0], rgb[0] / 255:
-        np.testing.assert_array_equal(checks.drawn(other, None, 1), one)
-    grey = checks.drawn(np.array([[0.5, 1.5]]), None, 8)
+        np.testing.assert_array_equal(pictures.drawn(other, None, 1), one)
+    grey = pictures.drawn(np.array([[0.5, 1.5]]), None, 8)
     assert set(grey[..., 0].ravel()) == {0, 128, 255}
-    assert checks.drawn(np.zeros((20, 64, 64), int), checks.SHAPES, 8).shape[1] <= checks.WIDTH
+    assert pictures.drawn(np.zeros((20, 64, 64), int), pictures.SHAPES, 8).shape[1] <= pictures.WIDTH
     with pytest.raises(ValueError, match="choose fewer columns"):
-        checks.drawn(np.zeros((20, 64, 64), int), checks.SHAPES, 16)
+        pictures.drawn(np.zeros((20, 64, 64), int), pictures.SHAPES, 16)
