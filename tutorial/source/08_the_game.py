@@ -291,19 +291,15 @@ check("8.4", feature_matching_gradient);
 
 # %% [markdown]
 # The paper does not say how it compares features. The project's function has three readings of it.
-# The formula above is `"mean"`, and we come to the other two below.
-
-# %%
-print(inspect.getsource(feature_matching))
+# The formula above is `"mean"`, and we come to the other two below. The function returns the loss
+# and its gradient. The check of notebook 3 raises an error if that gradient is wrong.
 
 # %%
 loss, dfake = feature_matching(real, fake, "mean")
 assert np.isclose(loss, my_feature_matching(real, fake))
 assert np.allclose(dfake, dfake[0])  # the same gradient for every map of the batch
-for reading in "mean", "unbiased", "paired":
-    _, dfake = feature_matching(real, fake, reading)
-    directional_check(lambda: feature_matching(real, fake, reading)[0][0], [fake], [dfake], rng)
-print("loss", loss.round(4), "and all three gradients agree with finite differences")
+directional_check(lambda: feature_matching(real, fake, "mean")[0][0], [fake], [dfake], rng)
+print("loss", loss.round(4), "and its gradient agrees with finite differences")
 
 # %% [markdown]
 # ## Through all layers of D
@@ -312,15 +308,16 @@ print("loss", loss.round(4), "and all three gradients agree with finite differen
 # of all these layers. So at each layer two gradients meet: the layer's own, and the one from the
 # layers above. (Only the last has none above.) Here is the method. It starts at the last layer and
 # works down to the maps. (`moment_matching` is the last subject of this notebook; it is off by
-# default.)
+# default. `out` names the arrays that a function writes its results into.)
 
 # %%
 print(inspect.getsource(Discriminator.feature_matching))
 
 # %% [markdown]
-# We take a small discriminator with random weights, in float64, and maps of probabilities. Its
-# losses must agree with ours, and its gradient must pass the check of notebook 3. (For the check we
-# multiply loss and gradient by 100, as it refuses derivatives that are almost 0.)
+# We take a small discriminator with random weights, in float64, and maps of random probabilities:
+# `rng.dirichlet` draws positive numbers that add up to 1, as a softmax gives them. D's losses must
+# agree with ours, and its gradient must pass the check of notebook 3. (For the check we multiply
+# loss and gradient by 100, as it refuses derivatives that are almost 0.)
 
 # %%
 s = settings(side=8, kernel_size=3, discriminator_filters=[3, 5])
@@ -410,7 +407,19 @@ print(f"mean {mean_loss[0]:.4f} - noise {noise:.4f} of generated maps = unbiased
 # The third reading comes from the authors' library. It takes the mean of
 # $|f(\tilde x_i) - f(x_i)|$: the first generated map against the first real one, and so on. But the
 # pairs are chosen by chance: the $z$ of $\tilde x_i$ has nothing to do with $x_i$. So what is G's
-# best answer, if it cannot know which real map it will be compared with?
+# best answer, if it cannot know which real map it will be compared with? First, here are all three
+# readings in the project. (`dabove` and `activation` are for a layer inside D: they bring in the
+# gradient from the layers above, and go back through this layer's LeakyReLU.)
+
+# %%
+print(inspect.getsource(feature_matching))
+
+# %%
+for reading in "mean", "unbiased", "paired":
+    loss = lambda: 100 * feature_matching(real, fake, reading)[0][0]  # as above
+    dfake = 100 * feature_matching(real, fake, reading)[1]
+    directional_check(loss, [fake], [dfake], rng)
+    print(f"{reading}: the gradient agrees with finite differences")
 
 # %% [markdown]
 # ### Exercise 8.6: what paired rewards
