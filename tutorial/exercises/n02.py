@@ -47,15 +47,27 @@ EXERCISES = {
     "2.1": Exercise(
         circle,
         ("Compare the squared distance (y - cy)^2 + (x - cx)^2 with the squared radius.",
-         "The result of a comparison of arrays is a boolean array: return y_part + x_part <= "
+         "Comparing an array with a number gives a boolean array: return (y - cy) ** 2 + ... <= "
          "radius ** 2."),
         inputs=[(9, 12, 4, 6, 3), (7, 7, 2, 4, 2)],
         traps={
-            "a pixel at the distance of exactly the radius belongs to the circle: <= instead of <.":
+            "a pixel whose distance is exactly the radius belongs to the circle: <= instead of <.":
                 circle_like(lambda dy, dx, r: dy ** 2 + dx ** 2 < r ** 2),
             "the left side is a squared distance, so square the radius too.":
                 circle_like(lambda dy, dx, r: dy ** 2 + dx ** 2 <= r),
-            "this is a square. The distance adds both squared differences before it compares.":
+            "2 radius is the diameter. Compare the squared distance with radius ** 2.":
+                circle_like(lambda dy, dx, r: dy ** 2 + dx ** 2 <= 2 * r),
+            "in Python ^ does not raise to a power. Write ** 2.":
+                circle_like(lambda dy, dx, r: dy ^ 2 + dx ^ 2 <= r ^ 2),
+            "this is True outside of the circle: <= instead of >=.":
+                circle_like(lambda dy, dx, r: dy ** 2 + dx ** 2 >= r ** 2),
+            "this is True outside of the circle: <= instead of >.":
+                circle_like(lambda dy, dx, r: dy ** 2 + dx ** 2 > r ** 2),
+            "True and False are asked for: compare the squared distance with the squared radius.":
+                circle_like(lambda dy, dx, r: dy ** 2 + dx ** 2),
+            "this circle has its centre at row 0 and column 0. Subtract cy from y and cx from x.":
+                lambda height, width, cy, cx, radius: circle(height, width, 0, 0, radius),
+            "this is a square. Add both squared differences first, and then compare.":
                 circle_like(lambda dy, dx, r: (abs(dy) <= r) & (abs(dx) <= r)),
             "this is a diamond: you add the differences themselves, not their squares.":
                 circle_like(lambda dy, dx, r: abs(dy) + abs(dx) <= r),
@@ -63,21 +75,26 @@ EXERCISES = {
             "the array is (height, width): rows come first.": sides_exchanged}),
     "2.2": Exercise(
         lambda p, a, b: p * a + (1 - p) * b,
-        ("At the best c the derivative with respect to c is 0.",
+        ("At the best c the derivative of the average with respect to c is 0.",
          "The derivative is 2 p (c - a) + 2 (1 - p) (c - b). Solve for c."),
         inputs=[(0.25, 1.0, 3.0), (0.9, -2.0, 5.0)],
         traps={
-            "this is the middle, whatever p is. The more probable number pulls harder.":
+            "this is the middle, whatever p is. The more probable number must have more weight.":
                 lambda p, a, b: (a + b) / 2,
             "p is the probability of a, and 1 - p that of b. You have exchanged them.":
                 lambda p, a, b: p * b + (1 - p) * a,
-            "the more probable of the two makes the probability of an error smallest. The squared "
-            "error has its minimum in between.": lambda p, a, b: a if p > 0.5 else b,
+            "this is the more probable of the two: it is right most often. But the squared error "
+            "is smallest in between.": lambda p, a, b: a if p > 0.5 else b,
+            "the term with b has the wrong sign.": lambda p, a, b: p * a - (1 - p) * b,
+            "this is the smallest error itself. Return the c at which it is reached.":
+                lambda p, a, b: p * (1 - p) * (a - b) ** 2,
+            "this is the mean of the squares. Set the derivative of the error to 0.":
+                lambda p, a, b: p * a ** 2 + (1 - p) * b ** 2,
             "b needs its weight too: 1 - p.": lambda p, a, b: p * a + b}),
     "2.3": Exercise(
         one_hot,
-        ("np.eye(classes) has the right vector in row k. Index it with all labels at once.",
-         "table[labels] has the shape of labels plus that of a row of the table."),
+        ("Row k of np.eye(classes) is the right vector for class k. Index with all labels at once.",
+         "With table = np.eye(classes), table[labels] has a row of the table for each pixel."),
         inputs=[(LABELS, 4), (LABELS, 3)],
         traps={
             "this is one map only. Index with the whole batch.":
@@ -93,6 +110,8 @@ EXERCISES = {
             "place.": lambda labels, classes: np.eye(int(labels.max()) + 1)[labels],
             "ids start at 0, so class 0 belongs to the first place.":
                 lambda labels, classes: np.eye(classes)[labels - 1],
+            "ids start at 0, so the last class is classes - 1.":
+                lambda labels, classes: one_hot(labels, classes + 1)[..., 1:],
             "this is boolean. Convert it to float64.":
                 lambda labels, classes: labels[..., None] == np.arange(classes)}),
     "2.4": Exercise(
@@ -105,26 +124,33 @@ EXERCISES = {
                 lambda p: p.argmax(),
             "axis 1 is the height. The classes are the last axis.":
                 lambda p: p.argmax(1).astype(np.uint8),
+            "axis 2 is the width. The classes are the last axis.":
+                lambda p: p.argmax(2).astype(np.uint8),
             "axis 0 is the batch. The classes are the last axis.":
                 lambda p: p.argmax(0).astype(np.uint8),
-            "max gives the largest probability. You want its class.": lambda p: p.max(-1),
+            "max gives the largest probability itself. Its class is asked for.":
+                lambda p: p.max(-1),
+            "this is one-hot. The id of the class is asked for.":
+                lambda p: (p == p.max(-1, keepdims=True)).astype(np.uint8),
             "the largest probability need not be more than 1/2. You give class 0 where it is less.":
                 lambda p: (p > 0.5).argmax(-1).astype(np.uint8)}),
     "2.5": Exercise(
         areas,
         ("maps == k is True at the pixels of class k. Sum it over height and width.",
-         "(maps == k).sum((1, 2)) has the shape (N,). np.stack(list, axis=1) puts one of these for "
-         "each class side by side."),
+         "(maps == k).sum((1, 2)) has the shape (N,). Make a list of these, one for each class. "
+         "np.stack(list, axis=1) puts them side by side as columns."),
         inputs=[(LABELS, 4), (LABELS[:2], 3)],
         traps={
             "you count over all maps together. The result has a row for each map: (N, classes).":
                 lambda maps, classes: np.bincount(maps.ravel(), minlength=classes),
             "maps are the first axis of the result, and classes the second.":
                 lambda maps, classes: areas(maps, classes).T,
-            "these are shares of the map. Counts are asked for: do not divide by H W.":
+            "these are shares of each map. Counts are asked for: do not divide by H W.":
                 lambda maps, classes: areas(maps, classes) / maps[0].size,
             "a class that does not occur must count 0, but it has no column here.":
                 lambda maps, classes: areas(maps, int(maps.max()) + 1),
+            "ids start at 0, and the last one is classes - 1.":
+                lambda maps, classes: np.roll(areas(maps, classes + 1), -1, 1)[:, :classes],
             "the axes 1 and 2 are height and width; you have added up over other axes.":
                 lambda maps, classes: np.stack([(maps == k).sum((0, 1)) for k in range(classes)],
                                                axis=1)}),

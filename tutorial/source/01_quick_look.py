@@ -2,16 +2,19 @@
 # # 1. A quick look: what does it do?
 #
 # This project draws label maps: images in which every pixel has a class. Nobody tells it how. Two
-# networks learn from examples, one against the other, with nothing but NumPy. In this notebook you
-# train them, in about a minute, and watch the first shapes appear. How each part works is the
-# subject of the other notebooks. Here you see what goes in and what comes out.
+# networks learn from examples, one against the other, with nothing but NumPy. Such a pair is called
+# a *generative adversarial network*, or GAN. This one follows
+# [a paper of 2019](https://arxiv.org/abs/1906.12195), which calls it SemGAN. In this notebook you
+# train it, in about a minute, and watch the first shapes appear. How each part works is the subject
+# of the other notebooks. Here you see what goes in and what comes out.
 #
 # You need: NumPy arrays. Time: about 50 minutes, of which 30 are exercises.
 #
 # **How to work with these notebooks.** Run the cells from top to bottom (Shift + Enter). Each
 # exercise has a cell with a gap: write your answer there, run it, and then run the cell below. It
-# says in one line whether you are right, or what the mistake is. If it does not help, run it again
-# for another hint, and a third time for the place of a solution. No later cell needs your answers.
+# says in one line whether you are right, or what the mistake is. If that does not help, run that
+# cell again: it gives a first hint, then a second one, and at last the place of a solution. No
+# later cell needs your answers.
 
 # %%
 import sys
@@ -29,11 +32,11 @@ from tutorial.checks import check, show
 # The paper's toy data set, Colored Shapes, at 16 x 16 pixels: a green rectangle, a red square of
 # 2 x 2 pixels, a blue circle. The circle may cover the others, and the square may cover the
 # rectangle. There is one map for each of 14 x 14 places of the square; the other two shapes stand
-# anywhere.
+# at random places.
 
 # %%
 dataset = data.colored_shapes(side=16)
-print(dataset.maps.shape, dataset.maps.dtype)  # (maps, height, width), one class id a pixel
+print(dataset.maps.shape, dataset.maps.dtype)  # (maps, height, width), one class id per pixel
 print(dataset.names)
 show(dataset.maps[::13], columns=8)
 
@@ -43,10 +46,11 @@ show(dataset.maps[::13], columns=8)
 # *Difficulty 2 of 3 · 10 minutes · Good for: seeing that learning by heart would not be enough.*
 #
 # The data set holds 196 maps. How many could there be? Count the places of each shape on a map of
-# `side` x `side` pixels. All must lie inside. The rectangle is `height` x `width` pixels large. The
-# circle has a pixel as its centre and reaches `radius` pixels further on each side. The square may
-# stand at `side - square` places in each direction: this is how the paper counts. (Some of these
-# maps look alike, where shapes are covered. Count them all the same.)
+# `side` x `side` pixels. Each shape must lie inside the map. The rectangle is `height` pixels high
+# and `width` wide. The circle has a pixel as its centre and reaches `radius` pixels further in each
+# direction. The square is `square` pixels wide. It may stand at `side - square` places in each
+# direction: this is how the paper counts, and leaves out the last one. (Some of these maps are
+# equal, where a shape is covered. Count each of them all the same.)
 
 # %%
 def possible_maps(side, square, radius, height, width):
@@ -62,16 +66,17 @@ def possible_maps(side, square, radius, height, width):
 check("1.1", possible_maps);
 
 # %% [markdown]
-# For our maps these are more than four million. A network that has only learnt the 196 examples by
+# For our maps there are more than four million. A network that has only learnt the 196 examples by
 # heart knows hardly any of them.
 
 # %% [markdown]
 # ## Two networks
 #
 # The *generator* G turns 100 random numbers, the latent vector z, into a map. The *discriminator* D
-# looks at a map and says how sure it is that the map is real. D learns from examples of both kinds.
-# G learns to make maps in which D finds what it finds in real ones. The settings say how large the
-# networks are and how they learn. Ours are small, so that a laptop trains them in a minute.
+# looks at a map and says how sure it is that the map is real, an example, and not one of G's. D
+# learns from maps of both kinds. G learns to make maps in which D finds what it finds in real ones.
+# The settings say how large the networks are and how they learn. Our networks are small, so that a
+# laptop trains them in a minute.
 
 # %%
 s = semgan.settings(
@@ -84,12 +89,13 @@ for name, net in ("generator", g), ("discriminator", d):
     print(name, {key: p.shape for key, p in net.params.items()}, sep="\n  ")
 
 # %% [markdown]
-# These arrays of numbers are the *parameters*: all that a network can learn. `w` are weights, `b`
-# biases; `gamma` and `beta` belong to batch norm (notebook 7).
+# These arrays hold the *parameters*: the numbers that training changes, and all that a network
+# knows. `w` are weights, `b` biases; `gamma` and `beta` belong to batch norm (notebook 7).
 #
-# G starts with a dense layer, which makes a map of 4 x 4 pixels with 64 channels. Each transposed
-# convolution (notebook 5) then makes the sides larger by its *stride*, here 2. Let us send two
-# latent vectors through G and look at the shapes:
+# G starts with a dense layer. Its 1024 outputs become a map of 4 x 4 pixels, with 64 numbers, the
+# *channels*, at each pixel. Each transposed convolution (`deconv`, notebook 5) then multiplies the
+# sides by its *stride*, here 2. Let us send two latent vectors through G and look at the shapes,
+# where B is the number of maps:
 
 # %%
 rng = np.random.default_rng(0)
@@ -103,13 +109,13 @@ print("conv and softmax:", kept.x.shape, "->", maps.shape)
 # %% [markdown]
 # ### Exercise 1.2: shapes through the generator
 #
-# *Difficulty 1 of 3 · 5 minutes · Good for: reading any network: follow the shapes first.*
+# *Difficulty 1 of 3 · 5 minutes · Good for: reading any network, where shapes come first.*
 #
 # G starts with maps of side `base`. Return the list of all sides on the way, the first included.
 
 # %%
 def sides(base, strides):
-    """The sides of the maps: base, and then one for each stride. sides(4, [2, 2]) has three."""
+    """All sides: base, and then one for each stride. sides(4, [2, 2]) has three entries."""
     ### BEGIN SOLUTION
     result = [base]
     for stride in strides:
@@ -125,9 +131,9 @@ check("1.2", sides);
 #
 # *Difficulty 1 of 3 · 5 minutes · Good for: seeing at once which layer of a network is large.*
 #
-# A transposed convolution has one weight for each pixel of its `k` x `k` kernel, each input channel
-# and each output channel. Then comes batch norm, with `gamma` and `beta`: one of each for each
-# output channel. How many parameters are that? (Look at `deconv1` above.)
+# A transposed convolution has a *kernel* of `k` x `k` weights for each pair of an input channel and
+# an output channel. Then comes batch norm. It has `gamma` and `beta`, one of each for every output
+# channel. How many parameters are these together? (Look at `deconv1` above.)
 
 # %%
 def parameters(k, cin, cout):
@@ -140,8 +146,8 @@ def parameters(k, cin, cout):
 check("1.3", parameters);
 
 # %% [markdown]
-# There is no bias: batch norm subtracts each channel's mean, and a bias would go with it. We count
-# all of G in the same way, and compare with the arrays:
+# There is no bias: batch norm subtracts each channel's mean, and a bias would vanish with it. We
+# count all of G in the same way, and compare with the arrays:
 
 # %%
 counts = {"dense": 100 * 1024 + 1024,
@@ -155,8 +161,9 @@ print(counts, "together", total)
 # %% [markdown]
 # ## Before training
 #
-# The last layer of G gives each pixel four probabilities, one for each class. The map takes the
-# class with the largest one: `argmax`. Here are 16 maps of a G that has learnt nothing yet.
+# The last layer of G gives each pixel four probabilities, one for each of the K = 4 classes. The
+# label map takes the class with the largest one: `argmax`. Here are 16 maps of a G that has learnt
+# nothing yet.
 
 # %%
 z = rng.standard_normal((16, s.latent))  # always the same 16 from now on
@@ -169,7 +176,7 @@ show(before, columns=8)
 # %% [markdown]
 # ## One training step
 #
-# This is a whole step, in the words of the project. First D learns to tell real maps from generated
+# This is a whole step, in the project's own code. First D learns to tell real maps from generated
 # ones, then G learns from the new D. Notebook 9 does it by hand.
 
 # %%
@@ -178,7 +185,7 @@ print(inspect.getsource(semgan.Trainer.operations))
 # %% [markdown]
 # How well does D do? Its loss is the mean of $-\log p$ over all maps, where $p$ is the probability
 # that D gives to the right answer, "real" or "generated". (The logarithm is the natural one.) If D
-# is always right and sure, $p = 1$.
+# is always right and sure, then $p = 1$ and the loss is 0.
 
 # %% [markdown]
 # ### Exercise 1.4: a guess
@@ -200,8 +207,8 @@ check("1.4", loss_of_a_guess);
 # %% [markdown]
 # ## Training
 #
-# Now we train: 300 steps first, with 32 real and 32 generated maps in each. We keep D's loss of
-# every step, and samples from time to time, always from the same 16 latent vectors.
+# Now we train: 300 steps first, with 32 real and 32 generated maps in each. We keep D's loss in
+# every step. From time to time we also keep *samples*: the maps that G makes of our 16 vectors.
 
 # %%
 losses, samples = [], {0: before}
@@ -220,7 +227,7 @@ show(samples[300], columns=8)
 
 # %% [markdown]
 # These are the first samples of your own generator. Something is there, but no shape yet. (What you
-# see differs a little from machine to machine. Computers round, and training makes small
+# see may differ from what we write: each machine rounds in its own way, and training makes small
 # differences large.) We go on to 900 steps:
 
 # %% tags=["varies"]
@@ -236,29 +243,31 @@ train(1500, keep=(1500,))
 show(np.concatenate([maps[:10] for maps in samples.values()]), columns=10)
 
 # %% [markdown]
-# From top to bottom: noise first, then single pixels of the right colours, then spots in one place,
-# and at last something like circles, rectangles and squares. The same latent vector keeps changing
-# its map, for both networks keep learning.
+# From top to bottom: at first noise, then single pixels on white, then small heaps of them, and at
+# last something like circles and rectangles, with a few red pixels where squares should be. The map
+# of a latent vector never comes to rest, because both networks keep learning.
 
 # %% tags=["varies"]
 smooth = np.convolve(losses, np.ones(25) / 25, "valid")  # the mean of 25 steps
-plt.figure(figsize=(6.2, 2.6))
-plt.plot(np.arange(len(smooth)) + 12, smooth, "b", label="loss of D")
+plt.figure(figsize=(6.2, 2.8))
+plt.plot(np.arange(len(smooth)) + 13, smooth, "b", label="D, mean of 25 steps")
 plt.axhline(np.log(2), color="k", ls="--", label="D can only guess")
-plt.xlabel("step"), plt.ylim(0), plt.legend()
+plt.xlabel("step"), plt.ylabel("loss"), plt.ylim(0), plt.legend()
 plt.show()
 
 # %% [markdown]
-# D's loss falls below that of a guess: D sees the difference, and G has something to learn from. A
-# low loss of D is no bad sign, and a falling curve no proof that the maps are good. In a GAN you
-# must look at the samples, or measure them.
+# D's loss soon lies far below that of a guess: D sees the difference, and so G has something to
+# learn from. But the curve does not say how good the maps are. It rises when G gets better, and
+# also when D gets worse. So in a GAN you must look at the samples, or measure them.
 
 # %% [markdown]
 # ## How good are they?
 #
 # The project's measure for Colored Shapes asks how well each map's circle, rectangle and square fit
-# their ideal shape. The *overlap* is the number of pixels in both, divided by the number in at
-# least one of them: 1 is perfect, 0 is none. So we get three numbers for each map.
+# their ideal shapes. The *overlap* is the number of pixels in both, divided by the number in at
+# least one of them: 1 is perfect, 0 is none. The ideal is tried at every place, and the best place
+# counts. Where other shapes cover the ideal, we compare only its visible part. A place with less
+# than half of it visible does not count. So we get three numbers for each map.
 
 # %%
 overlaps = metrics.shape_overlaps(dataset.maps)  # (N, 3): circle, rectangle, square
@@ -268,14 +277,15 @@ show(dataset.maps[some])
 
 # %% [markdown]
 # Even real maps can have less than 1. In the second of these maps the circle hides the whole
-# square. In the third and fourth it hides more than half of the rectangle.
+# square. In the third and fourth it hides more than half of the rectangle, so that the right place
+# does not count, and what is left is compared with the ideal at a wrong one.
 
 # %% [markdown]
 # ### Exercise 1.5: the share of good maps
 #
-# *Difficulty 2 of 3 · 5 minutes · Good for: the number by which this project judges a training.*
+# *Difficulty 2 of 3 · 5 minutes · Good for: the number by which we judge a generator.*
 #
-# In what share of the maps are all three overlaps `least` or more?
+# A map is good if all three of its overlaps are `least` or more. What share of the maps is good?
 
 # %%
 def good_share(overlaps, least):
@@ -288,35 +298,46 @@ def good_share(overlaps, least):
 check("1.5", good_share);
 
 # %% [markdown]
-# Map by map, and by the project's function:
+# Now map by map, and by the project's function. That asks one thing more: each shape must fit its
+# ideal better than a *counterpart*, a shape of the same area with other corners. For the circle
+# this is a square; for the rectangle it is an ellipse, and for the square a disc. (Otherwise, on 32
+# x 32 pixels, a square of 9 x 9 would pass for the circle: they overlap by 0.91.) A perfect overlap
+# of 1 always passes. For our real maps both ways count the same:
 
 # %%
 good = 0
 for circle, rectangle, square in overlaps:
     good += circle >= 0.75 and rectangle >= 0.75 and square >= 0.75
-assert np.isclose(good / len(overlaps), metrics.shape_share(overlaps))
+others = metrics.shape_overlaps(dataset.maps, counterparts=True)
+assert np.isclose(good / len(overlaps), metrics.shape_share(overlaps, others))
 print(f"{good} of {len(overlaps)} real maps show three good shapes")
 
 # %% [markdown]
-# And our generator? We draw 400 new maps. The table also has the median overlaps of each shape.
+# And our generator? We draw 400 new maps. The table has the share of good maps, by the three
+# overlaps alone, and the median overlaps of circle, rectangle and square. (Here we leave out the
+# counterparts: 16 x 16 pixels are too few for them. The ellipse and the disc have the very same
+# pixels as the rectangle and the square.)
 
 # %% tags=["varies"]
 new = g.sample(rng.standard_normal((400, s.latent)))
-for name, some in ("real", dataset.maps), ("generated", new), ("before", before):
-    found = metrics.shape_metrics(some)
-    row = [f"{key} {found[key]:.2f}" for key in found if key != "strict share"]
-    print(f"{name:9}", *row, sep="  ")
+for name, these in ("real", dataset.maps), ("generated", new), ("before", before):
+    found = metrics.shape_overlaps(these)
+    share, medians = (found >= 0.75).all(1).mean(), np.median(found, axis=0)
+    print(f"{name:9}  good maps {share:.2f}  median overlaps", *medians.round(2))
 
 # %% [markdown]
-# A minute of training gives parts of shapes, and hardly a map with three good ones. Three things
-# help: more steps, a larger network, and more examples than 196. The project's preset `small` uses
-# maps of 32 x 32 pixels and trains much longer.
+# A minute of training gives parts of shapes, and hardly a map with three good ones. In our runs
+# three things helped: more steps, larger networks, and more examples. The project's preset `small`
+# has all three: 5000 steps, a generator with six times as many parameters, and 2916 maps, of 32 x
+# 32 pixels. It takes minutes on two cores. [The settings](../docs/settings.md) say what came of it.
 
 # %% [markdown]
 # ## A generator that comes with the project
 #
-# You need not wait for that: `load_generator` loads one. Here are 16 of its samples. No two
-# latent vectors are alike, so you can draw as many new maps as you like.
+# You need not wait for that: `load_generator` loads a generator that the preset `small` has
+# trained. Here are 16 of its samples. Some shapes are still ragged or frayed, but most of the maps
+# have all three. No two random latent vectors are equal, so you can draw as many new maps as you
+# like.
 
 # %% tags=["varies"]
 trained, palette = load_generator(device="numpy")
@@ -324,8 +345,8 @@ z0 = np.random.default_rng(1).standard_normal((16, trained.s.latent))
 show(trained.sample(z0), palette, columns=8)
 
 # %% [markdown]
-# And we can walk from one latent vector to another in a straight line, in eight equal steps. The
-# map changes step by step. G has learnt no list of maps, it has learnt a function of z.
+# And we can walk from one latent vector to another in a straight line, in seven equal steps. The
+# map changes bit by bit. So G has not learnt a list of maps. It has learnt a function of z.
 
 # %% tags=["varies"]
 t = np.linspace(0, 1, 8)[:, None]           # (8, 1)
@@ -335,9 +356,10 @@ show(trained.sample(walk), palette, columns=8)
 # %% [markdown]
 # ## The same run again
 #
-# All random numbers come from the setting `seed`: first weights, latent vectors, the choice of
-# maps. On one machine, the same settings give the same run, to the last bit. That makes it possible
-# to look for a mistake. Another seed gives another run.
+# All random numbers of a training come from the setting `seed`: the weights at the start, the
+# latent vectors, the choice of maps. On one machine the same settings give the same run, to the
+# last bit. So when something goes wrong, you can run it again and look closer. Another seed gives
+# another run.
 
 # %%
 def run(seed):
@@ -355,13 +377,15 @@ assert not np.array_equal(run(seed=0), run(seed=1))
 #
 # - G turns a latent vector into probabilities for each pixel; `argmax` makes a label map of them.
 # - D tells real maps from generated ones. A D that can only guess has the loss $\log 2$.
-# - A step trains D, then G. After a minute there are shapes; to know how good they are, measure.
+# - A step trains D, then G. After a minute the first shapes appear. To know how good they are, look
+#   at them and measure them.
 #
-# **In the paper:** [figures 1 and 2 and section 3.2](https://arxiv.org/abs/1906.12195). **In the
+# **In the paper:** [figure 1 and section 3.2](https://arxiv.org/abs/1906.12195). **In the
 # project:** all of it is [semgan.py](../semgan.py): [`settings`](../semgan.py#settings),
 # [`Generator`](../semgan.py#Generator), [`Discriminator`](../semgan.py#Discriminator),
 # [`Trainer`](../semgan.py#Trainer). To train without a notebook: `python semgan.py --preset small`.
 #
 # **Next:** what the numbers in a map are, and why the generator does not simply draw colours, in
 # [notebook 2](02_label_maps.ipynb). Then [notebook 3](03_checking_gradients.ipynb) builds a tool
-# for checking gradients, 4 to 8 take the parts one by one, and 9 puts them together again.
+# for checking gradients, notebooks 4 to 8 take the parts one by one, and notebook 9 puts them
+# together again.

@@ -2,10 +2,10 @@
 # # 2. Label maps: why not RGB?
 #
 # A label map says for each pixel what it shows: road, car, sky. It is usually drawn in colours. So
-# why not generate it as a picture, as GANs have always done? This notebook shows what goes wrong
-# with colours, and the paper's remedy: let the network put out a probability for each class.
+# why not generate it as a coloured picture, as other GANs do? This notebook shows what goes wrong
+# with colours, and the paper's remedy: let the network give a probability for each class.
 #
-# You need: NumPy arrays. Time: about 55 minutes, of which 40 are exercises.
+# You need: NumPy arrays, and one derivative. Time: about 55 minutes, of which 40 are exercises.
 
 # %%
 import sys
@@ -22,9 +22,10 @@ from tutorial.checks import check, show
 # %% [markdown]
 # ## One number for each pixel
 #
-# The paper's toy data set is called Colored Shapes. Each map has a rectangle, a square on it, and
-# a circle on top. We use maps of 16 x 16 pixels, so that you can read the numbers. They are *class
-# ids*: 0 is the background, 1 the circle, 2 the rectangle and 3 the square.
+# The paper's toy data set is called Colored Shapes. Each map has a rectangle, a square and a
+# circle. They are painted in this order, so a later one may cover an earlier one. We use maps of 16
+# x 16 pixels, so that you can read the numbers. They are *class ids*: 0 is the background, 1 the
+# circle, 2 the rectangle and 3 the square.
 
 # %%
 dataset = colored_shapes(side=16)
@@ -45,7 +46,7 @@ show(rgb[::13], columns=8)
 # %% [markdown]
 # ### Exercise 2.1: a circle
 #
-# *Difficulty 1 of 3 · 5 minutes · Good for: row and column indices, which are easy to exchange.*
+# *Difficulty 1 of 3 · 5 minutes · Good for: rows and columns, which are easy to mix up.*
 #
 # A pixel belongs to the circle if its distance from the centre is at most the radius. Return a
 # boolean array that is True there. `np.mgrid` gives the row `y` and the column `x` of each pixel.
@@ -77,8 +78,9 @@ def my_map(rng, top, left, side=16):
     return m
 
 # %% [markdown]
-# The project's function does the same for each place of the square. The paper has 54 x 54 places,
-# for 64 pixels less the square's 10; here these are 16 - 2 = 14, and so 14 x 14 = 196 maps.
+# The project's function does the same for each place of the square. The paper's square has 10
+# pixels on a map of 64, and 64 - 10 = 54 places in each direction. Here there are 16 - 2 = 14, and
+# so there are 14 x 14 = 196 maps. (With a larger `least`, each place gets more than one map.)
 
 # %%
 print(inspect.getsource(colored_shapes))
@@ -95,20 +97,20 @@ print(len(mine), "equal maps")
 # %% [markdown]
 # ## What a network says when it does not know
 #
-# A generator must put out numbers, and it is often in doubt: does the edge go here, or one pixel to
-# the right? Let us look at a single pixel. Say it is a circle with probability $p$ and a square
-# otherwise. We encode a circle as the number $a$ and a square as $b$. Which number $c$ should the
-# network put out, if it shall be as close as possible on average? Closeness is often measured by
-# the squared error:
+# A generator must give numbers, and it is often in doubt: does the edge go here, or one pixel to
+# the right? Let us look at a single pixel. Say it belongs to a circle with probability $p$, and to
+# a square otherwise. We encode a circle as the number $a$ and a square as $b$. Which number $c$
+# should the network give, so that on average it is as close as possible to the right one? If
+# closeness is measured by the squared error, as it often is, the average is
 #
-# $$p\,(c - a)^2 + (1 - p)\,(c - b)^2$$
+# $$p\,(c - a)^2 + (1 - p)\,(c - b)^2.$$
 
 # %% [markdown]
 # ### Exercise 2.2: the best compromise
 #
 # *Difficulty 2 of 3 · 10 minutes · Good for: seeing where blur comes from.*
 #
-# Which $c$ makes the expected squared error smallest? Derive it on paper, and return it.
+# Which $c$ makes this average smallest? Derive it on paper, and return it.
 
 # %%
 def best_compromise(p, a, b):
@@ -121,9 +123,11 @@ def best_compromise(p, a, b):
 check("2.2", best_compromise);
 
 # %% [markdown]
-# Set the derivative to zero: $2p\,(c - a) + 2(1 - p)(c - b) = 0$. The solution is the mean,
-# $c = p\,a + (1 - p)\,b$. So a network in doubt puts out a mean, and the question is what a mean
-# *means*. That depends on how we encode the classes. There are three ways:
+# Set the derivative with respect to $c$ to zero: $2p\,(c - a) + 2(1 - p)(c - b) = 0$. The terms
+# with $c$ add up to $2c$, and so $c = p\,a + (1 - p)\,b$: the mean. A code of several numbers works
+# the same way, number by number. So a network that learns to make this error small gives a mean
+# when it is in doubt. Whether a mean is of any use depends on how we encode the classes. There are
+# three ways:
 
 # %%
 ids = np.array([0.0, 1.0, 2.0, 3.0])  # the class id itself
@@ -135,12 +139,13 @@ for name, code in ("id", ids), ("RGB", colors), ("one-hot", onehot):
 # %% [markdown]
 # - **Ids**: the mean of circle (1) and square (3) is 2. That is a rectangle, which nobody spoke of.
 # - **RGB**: the mean of blue and red is purple, which is no class at all.
-# - **One-hot**: the mean says exactly what we know: a circle or a square, one half each, and surely
-#   no rectangle.
+# - **One-hot**: the mean says exactly what we know: a circle or a square, one half each, and
+#   certainly no rectangle.
 #
-# One-hot codes also keep equal distances. Ids do not: they say that class 0 is nearer to 1 than to
-# 3. Colours cannot keep them in general: in three dimensions, at most four points have equal
-# distances from each other. Colored Shapes is a lucky case, with four classes and such a palette.
+# One-hot codes have another advantage: all classes are equally far from each other. With ids, class
+# 0 is nearer to 1 than to 3, for no reason. With colours, too, it cannot be done for more than four
+# classes: in three dimensions, at most four points can have equal distances from each other.
+# Colored Shapes is a lucky case. It has four classes and just such a palette:
 
 # %%
 def distances(code):
@@ -157,20 +162,22 @@ for name, code in ("id", ids), ("RGB", colors), ("one-hot", onehot):
 #
 # $$L = \{l_1, l_2, \dots, l_K\} \qquad \text{(equation 3)}$$
 #
-# and the generator as a function from latent vectors to a probability distribution over $L$ in each
-# of $W \times H$ pixels:
+# and the generator as a function from latent vectors (their set is $\mathcal{X}$) to a probability
+# distribution over $L$ in each of $W \times H$ pixels ($\Delta(L)$ is the set of such
+# distributions):
 #
 # $$G: \mathcal{X} \to \Delta(L)^{W \times H} \qquad \text{(equation 2)}$$
 #
-# So its output has the shape (H, W, K), and along the last axis stand $K$ numbers, none negative,
-# that add up to 1. Real maps take the same form: one-hot, with probability 1 for the right class.
+# So its output has the shape (H, W, K). Along the last axis there are $K$ numbers, none of them
+# negative, that add up to 1. Real maps are given the same form: one-hot, with probability 1 for the
+# right class.
 
 # %% [markdown]
 # ### Exercise 2.3: one-hot
 #
 # *Difficulty 1 of 3 · 10 minutes · Good for: the form in which the discriminator gets real maps.*
 #
-# Turn a batch of label maps into one-hot maps.
+# Turn a batch of B label maps into one-hot maps.
 
 # %%
 def one_hot(labels, classes):
@@ -183,10 +190,11 @@ def one_hot(labels, classes):
 check("2.3", one_hot);
 
 # %% [markdown]
-# The project's `gather` picks some maps out of a data set and replaces each pixel by its class's
-# row of a table. Which table it gets is the whole difference between the paper's SemGAN and the
-# ordinary GAN with which it is compared. For SemGAN the table is the identity matrix. For the GAN
-# it is the palette, scaled from 0..255 to -1..1.
+# The project's `gather` picks some maps out of a data set and replaces each pixel by one row of a
+# table, the row of the pixel's class. The paper compares its SemGAN with an ordinary GAN, which
+# draws colours. The two get the same maps by way of different tables. For SemGAN the table is the
+# identity matrix. For the GAN it is the palette, scaled from 0..255 to -1..1. (Their generators
+# differ in the last layer: SemGAN's ends in a softmax, the GAN's in a tanh, from -1 to 1.)
 
 # %%
 print(inspect.getsource(gather))
@@ -201,8 +209,8 @@ assert np.array_equal(found, mine)
 print(found.shape, "sum over the classes:", found.sum(-1).min(), "to", found.sum(-1).max())
 
 # %% [markdown]
-# The last axis holds one picture for each class, white where the class is. Background, circle,
-# rectangle and square of map 150:
+# Along the last axis there is one picture for each class, white where the class is. Background,
+# circle, rectangle and square of map 150:
 
 # %%
 show(np.moveaxis(found[0], -1, 0), columns=4)
@@ -210,9 +218,9 @@ show(np.moveaxis(found[0], -1, 0), columns=4)
 # %% [markdown]
 # ## A blurred edge
 #
-# Now a whole row of pixels: circle on the left, square on the right. The network does not know
-# where the edge lies: five places are equally likely. As we have seen, the best compromise is the
-# mean of the five rows, in RGB or in one-hot codes.
+# Now we take a whole row of pixels: circle on the left, square on the right. The network does not
+# know where the edge lies: five places are equally likely. As we have seen, the best compromise is
+# the mean of the five rows, be it in RGB or in one-hot codes.
 
 # %%
 edges = np.where(np.arange(12) < np.arange(4, 9)[:, None], 1, 3)  # (5, 12) class ids
@@ -234,24 +242,25 @@ plt.tight_layout(), plt.show();
 
 # %% [markdown]
 # In RGB the edge becomes purple. With one-hot codes the two probabilities cross, and the most
-# probable class gives a sharp edge, in the middle of the five places. A user who needs a label map,
-# say for a simulator, can use the second. What should she do with purple?
+# probable class has a sharp edge, at the middle one of the five places. Someone who needs a label
+# map, say for a simulator, can use the last row. What could she do with purple?
 
 # %% [markdown]
 # ## How many pixels have no class?
 #
-# The project counts them: `invalid_color_rate` is the share of pixels that are further than 8 grey
-# levels from every colour of the palette, in some channel. Here is the shortest way to say it.
+# The project counts the pixels that have the colour of no class. Such a pixel differs from every
+# colour of the palette by more than 8 (of 255) in at least one of red, green and blue. The share of
+# these pixels is the `invalid_color_rate`. Here it is in a few lines:
 
 # %%
 def my_invalid_color_rate(images, palette, tolerance=8):
     gap = np.abs(images[..., None, :].astype(int) - palette)  # (N, H, W, K, 3)
-    gap = gap.max(-1).min(-1)  # largest over the channels, smallest over the classes: (N, H, W)
+    gap = gap.max(-1).min(-1)  # largest of the channels, smallest of the classes: (N, H, W)
     return (gap > tolerance).mean()
 
 # %% [markdown]
-# We blur the maps a little: each pixel becomes the mean of itself and its right neighbour. (At the
-# right border the neighbour is the first pixel of the row.)
+# We blur the maps a little: each pixel becomes the mean of itself and its right neighbour. (For the
+# last pixel of a row, the neighbour is the first one.)
 
 # %%
 def blur(rgb):  # (N, H, W, 3) uint8
@@ -270,8 +279,8 @@ show(blurred[::13], columns=8)
 # %% [markdown]
 # ## Can we repair it?
 #
-# We could replace each colour by the nearest one of the palette. The project does so for samples
-# of the GAN, with `nearest_class`. The distance is the ordinary one, between points in space.
+# We could replace each colour by the nearest one of the palette. The project does so with samples
+# of the GAN, by `nearest_class`. Colours count as points in space, with the ordinary distance.
 
 # %%
 def my_nearest_class(images, palette):
@@ -285,13 +294,14 @@ third = other & (repaired != np.roll(maps, -1, axis=2))  # not the neighbour's c
 print(f"another class than before: {other.mean():.1%} of the pixels, a third class: {third.mean()}")
 
 # %% [markdown]
-# Here that works: at an edge it picks one of the two classes. But we owe this to the palette, whose
-# four colours have equal distances. The CMP Facades, one of the paper's data sets, have twelve
-# classes. In their palette a wall is (0, 0, 255) and a door (0, 170, 255). Look at the mean:
+# Here that works: every pixel at an edge gets one of the two classes that meet there. But we owe
+# this to the palette, whose four colours are equally far from each other. The CMP Facades, one of
+# the paper's data sets, have twelve classes. In their palette a wall (the class `facade`) is (0, 0,
+# 255) and a door is (0, 170, 255). Look at the mean:
 
 # %%
 table = facades()
-house, names = table["palette"], table["names"]  # (12, 3) and 12 names; a wall is a "facade"
+house, names = table["palette"], table["names"]  # (12, 3) and 12 names
 i, j = names.index("facade"), names.index("door")
 between = ((house[i].astype(int) + house[j]) // 2).astype(np.uint8)  # (3,)
 print(between, "is", names[my_nearest_class(between.reshape(1, 1, 1, 3), house).item()])
@@ -308,8 +318,8 @@ print([names[k] for k in np.unique(wall)], "->", [names[k] for k in np.unique(af
 show(house[np.concatenate([wall, after])], columns=2)
 
 # %% [markdown]
-# Now the door has a window on each side, and nobody can tell it from a real one. How often does
-# that happen? We try all pairs of classes.
+# Now the door has a narrow window on each side, and nobody can tell these pixels from a real
+# window. How often does such a thing happen? We try all pairs of classes.
 
 # %%
 pairs = [(a, b) for a in range(12) for b in range(a)]
@@ -319,21 +329,21 @@ third = sum(k not in pair for k, pair in zip(found, pairs))
 print(f"{third} of {len(pairs)} means lie nearest to a third class")
 
 # %% [markdown]
-# With class probabilities this cannot happen. The mean of two one-hot codes has a zero at every
-# third class. The most probable class is one of the two, or it is a tie.
+# With class probabilities this cannot happen. The mean of two one-hot codes is zero at every third
+# class, so the most probable class is always one of the two. (In a tie, `argmax` takes the first.)
 
 # %% [markdown]
 # ## From probabilities back to a map
 #
 # SemGAN's last layer, the softmax of notebook 6, makes numbers that are positive and add up to 1.
-# To get a map, take the class of the largest probability in each pixel.
+# To get a label map, take the class with the largest probability in each pixel.
 
 # %% [markdown]
 # ### Exercise 2.4: decode
 #
-# *Difficulty 1 of 3 · 5 minutes · Good for: the last line of every sampler in this project.*
+# *Difficulty 1 of 3 · 5 minutes · Good for: the last step on the way to every sample of SemGAN.*
 #
-# The class with the largest probability in each pixel.
+# Return the class with the largest probability in each pixel.
 
 # %%
 def decode(probabilities):
@@ -346,8 +356,8 @@ def decode(probabilities):
 check("2.4", decode);
 
 # %% [markdown]
-# Both models must decode their own encoding without loss: encode, decode, compare. If that
-# fails, nothing that a network learns can be right.
+# Each model, SemGAN and the GAN, must decode its own encoding without loss: encode, decode,
+# compare. If that fails, nothing that a network learns can come out right.
 
 # %%
 index = np.arange(len(maps))
@@ -366,13 +376,13 @@ for model in "semgan", "gan":
 # %% [markdown]
 # ### Exercise 2.5: class areas
 #
-# *Difficulty 2 of 3 · 10 minutes · Good for: most metrics of label maps start with these counts.*
+# *Difficulty 2 of 3 · 10 minutes · Good for: metrics of label maps, which often start here.*
 #
 # Count the pixels of each class in each map. A class that does not occur counts 0.
 
 # %%
 def areas(maps, classes):
-    """(N, H, W) class ids -> (N, classes): how many pixels of each map have each class."""
+    """(N, H, W) class ids -> (N, classes) int: how many pixels of each map have each class."""
     ### BEGIN SOLUTION
     return np.stack([(maps == k).sum((1, 2)) for k in range(classes)], axis=1)
     ### END SOLUTION
@@ -381,7 +391,8 @@ def areas(maps, classes):
 check("2.5", areas);
 
 # %% [markdown]
-# The project's function, the same counts by way of one-hot maps, and a histogram for each class:
+# Here are the project's function, the same counts by way of one-hot maps, and then a histogram for
+# each class, which says how many maps have how many pixels of it:
 
 # %%
 print(inspect.getsource(class_areas))
@@ -408,9 +419,9 @@ plt.tight_layout(), plt.show();
 # ## Summary
 #
 # - A label map holds a class id for each pixel; a palette gives the colours.
-# - A network in doubt puts out means. The mean of two ids or of two colours can be a third class,
-#   or none. The mean of two one-hot codes is a probability for each class: it says what we know.
-# - SemGAN puts out $K$ probabilities for each pixel (equations 2 and 3) and gets real maps one-hot.
+# - A network in doubt gives a mean. The mean of two ids or of two colours can be a third class, or
+#   none. The mean of two one-hot codes is a probability for each class: it says what we know.
+# - SemGAN gives $K$ probabilities for each pixel (equations 2 and 3), and real maps become one-hot.
 #   The most probable class of a pixel is always a valid class.
 #
 # **In the paper:** [section 3.2](https://arxiv.org/abs/1906.12195), equations 2 and 3. **In the
