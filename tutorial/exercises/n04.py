@@ -344,8 +344,8 @@ EXERCISES = {
                 (rng.standard_normal((3, 8, 7, 4)), rng.standard_normal((3, 4, 5, 5)),
                  (5, 3, 4, 5), 1, 0)],
         traps={
-            "the loop's `.T @` multiplies pixel by pixel. On four axes .T reverses them all. "
-            "Make both arrays tables with a row for each of the B Ho Wo outputs first.":
+            "the `.T @` of my_convolutions is for one output pixel. On four axes .T reverses them "
+            "all. Make both arrays tables with a row for each of the B Ho Wo outputs first.":
                 by_taps(as_in_the_loop),
             "on four axes @ gives a product for each map and each row of outputs. They must be "
             "summed too, over B and Ho.": by_taps(one_product_for_each_row),

@@ -76,6 +76,10 @@ def gamma_forgotten(x, gamma, beta, eps=1e-5):
     return batch_norm_forward(x, 1, beta, eps)
 
 
+def only_normalized(x, gamma, beta, eps=1e-5):
+    return batch_norm_forward(x, 1, 0, eps)
+
+
 def beta_scaled(x, gamma, beta, eps=1e-5):
     return batch_norm_forward(x, gamma, gamma * beta, eps)
 
@@ -214,6 +218,60 @@ def sums_of_everything(dy, x, gamma, mean, var, eps=1e-5):
     return gamma / std * (dy - dbeta / count - normalized * dgamma / count), dgamma, dbeta
 
 
+def each_pixel(a):
+    """Without the sum."""
+    return a
+
+
+def mean_of(a):
+    return a.mean(PIXELS)
+
+
+def sum_of(a):
+    return a.sum(PIXELS)
+
+
+def reduced(for_dgamma=sum_of, for_dbeta=sum_of, dx_too=True):
+    """Something else for the sums in dgamma and dbeta; in a dx made of them too, or not."""
+    def backward(dy, x, gamma, mean, var, eps=1e-5):
+        dx, _, _ = my_batch_norm_grad(dy, x, gamma, mean, var, eps)
+        std, count = np.sqrt(var + eps), x.size // x.shape[-1]
+        normalized = (x - mean) / std
+        dgamma, dbeta = for_dgamma(dy * normalized), for_dbeta(dy)
+        if dx_too:
+            dx = gamma / std * (dy - dbeta / count - normalized * dgamma / count)
+        return dx, dgamma, dbeta
+    return backward
+
+
+def dgamma_with_gamma_everywhere(dy, x, gamma, mean, var, eps=1e-5):
+    dx, dgamma, dbeta = gradient(std_term=gamma)(dy, x, gamma, mean, var, eps)
+    return dx, dgamma * gamma, dbeta
+
+
+def with_std(in_normalized=None, in_factor=None):
+    """Another standard deviation in the normalized x, in the factor gamma / std, or in both."""
+    def backward(dy, x, gamma, mean, var, eps=1e-5):
+        std, count = np.sqrt(var + eps), x.size // x.shape[-1]
+        normalized = (x - mean) / (in_normalized(var, eps) if in_normalized else std)
+        dgamma, dbeta = (dy * normalized).sum(PIXELS), dy.sum(PIXELS)
+        factor = gamma / (in_factor(var, eps) if in_factor else std)
+        return factor * (dy - dbeta / count - normalized * dgamma / count), dgamma, dbeta
+    return backward
+
+
+def no_root(var, eps):
+    return var + eps
+
+
+def eps_outside(var, eps):
+    return np.sqrt(var) + eps
+
+
+def no_eps(var, eps):
+    return np.sqrt(var)
+
+
 dy = rng.standard_normal(x.shape) + 1
 statistics = x.mean(PIXELS), x.var(PIXELS)
 
@@ -239,11 +297,21 @@ def merged(weight=None, between=None):
     return wrong
 
 
-def unweighted(a, b):
-    """With the wrong mean in the squares too."""
-    (n_a, m_a, M_a), (n_b, m_b, M_b) = a, b
-    m = (m_a + m_b) / 2
-    return n_a + n_b, m, M_a + M_b + n_a * (m_a - m) ** 2 + n_b * (m_b - m) ** 2
+def merged_at(weight):
+    """With another share of b in the mean, and the squared distances from that mean in M."""
+    def wrong(a, b):
+        (n_a, m_a, M_a), (n_b, m_b, M_b) = a, b
+        m = m_a + (m_b - m_a) * weight(n_a, n_b)
+        return n_a + n_b, m, M_a + M_b + n_a * (m_a - m) ** 2 + n_b * (m_b - m) ** 2
+    return wrong
+
+
+def share_of_a(n_a, n_b):
+    return n_a / (n_a + n_b)
+
+
+def minus_share_of_b(n_a, n_b):
+    return -n_b / (n_a + n_b)
 
 
 def spread_without_counts(n_a, n_b):
@@ -309,6 +377,16 @@ def corrected_afterwards(running_mean, running_var, mean, var, count, momentum):
     new_mean, new_var = running(lambda count: 1)(running_mean, running_var, mean, var, count,
                                                  momentum)
     return new_mean, new_var * unbiased(count)
+
+
+def difference_corrected(running_mean, running_var, mean, var, count, momentum):
+    new_mean, _ = my_running_statistics(running_mean, running_var, mean, var, count, momentum)
+    return new_mean, running_var + momentum * (var - running_var) * unbiased(count)
+
+
+def product_rounded_down(running_mean, running_var, mean, var, count, momentum):
+    new_mean, _ = my_running_statistics(running_mean, running_var, mean, var, count, momentum)
+    return new_mean, running_var + momentum * (var * count // (count - 1) - running_var)
 
 
 def moved_away(running_mean, running_var, mean, var, count, momentum):
@@ -390,6 +468,10 @@ EXERCISES = {
             "channel share a mean: axes (0, 1, 2).": normalized_over(0),
             "you average over the maps only. All pixels of a channel share a mean too: axes "
             "(0, 1, 2), and without keepdims.": normalized_over(0, True),
+            "you average over maps and rows only, for each column by itself. All pixels of a "
+            "channel share a mean: axes (0, 1, 2).": normalized_over((0, 1)),
+            "you average over maps and rows only. The columns share the mean too: axes (0, 1, 2), "
+            "and without keepdims.": normalized_over((0, 1), True),
             "you take statistics of each map by itself. All maps of the batch share a mean: axes "
             "(0, 1, 2).": normalized_over((1, 2), True),
             "mean and var of each map by itself are (B, C), which does not fit x. All maps of the "
@@ -425,6 +507,8 @@ EXERCISES = {
             "eps is missing: divide by sqrt(var + eps).": eps_missing,
             "beta is missing: add it at the end.": without_beta,
             "gamma is missing: the normalized x is multiplied by it.": gamma_forgotten,
+            "gamma and beta are both missing: multiply the normalized x by gamma, and add beta.":
+                only_normalized,
             "beta is added after the product with gamma, and is not multiplied itself.":
                 beta_scaled}),
     "7.2": Exercise(
@@ -444,6 +528,10 @@ EXERCISES = {
             "you treat mean and std as constants in dx. They depend on x too, and that gives two "
             "more terms.": gradient(mean_term=0, std_term=0),
             "in dx both sums are divided by n: the formula has their means.": sums_not_divided,
+            "in dx the sum in the middle term is not divided by n: it is dbeta / count.":
+                gradient(mean_term=60),
+            "in dx the sum in the last term is not divided by n: it is normalized * dgamma / "
+            "count.": gradient(std_term=60),
             "in dx both extra terms have the wrong sign: they are subtracted.":
                 gradient(mean_term=-1, std_term=-1),
             "in dx the term of the mean has the wrong sign: dbeta / count is subtracted.":
@@ -455,6 +543,22 @@ EXERCISES = {
             "not of dy * x.": dgamma_from_x,
             "dgamma, and with it dx, must use the normalized x, not x.": dgamma_from_x_everywhere,
             "dgamma is the sum of dy * normalized. gamma itself is not in it.": dgamma_with_gamma,
+            "dgamma, and with it dx, has a factor gamma too much: it is the sum of dy * "
+            "normalized.": dgamma_with_gamma_everywhere,
+            "dgamma is not summed: it is the sum of dy * normalized over the axes (0, 1, 2). dx "
+            "needs this sum too.": reduced(each_pixel),
+            "dbeta is not summed: it is the sum of dy over the axes (0, 1, 2). dx needs this sum "
+            "too.": reduced(for_dbeta=each_pixel),
+            "neither dgamma nor dbeta is summed: both are sums over the axes (0, 1, 2), and dx "
+            "needs these sums.": reduced(each_pixel, each_pixel),
+            "dgamma is a sum, not a mean. (And then you divide it by count once more in dx.)":
+                reduced(mean_of),
+            "dbeta is a sum, not a mean. (And then you divide it by count once more in dx.)":
+                reduced(for_dbeta=mean_of),
+            "dx is right, but dgamma is a sum over all maps and pixels, not a mean.":
+                reduced(mean_of, dx_too=False),
+            "dx is right, but dbeta is a sum over all maps and pixels, not a mean.":
+                reduced(for_dbeta=mean_of, dx_too=False),
             "in dx you take the means over all channels. Each channel has its own: axes (0, 1, 2).":
                 means_of_all_channels,
             "in dx the last term lacks a factor: it is normalized * dgamma / count.":
@@ -474,6 +578,18 @@ EXERCISES = {
             "each channel has its own dgamma and dbeta: sum over the axes (0, 1, 2), not over all.":
                 sums_of_everything,
             "eps is missing: std = sqrt(var + eps), as in the forward pass.": without_eps,
+            "var + eps is the square of std. Take the root, as in the forward pass.":
+                with_std(no_root, no_root),
+            "in the normalized x, the root is missing: divide by std = sqrt(var + eps).":
+                with_std(in_normalized=no_root),
+            "in the factor gamma / std of dx, the root is missing: std = sqrt(var + eps).":
+                with_std(in_factor=no_root),
+            "eps belongs inside the root: std = sqrt(var + eps).":
+                with_std(eps_outside, eps_outside),
+            "in the normalized x, eps is missing: divide by std = sqrt(var + eps).":
+                with_std(in_normalized=no_eps),
+            "in the factor gamma / std of dx, eps is missing: std = sqrt(var + eps).":
+                with_std(in_factor=no_eps),
             "use the argument eps: it can be another number than 1e-5.": backward_with_fixed_eps,
             "dx is right, but dgamma and dbeta are sums over all maps and pixels, not means.":
                 means_for_sums,
@@ -493,10 +609,16 @@ EXERCISES = {
             "the mean of both means is right only for equal counts. Weigh them by n_a and n_b.":
                 merged(weight=lambda n_a, n_b: 0.5),
             "the mean of both means is right only for equal counts. Weigh them by n_a and n_b. "
-            "With the wrong mean, M is wrong too.": unweighted,
+            "With the wrong mean, M is wrong too.": merged_at(lambda n_a, n_b: 0.5),
             "the mean is not divided by n yet.": mean_not_divided,
             "the weights are exchanged: m_b has the weight n_b / n.":
-                merged(weight=lambda n_a, n_b: n_a / (n_a + n_b)),
+                merged(weight=share_of_a),
+            "the weights of the mean are exchanged, and with the wrong mean M is wrong too: m_b "
+            "has the weight n_b / n.": merged_at(share_of_a),
+            "the mean moves away from m_b. It is m_a + d n_b / n, with d = m_b - m_a.":
+                merged(weight=minus_share_of_b),
+            "the mean moves away from m_b, and with the wrong mean M is wrong too: m_a + d n_b / "
+            "n, with d = m_b - m_a.": merged_at(minus_share_of_b),
             "your M is M_a + M_b: the spread between the means is missing. Or did you forget to "
             "square the distances to m? Then the two terms cancel.":
                 merged(between=lambda n_a, n_b: 0),
@@ -525,11 +647,18 @@ EXERCISES = {
          "The mean is running_mean + momentum * (mean - running_mean). For the variance, write the "
          "same with running_var and var * count / (count - 1)."),
         inputs=[(np.arange(1.0, 8), np.arange(3.0, 10), means, variances, 4, 0.1),
-                (np.arange(1.0, 8), np.arange(3.0, 10), means, variances, 9, 0.3)],
+                (np.arange(1.0, 8), np.arange(3.0, 10), means, variances, 9, 0.3),
+                (np.arange(1.0, 8), np.arange(3.0, 10), means, variances, 2, 0.1)],
         results=("running mean", "running variance"),
         traps={
             "this is the biased variance, too small on average. Multiply var by count / "
             "(count - 1) first.": running(lambda count: 1),
+            "count // (count - 1) rounds down, to 1 for most counts. Divide with /.":
+                running(lambda count: count // (count - 1)),
+            "// rounds the variance down to a whole number. Divide by count - 1 with /.":
+                product_rounded_down,
+            "you correct the difference, and with it the old running variance, which is unbiased "
+            "already. Correct only var.": difference_corrected,
             "momentum is the share of the new batch. You keep only this share of the old value.":
                 running(unbiased, lambda momentum: 1 - momentum),
             "momentum is the share of the new batch, not of the old value. And the variance must "

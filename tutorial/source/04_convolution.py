@@ -355,6 +355,10 @@ plt.show()
 # On the left the gradient goes back to the pixels of one window, and we see the kernel as it
 # stands. On the right the kernel is flipped in both directions. For an output below the pixel, the
 # pixel lies in the upper part of the window, so it meets one of the upper weights, 9, 8 or 7.
+#
+# So `conv` shows a flipped kernel. To get the left picture with `conv`, we must flip the kernel
+# first: flipped twice, it stands as it was. `conv_input_grad` scatters and needs no flip, which is
+# why a flip was a mistake above.
 
 # %% [markdown]
 # ### Exercise 4.4: gather instead of scatter
@@ -401,13 +405,13 @@ check("4.4", input_grad_by_conv);
 
 # %%
 small = np.arange(1.0, 17).reshape(1, 4, 4, 1)
-_, rows = next(numpy_engine.unfold(small, (3, 3), 1, 1, (4, 4)))  # (16, 9)
-print(rows[:2].astype(int))
+_, windows = next(numpy_engine.unfold(small, (3, 3), 1, 1, (4, 4)))  # (16, 9)
+print(windows[:2].astype(int))
 
 # %%
 fig, axes = plt.subplots(1, 2, figsize=(6.2, 3.6), width_ratios=(1, 1.2), layout="constrained")
 colors = plt.get_cmap("viridis").with_extremes(bad="lightgrey")
-for axis, a in zip(axes, (small[0, :, :, 0], rows)):
+for axis, a in zip(axes, (small[0, :, :, 0], windows)):
     axis.imshow(np.where(a, a, np.nan), cmap=colors, vmin=1, vmax=16, aspect="auto")
     for (i, j), number in np.ndenumerate(a):
         axis.text(j, i, int(number), ha="center", va="center", fontsize=8,
@@ -446,11 +450,11 @@ check("4.5", im2col);
 # With the matrix of windows, two of the three sums are a single matrix product:
 
 # %%
-_, rows = next(numpy_engine.unfold(x, (3, 3), 2, 1, (4, 3)))  # (48, 27)
+_, windows = next(numpy_engine.unfold(x, (3, 3), 2, 1, (4, 3)))  # (48, 27)
 flat_w, flat_dy = w.reshape(27, 5), dy.reshape(48, 5)
-assert np.allclose((rows @ flat_w).reshape(y.shape), conv(x, w, 2, 1))
-assert np.allclose((rows.T @ flat_dy).reshape(w.shape), conv_weight_grad(x, dy, w.shape, 2, 1))
-print(rows.shape, "@", flat_w.shape, "=", (rows @ flat_w).shape)
+assert np.allclose((windows @ flat_w).reshape(y.shape), conv(x, w, 2, 1))
+assert np.allclose((windows.T @ flat_dy).reshape(w.shape), conv_weight_grad(x, dy, w.shape, 2, 1))
+print(windows.shape, "@", flat_w.shape, "=", (windows @ flat_w).shape)
 
 # %% [markdown]
 # For `dx`, the product `flat_dy @ flat_w.T` gives the gradient of the matrix of windows. In this

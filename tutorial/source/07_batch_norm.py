@@ -30,7 +30,8 @@ from tutorial.checks import check
 # ReLU, $\max(x, 0)$, and multiplies by a matrix of random weights. These have the standard
 # deviation 0.02, a usual choice for GANs. How large are the numbers after each layer? We try it
 # twice. The first time we leave the numbers as they come. The second time we shift and scale each
-# channel to mean 0 and standard deviation 1 before the next layer.
+# channel to mean 0 and standard deviation 1 before the next layer. In both we measure what the
+# layer itself gives, before any normalization.
 
 # %%
 rng = np.random.default_rng(0)
@@ -58,7 +59,8 @@ plt.show()
 # $64 \cdot 0.02^2 \cdot v / 2$. The root of this is $0.113 \sqrt{v}$. After ten layers, almost
 # nothing is left. Much larger weights would make the numbers explode instead. Gradients pass
 # through the same weights on their way back, and fade or explode as well. With the normalization,
-# each layer starts afresh.
+# each layer starts afresh, from $v = 1$. So its output, measured before it is normalized in turn,
+# always lies near 0.113.
 
 # %% [markdown]
 # ## The formula
@@ -336,7 +338,8 @@ plt.show()
 # error of up to $6 \cdot 10^{-8}$. Here it is an error of numbers as large as $m^2$, which is
 # $m^2 / v$ times the result. The dotted line reaches the grey one at a mean of about 4000. At all
 # larger means in the picture, the error is as large as the variance, or larger: no digit is right.
-# The result can even be negative. The definition keeps its digits far longer. But it needs the mean
+# The result can even be negative. Where the curve falls to exactly 1, the shortcut gave 0: all
+# digits cancelled. The definition keeps its digits far longer. But it needs the mean
 # first, and so it reads the numbers twice.
 
 # %% [markdown]
