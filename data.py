@@ -244,10 +244,10 @@ def colored_shapes(side=64, seed=0, least=1):
     Sizes are for side 64; `side` scales everything. There is one map for each of 54^2 = 2916
     positions of the 10x10 red square, or 27^2 = 729 for side 32; or two, three, ... for each, if
     there are to be at least so many. A blue circle of radius 10 and a green rectangle, 12 wide and
-    20 high, stand anywhere they fit. The rectangle is painted
-    first and the circle last, so that it can cover the square. (The rectangle's size and the order
-    are our choice; the paper gives neither.) The same seed gives the same maps on every machine.
-    Returns LabelMaps. Raises InputError.
+    20 high, stand anywhere they fit. The rectangle is painted first and the circle last, so that it
+    can cover the square. (The rectangle's size and the order are our choice; the paper gives
+    neither.) The same seed gives the same maps on every machine. Returns LabelMaps. Raises
+    InputError.
     """
     if side < 8:
         raise InputError(f"side {side}: colored shapes need at least 8 pixels")
