@@ -128,6 +128,28 @@ def squared_after_the_mean(g, m, v, beta1, beta2):
     return m, beta2 * v + (1 - beta2) * m ** 2
 
 
+def with_beta1_in_v(first, second):
+    """Moving means where v takes beta1 in the places told: the old mean's, the new square's."""
+    def means(g, m, v, beta1, beta2):
+        kept, new = beta1 if first else beta2, beta1 if second else beta2
+        return beta1 * m + (1 - beta1) * g, kept * v + (1 - new) * g ** 2
+    return means
+
+
+def beta1_everywhere(p, g, m, v, t, lr, beta1, beta2, eps):
+    return adam_update(p, g, m, v, t, lr, beta1, beta1, eps)
+
+
+def correction_with_product(first, second):
+    """A solution with 1 - beta * t for m (first) or v (second)."""
+    def adam(p, g, m, v, t, lr, beta1, beta2, eps):
+        m, v = moving_means(g, m, v, beta1, beta2)
+        m_hat = m / (1 - (beta1 * t if first else beta1 ** t))
+        v_hat = v / (1 - (beta2 * t if second else beta2 ** t))
+        return p - lr * m_hat / (np.sqrt(v_hat) + eps), m, v
+    return adam
+
+
 def multiplied_by_the_correction(p, g, m, v, t, lr, beta1, beta2, eps):
     m, v = moving_means(g, m, v, beta1, beta2)
     m_hat, v_hat = m * (1 - beta1 ** t), v * (1 - beta2 ** t)
@@ -181,6 +203,17 @@ def halved_once(side, classes, filters, k):
     return count_parameters(side // 2, classes, filters, k, stride=1)
 
 
+def halved_twice(side, classes, filters, k):
+    return dense_weights(lambda *_: (side // 4) ** 2 * filters[-1])(side, classes, filters, k)
+
+
+def without_padding(side, classes, filters, k):
+    last = side
+    for _ in filters:
+        last = (last - k) // 2 + 1
+    return dense_weights(lambda *_: last * last * filters[-1])(side, classes, filters, k)
+
+
 def biases_for_the_input(side, classes, filters, k):
     return (count_parameters(side, classes, filters, k, bias=0)
             + sum([classes, *filters[:-1]]))
@@ -229,6 +262,14 @@ def d2_through_its_own_activation_only(d1, d2, f1, f2, w1, w2):
 def gradient_and_output_exchanged(d1, d2, f1, f2, w1, w2):
     df1 = d1 + through_activation(f2, d2) @ w2.T
     return through_activation(f1, df1) @ w1.T
+
+
+def with_slopes(slope1, slope2):
+    """A solution with other slopes for negative numbers, in f1's activation and in f2's."""
+    def gradient(d1, d2, f1, f2, w1, w2):
+        df1 = d1 + np.where(f2 > 0, d2, slope2 * d2) @ w2.T
+        return np.where(f1 > 0, df1, slope1 * df1) @ w1.T
+    return gradient
 
 
 def up_to_f1(d1, d2, f1, f2, w1, w2):
@@ -456,6 +497,26 @@ EXERCISES = {
             "the old m and v are returned. The next step needs the new ones.": old_means_returned,
             "the learning rate lr is missing.": no_learning_rate,
             "this is only the update. Subtract it from p and return the new p.": only_the_update,
+            "this is only the update, with its minus. Add it to p and return the new p.":
+                lambda p, *others: (adam_update(p, *others)[0] - p, *adam_update(p, *others)[1:]),
+            "this is m_hat / (sqrt(v_hat) + eps) alone. Multiply it by lr, subtract that from p, "
+            "and return the new p.": lambda p, g, m, v, t, lr, *others: only_the_update(
+                p, g, m, v, t, 1, *others),
+            "v is divided by 1 - beta2 * t. That can be negative, and then the root is NaN. Take "
+            "the power in both corrections: 1 - beta ** t.": correction_with_product(False, True),
+            "m is divided by 1 - beta1 * t. Take the power, 1 - beta1 ** t.":
+                correction_with_product(True, False),
+            "v has beta1 in its moving mean. It takes beta2, twice.":
+                other_means(with_beta1_in_v(True, True)),
+            "v has beta1 in its moving mean and in its correction. It takes beta2 everywhere.":
+                beta1_everywhere,
+            "v keeps beta1 of the old v. It takes beta2.":
+                other_means(with_beta1_in_v(True, False)),
+            "in v the square has the weight 1 - beta1. It takes 1 - beta2.":
+                other_means(with_beta1_in_v(False, True)),
+            "in v only g is squared, not its weight: (1 - beta2) * g ** 2.": other_means(
+                lambda g, m, v, beta1, beta2: (beta1 * m + (1 - beta1) * g,
+                                               beta2 * v + ((1 - beta2) * g) ** 2)),
             "v takes the square of the gradient g, not of m.": other_means(squared_after_the_mean),
             "the new gradient has the weight 1 - beta in each mean.":
                 other_means(lambda g, m, v, beta1, beta2: (beta1 * m + g, beta2 * v + g ** 2)),
@@ -495,6 +556,16 @@ EXERCISES = {
                 dense_weights(lambda side, filters: 4 * side * side * filters[-1]),
             "the side is halved once for each convolution, not once more.":
                 dense_weights(lambda side, filters: side * side * filters[-1] // 4),
+            "1060 is right for count_parameters(16, 4, [7, 10], 3), but the function returns it "
+            "for every discriminator. Compute it from the arguments.": lambda *_: 1060,
+            "count_parameters(16, 4, [7, 10], 3) is right, but not count_parameters(64, 4, "
+            "[6, 8, 12], 5): its three convolutions halve the side three times. Count them with "
+            "len(filters), or halve in the loop.": halved_twice,
+            "count_parameters(16, 4, [7, 10], 3) is right, but not count_parameters(64, 4, "
+            "[6, 8, 12], 5): the last map's side is not always 4. Compute it from `side`.":
+                dense_weights(lambda _, filters: 16 * filters[-1]),
+            "the maps are padded by k // 2, so each convolution halves the side exactly: "
+            "side // 2.": without_padding,
             "a convolution has one bias for each output channel, not for each input channel.":
                 biases_for_the_input}),
     "9.4": Exercise(
@@ -528,6 +599,16 @@ EXERCISES = {
                 d2_through_its_own_activation_only,
             "through_activation takes the gradient first, and then the activation's output.":
                 gradient_and_output_exchanged,
+            "a negative output lets 0.2 of its gradient through. Here it lets nothing through, "
+            "as with ReLU. The function through_activation is given.": with_slopes(0, 0),
+            "f1's activation is LeakyReLU too: a negative output lets 0.2 of its gradient through.":
+                with_slopes(0, 0.2),
+            "f2's activation is LeakyReLU too: a negative output lets 0.2 of its gradient through.":
+                with_slopes(0.2, 0),
+            "the shapes do not fit at w2: (B, C2) times (C1, C2). Backward, the weights are "
+            "transposed: w2.T.": lambda *others: two_gradients(*others[:5], others[5].T),
+            "the shapes do not fit at w1: (B, C1) times (C0, C1). Backward, the weights are "
+            "transposed: w1.T.": lambda *others: two_gradients(*others[:4], others[4].T, others[5]),
             "this is the gradient of f1. Go on to x: through the activation and w1.": up_to_f1}),
     "9.5": Exercise(
         toy_step,

@@ -97,6 +97,9 @@ plt.show()
 # In a mean the weights add up to 1. Here their sum is smaller. It is a geometric series:
 #
 # $$(1 - \beta_1)(1 + \beta_1 + \dots + \beta_1^{t-1}) = 1 - \beta_1^t$$
+#
+# We print it for $\beta_1 = 0.9$, the usual choice elsewhere, since it grows more slowly there than
+# for the paper's 0.5.
 
 # %%
 beta1 = 0.9
@@ -135,7 +138,7 @@ check("9.1", update_without_correction);
 
 # %% [markdown]
 # Let us watch it happen. This loop follows the two means through 10,000 steps, with a gradient of
-# 1. We look at the paper's $\beta_1 = 0.5$ and at the more usual 0.9.
+# 1. We look at the paper's $\beta_1 = 0.5$ and at the usual 0.9.
 
 # %%
 def updates_without_correction(beta1, beta2, steps=10_000):
@@ -255,12 +258,18 @@ for g in 1e-2, 1e-4, 1e-6, 1e-8, 1e-17:
 #
 # ## Three sums (notebook 4)
 #
-# Slide the kernel over a padded map. Its tap $(i, j)$ starts at pixel $(i, j)$, and each step takes
-# it `stride` pixels on, to the right or down. So the tap meets every `stride`-th pixel of every
-# `stride`-th row. `np.s_[...]` stores such a selection, for use in brackets later on, and
-# `np.ndindex` lists all taps $(i, j)$. All our maps are square. Their sides are even, those of our
-# kernels odd. With a padding of half the kernel, rounded down, a convolution of stride 1 keeps the
-# sides of a map, and one of stride 2 halves them. All three sums run over the taps:
+# Slide the kernel over a padded map. At the start its tap $(i, j)$ lies on pixel $(i, j)$. Each
+# step moves the kernel `stride` pixels on, to the right or down. So the tap meets every `stride`-th
+# pixel of every `stride`-th row.
+#
+# In the code, `np.ndindex` lists all taps $(i, j)$. `np.s_[...]` stores a selection of pixels, for
+# use in brackets later on.
+#
+# All our maps are square, and before a convolution of stride 2 their sides are even. Those of our
+# kernels are odd. With a padding of half the kernel, rounded down, a convolution of stride 1 keeps
+# the sides of a map, and one of stride 2 halves them.
+#
+# All three sums run over the taps:
 #
 # - forward, each tap multiplies the pixels that it meets by its weights;
 # - backward to the input, it multiplies the gradients of the output by its weights, and adds them
@@ -437,10 +446,11 @@ print(logits.ravel().round(3))
 # *Difficulty 1 of 3 · 10 minutes · Good for: knowing where a network's memory goes.*
 #
 # How many parameters does a discriminator have? `filters` lists the channels after each
-# convolution; our own has `[7, 10]`. Each convolution has a kernel of k x k, a bias, and stride 2.
-# The output of the last one goes through a dense layer, with a bias, to a single logit. The
-# function returns one number. (`check` calls it for our own, `count_parameters(16, 4, [7, 10], 3)`,
-# and for a larger one, `count_parameters(64, 4, [6, 8, 12], 5)`.)
+# convolution; our own has `[7, 10]`. Each convolution has a kernel of k x k, with k odd, a padding
+# of `k // 2`, a bias, and stride 2. The output of the last one goes through a dense layer, with a
+# bias, to a single logit. The function returns one number, for any number of convolutions. `check`
+# calls it for our own, `count_parameters(16, 4, [7, 10], 3)`. If that is right, it goes on to a
+# larger one, `count_parameters(64, 4, [6, 8, 12], 5)`.
 
 # %%
 def count_parameters(side, classes, filters, k):
