@@ -37,11 +37,13 @@ def plot_curves(run):
     left.plot(step, columns["loss_d"], linewidth=0.8)
     left.axhline(np.log(2), color="grey", linestyle=":", label="log 2: D cannot decide")
     left.set(title="Discriminator: binary cross-entropy", xlabel="step")
-    features = {name: values for name, values in columns.items() if name.startswith("features")}
-    for name, values in features.items():
-        right.plot(step, values, linewidth=0.8, label=name.replace("_", " of layer "))
-    set_log_scale(right, np.concatenate(list(features.values())))
-    right.set(title="Generator: feature matching", xlabel="step")
+    losses = {name: values for name, values in columns.items()
+              if name.startswith(("features", "moments"))}
+    for name, values in losses.items():
+        style = ":" if name.startswith("moments") else "-"
+        right.plot(step, values, style, linewidth=0.8, label=name.replace("_", " of layer "))
+    set_log_scale(right, np.concatenate(list(losses.values())))
+    right.set(title="Generator: what it matches", xlabel="step")
     for axes in left, right:
         axes.legend(loc="upper right", fontsize=8)
     with written(run / "curves.png") as file:

@@ -168,15 +168,18 @@ class CudaOps(CudaConv):
                            logits, target, loss, dlogits, logits.size)
         return loss, dlogits
 
+    def _loss_and_gradient(self, fake, dabove, out):
+        """Places for a loss (1,) and for dfake, which holds dabove already if there is any."""
+        if dabove is None:
+            return self._places(out, (1,), fake.shape)
+        place, dfake = out or (None, None)
+        loss, = self._places((place,), (1,))
+        return loss, self._copy(dabove, dfake)
+
     def feature_matching(self, real, fake, reading="mean", dabove=None, activation=None, *,
                          out=None):
         check_reading(reading)
-        out = out or (None, None)
-        loss, = self._places(out[:1], (1,))
-        if dabove is None:
-            dfake, = self._places(out[1:], fake.shape)
-        else:
-            dfake = self._copy(dabove, out[1])
+        loss, dfake = self._loss_and_gradient(fake, dabove, out)
         batch, positions = len(fake), fake[0].size
         n = fake.size if reading == "paired" else positions
         kernel, count = "feature_matching_paired", (n,)
@@ -190,12 +193,7 @@ class CudaOps(CudaConv):
         return loss, dfake
 
     def moment_matching(self, real, fake, weight, dabove=None, *, out=None):
-        out = out or (None, None)
-        loss, = self._places(out[:1], (1,))
-        if dabove is None:
-            dfake, = self._places(out[1:], fake.shape)
-        else:
-            dfake = self._copy(dabove, out[1])
+        loss, dfake = self._loss_and_gradient(fake, dabove, out)
         batch, channels = len(fake), fake.shape[-1]
         pixels = fake[0].size // channels
         pooled_real, pooled_fake, dpooled = (self.empty(batch, channels) for _ in range(3))

@@ -72,7 +72,8 @@ def test_train_in_a_new_process(tmp_path):
     assert grids == ["step_000001.png", "step_000010.png", "step_000020.png"]
     assert json.loads((folder / "settings.json").read_text())["kernel_size"] == 3
     rows = (folder / "log.csv").read_text().splitlines()
-    assert rows[0] == "step,loss_d,features_1,features_2,seconds" and len(rows) == 3
+    assert rows[0] == "step,loss_d,features_1,features_2,moments_1,moments_2,seconds"
+    assert len(rows) == 3
     assert "kernel size                  3                        flag" in out
     assert "beta1                        0.5                      default" in out
     assert "preset                       small                    not on a GPU" in out
@@ -622,7 +623,7 @@ def test_a_learnt_palette_is_written_beside_the_run(tmp_path):
 
 
 @pytest.mark.parametrize("content", [
-    b"step,loss_d,features_1,features_2,seconds\nabc,1,1,1,1\n",
+    b"step,loss_d,features_1,features_2,moments_1,moments_2,seconds\nabc,1,1,1,1,1,1\n",
     b"\xff\xfe\x00\n"])
 def test_damaged_log(run, tmp_path, content, capsys):
     (tmp_path / "checkpoint.npz").write_bytes((run / "checkpoint.npz").read_bytes())
@@ -769,7 +770,7 @@ def test_a_log_with_negative_losses_is_continued(tmp_path, monkeypatch):
 
     def negative(self):
         step(self)
-        self.ops.write(self.losses[1:], [-0.0002, 0.003])
+        self.ops.write(self.losses[1:], [-0.0002, 0.003, 0.1, 0.2])
     monkeypatch.setattr(semgan.Trainer, "train_step", negative)
     flags = ["--log-every", "1", "--out", str(tmp_path)]
     main([*TINY_FLAGS, "--steps", "3", *flags])

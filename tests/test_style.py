@@ -10,6 +10,7 @@ SOURCES = sorted(path for folder in (".", "app", "formats", "kernels", "tutorial
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 NOTEBOOKS = sorted((ROOT / "tutorial" / "source").glob("*.py"))
 LONGER_FILES = {"semgan.py": 500}  # else 420 lines
+LISTS = "tutorial/exercises/"  # wrong answers one after another: looked up, not read
 # What may import what. semgan.py, data.py and inception.py import app only to be commands.
 RANKS = {"kernels": 0, "formats": 0, "semgan": 1, "data": 1, "image_metrics": 1, "metrics": 1,
          "inception": 1, "app": 2, "tutorial": 3}
@@ -28,7 +29,8 @@ def test_lines(path):
 @pytest.mark.parametrize("path", SOURCES, ids=name)
 def test_functions_and_files(path):
     text = path.read_text()
-    assert len(text.splitlines()) <= LONGER_FILES.get(name(path), 420)
+    most = 750 if name(path).startswith(LISTS) else LONGER_FILES.get(name(path), 420)
+    assert len(text.splitlines()) <= most
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef):
             lines = node.end_lineno - node.lineno + 1
