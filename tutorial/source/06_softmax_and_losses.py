@@ -61,8 +61,8 @@ corners = np.array([[0, 0], [1, 0], [0.5, 0.866]])  # one for each class
 print(my_softmax(scores) @ corners)                 # where to draw (0.665, 0.245, 0.09)
 
 # %% [markdown]
-# Each line below belongs to one pixel. Its scores are multiplied by a factor that grows from 0 to
-# 30. The dot is where the factor is 1.
+# Each line below belongs to one pixel. Its scores are multiplied by a factor that grows from
+# 0 to 30. The dot is where the factor is 1.
 
 # %%
 factor = 30 * np.linspace(0, 1, 100)[:, None] ** 2  # (100, 1)

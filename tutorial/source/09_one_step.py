@@ -137,8 +137,8 @@ def update_without_correction(t, beta1, beta2):
 check("9.1", update_without_correction);
 
 # %% [markdown]
-# Let us watch it happen. This loop follows the two means through 10,000 steps, with a gradient of
-# 1. We look at the paper's $\beta_1 = 0.5$ and at the usual 0.9.
+# Let us watch it happen. This loop follows the two means through 10,000 steps; the gradient is
+# always 1. We look at the paper's $\beta_1 = 0.5$ and at the usual 0.9.
 
 # %%
 def updates_without_correction(beta1, beta2, steps=10_000):
