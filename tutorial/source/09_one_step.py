@@ -826,7 +826,7 @@ show(np.concatenate([*rows, shapes.maps[::20]]), columns=10)
 # The last row shows real maps. Above it, each column belongs to one latent vector. The rows are:
 # before the first step, and after 40, 100 and 300 steps. Noise becomes background with specks,
 # specks become blobs, and some blobs begin to look like the shapes in colour and size. 300 steps
-# are few: the preset `small` does 7400. (Here batch norm takes its statistics from the 32 samples.
+# are few: the preset `small` does 5000. (Here batch norm takes its statistics from the 32 samples.
 # The project's `sample` takes the running ones: see notebook 7.)
 #
 # You have seen every line that did this, from the padding of a map to the update of a parameter.
