@@ -367,7 +367,7 @@ class Discriminator(Network):
             w, real, fake = self.params[f"conv{i}.w"], features[i][:b], features[i][b:]
             if s.feature_layers == "all" or i == self.layers:  # dy is written over dx
                 if s.moment_matching:
-                    place = losses[self.layers + i - 1:][:1]
+                    place = losses[self.layers + i - 1:self.layers + i]
                     _, dx = ops.moment_matching(real, fake, s.moment_matching, dx,
                                                 out=(place, dx))
                 _, dy = ops.feature_matching(real, fake, s.feature_matching, dx, "leaky_relu",

@@ -198,9 +198,9 @@ def feature_matching(real, fake, reading="mean", dabove=None, activation=None):
     """The distance between the features (B, H, W, C) of real and of generated maps, in one layer.
 
     "mean" (Salimans et al. 2016): mean over h, w, c of (mean over b of fake - mean of real)^2.
-    "unbiased": the same less Var(fake) / B, the part of that square which is only the noise of a
-    mean over B maps. It falls if generated maps are alike, so "mean" rewards alike maps. This loss
-    can be negative. With one map there is no variance to subtract.
+    "unbiased": the same minus Var(fake) / B, the part of that square that is only the noise of a
+    mean over B maps. That part falls if the generated maps are alike, so "mean" rewards maps that
+    are alike. This loss can be negative. With one map there is no variance to subtract.
     "paired" (as in pix2pixHD): mean of |fake - real|, the i-th map against the i-th.
 
     Returns loss (1,) and dfake. dabove, the gradient that reaches fake from the layers above, is
