@@ -199,8 +199,7 @@ EXERCISES = {
             "-(1 - d) is already the derivative with respect to the logit. No further d * (1 - d).":
                 through_d(lambda d, w: -(1 - d) * d * (1 - d) * w),
             "take the mean at the end: D at the mean of z is another number.":
-                lambda theta, z, w, b: generator_gradient(theta, z[:1] * 0 + z.mean(), w, b)},
-        sizes={}),
+                lambda theta, z, w, b: generator_gradient(theta, z[:1] * 0 + z.mean(), w, b)}),
     "8.4": Exercise(
         feature_matching_gradient,
         ("The loss is the mean of gap^2 over H * W * C numbers, and fake[i, h, w, c] enters "
@@ -296,8 +295,7 @@ EXERCISES = {
             "this is only the noise. Subtract it from gap ** 2.":
                 lambda real, fake: (variance(fake) / len(fake)).mean(),
             "the pieces stand the other way round: gap ** 2 minus the noise.":
-                lambda real, fake: -without(lambda *a: variance(a[1]) / len(a[1]))(real, fake)},
-        sizes={}),
+                lambda real, fake: -without(lambda *a: variance(a[1]) / len(a[1]))(real, fake)}),
     "8.6": Exercise(
         best_constant,
         ("If c moves right, |c - f| grows for all f to the left of c, and falls for all f to the "
