@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from formats import files
 from formats.files import InputError
-from formats.weight_file import read_state_dict
+from formats.weight_file import MOST_BYTES, read_state_dict
 
 URL = ("https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/"
        "pt_inception-2015-12-05-6726825d.pth")
@@ -200,8 +200,9 @@ def load_weights(path=None, verify=True):
     Batch norm is folded in. path: the weight file; None looks in the cache. verify=False accepts
     other files with the same keys and shapes. Raises InputError, which says how to get the file.
     """
-    path = path or cached_file()
+    path = cached_file() if path is None else path
     try:
+        files.require_file(path, MOST_BYTES)  # before anything waits for a pipe
         if verify:
             files.verify(path, SIZE, SHA256, hint=f" (the published weights); {HOW_TO_GET}")
         state = read_state_dict(path)
@@ -228,8 +229,13 @@ def fold(state, path="the state dict"):
         w = get(f"{name}.conv.weight", (cout, cin, kh, kw)).transpose(2, 3, 1, 0)
         gamma, beta, mean, var = (get(f"{name}.bn.{key}", (cout,))
                                   for key in ("weight", "bias", "running_mean", "running_var"))
-        scale = gamma / np.sqrt(var + BN_EPS)
-        weights[name] = np.ascontiguousarray(w * scale, np.float32), np.float32(beta - mean * scale)
+        with np.errstate(all="ignore"):  # what they would warn of is refused below
+            scale = gamma / np.sqrt(var + BN_EPS)
+            pair = np.ascontiguousarray(w * scale, np.float32), np.float32(beta - mean * scale)
+        if not all(np.isfinite(a).all() for a in pair):
+            raise InputError(f"{path}: {name!r} has weights that are NaN or infinite, or a "
+                             "negative variance")
+        weights[name] = pair
     return weights
 
 

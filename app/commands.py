@@ -119,10 +119,12 @@ def evaluate(args):
 
 def fid_weights(path):
     """(weights of FID's network or None, why there are none). A given path must work."""
+    if path == "":
+        raise InputError("--weights is empty: expected the path of a weight file")
     try:
         return inception.load_weights(path), ""
     except InputError as error:
-        if path:
+        if path is not None:
             raise
         return None, str(error)
 

@@ -4,6 +4,7 @@ The pickle inside is never unpickled but read opcode by opcode. Of everything th
 call only a few names are known, and these only describe tensors.
 """
 import io
+import math
 import pickletools
 import zipfile
 from pathlib import Path
@@ -11,8 +12,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from formats.files import InputError
+from formats.files import InputError, require_file
 
+# Inception's file has 96 MB, its pickle 0.06 MB, its tensors 4 axes at most. Reading a pickle as
+# large as the file would take more than a minute.
+MOST_BYTES, MOST_PICKLE_BYTES, MOST_AXES = 1 << 30, 1 << 20, 8
 DTYPES = {"torch FloatStorage": "<f4", "torch DoubleStorage": "<f8",
           "torch HalfStorage": "<f2", "torch LongStorage": "<i8"}
 REBUILD, ORDERED_DICT = "torch._utils _rebuild_tensor_v2", "collections OrderedDict"
@@ -48,20 +52,30 @@ def read_state_dict(path):
     The arrays are views with the strides of the file. Nothing in the file is ever executed.
     Raises OSError if it cannot be read, InputError if it is damaged or something else.
     """
+    require_file(path, MOST_BYTES)
     content = Path(path).read_bytes()
     try:
         read = read_zip if content[:2] == b"PK" else read_legacy
         state, storages = read(io.BytesIO(content))
-        arrays = {}
-        for key, (storage, offset, shape, strides) in state.items():
-            size = np.dtype(storage.dtype).itemsize
-            # NumPy refuses shapes and strides that would leave the storage.
-            arrays[key] = np.ndarray(shape, storage.dtype, storages[storage.key], offset * size,
-                                     [stride * size for stride in strides])
-        return arrays
+        return {key: _view(tensor, storages) for key, tensor in state.items()}
     except Exception as error:  # a damaged or hostile file fails in many ways
-        raise InputError(f"{path}: damaged, or not a weight file of torch "
-                         f"({type(error).__name__}: {error})") from None
+        reason = f"{type(error).__name__}: {error}"[:200]
+        raise InputError(f"{path}: damaged, or not a weight file of torch ({reason})") from None
+
+
+def _view(tensor, storages):
+    """The array of a Tensor: a view of its storage, so that nothing is allocated."""
+    storage, offset, shape, strides = tensor
+    size, content = np.dtype(storage.dtype).itemsize, storages[storage.key]
+    if len(shape) > MOST_AXES or len(strides) != len(shape):
+        raise ValueError(f"a tensor of {len(shape)} axes and {len(strides)} strides")
+    if not all(type(number) is int for number in (offset, *shape, *strides)):
+        raise ValueError("a tensor whose shape, strides or offset is not of integers")
+    if math.prod(shape) * size > len(content):
+        raise ValueError("a tensor larger than its storage")
+    # NumPy refuses shapes and strides that would leave the storage.
+    strides = [stride * size for stride in strides]
+    return np.ndarray(shape, storage.dtype, content, offset * size, strides)
 
 
 def read_legacy(stream):
@@ -78,6 +92,8 @@ def read_legacy(stream):
     itemsize = {t.storage.key: np.dtype(t.storage.dtype).itemsize for t in state.values()}
     storages = {}
     for key in map(_text, read_pickle(stream)):
+        if key in storages:
+            raise ValueError("the same storage twice")
         size = int.from_bytes(stream.read(8), "little") * itemsize[key]
         storages[key] = stream.read(size)
         if len(storages[key]) < size:
@@ -98,14 +114,19 @@ def read_zip(stream):
         if root + "byteorder" in names and archive.read(root + "byteorder") != b"little":
             raise ValueError("written on a big-endian machine")
         state = read_pickle(io.BytesIO(archive.read(root + "data.pkl")))
-        keys = {tensor.storage.key for tensor in state.values()}
+        keys = {tensor.storage.key for tensor in state.values()}  # tensors may share a storage
+        sizes = [archive.getinfo(f"{root}data/{key}").file_size for key in keys]
+        if sum(sizes) > stream.getbuffer().nbytes:  # each would be read into memory of its own
+            raise ValueError("storages that overlap")
         return state, {key: archive.read(f"{root}data/{key}") for key in keys}
 
 
 def read_pickle(stream):
     """The next pickle of a stream, as plain values and Tensors. Raises many kinds of Exception."""
-    stack, marks, memo = [], [], {}
-    for opcode, value, _ in pickletools.genops(stream):
+    stack, marks, memo, start = [], [], {}, stream.tell()
+    for opcode, value, position in pickletools.genops(stream):
+        if position - start > MOST_PICKLE_BYTES:
+            raise ValueError(f"a pickle of more than {MOST_PICKLE_BYTES:,} bytes")
         match opcode.name:
             case "PROTO":
                 pass
@@ -164,7 +185,7 @@ def _known_name(name):
 
 def _storage(fields):
     """Storage of ("storage", type, key, device, number of elements, ...)."""
-    _, kind, key, *_ = fields
+    kind, key = fields[1:3]
     return Storage(DTYPES[kind.name], _text(key))
 
 

@@ -7,11 +7,14 @@ golden/legacy.pth, golden/zip.pth: the OrderedDict of `small_state`, as torch 2.
 attributes as a state_dict has (`_metadata`) and, for legacy.pth,
 `torch.save(..., _use_new_zipfile_serialization=False)`.
 """
+import copy
 import functools
 import hashlib
 import io
+import os
 import pickle
 import re
+import sys
 import zipfile
 import zlib
 from pathlib import Path
@@ -203,6 +206,33 @@ def one(tensor_):
     return b"}" + plain("w") + tensor_ + b"s"
 
 
+def zipped(body, *members):
+    """A zip archive whose pickle is `body`. members: (name, content)."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as file:
+        for name, content in [("a/data.pkl", b"\x80\x02" + body + b"."), *members]:
+            file.writestr(name, content)
+    return buffer.getvalue()
+
+
+def overlapping():
+    """A zip archive with two storages, of which the first holds the whole second."""
+    body = b"}(" + b"".join(plain(key) + tensor(key=key) for key in "01") + b"u"
+    inner = zipped(body, ("a/data/1", bytes(4096)))
+    with zipfile.ZipFile(io.BytesIO(inner)) as file:
+        member, directory = file.getinfo("a/data/1"), file.start_dir
+    quoted = inner[member.header_offset:directory]  # its local header and content
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as file:
+        file.writestr("a/data.pkl", b"\x80\x02" + body + b".")
+        file.writestr("a/data/0", quoted)
+        other = copy.copy(member)
+        other.header_offset = file.start_dir - len(quoted)
+        file.filelist.append(other)
+        file.NameToInfo[other.filename] = other
+    return buffer.getvalue()
+
+
 def archive(**changes):
     """golden/zip.pth with members changed (None: left out) or, compress=True, compressed."""
     compress, buffer = changes.pop("compress", False), io.BytesIO()
@@ -247,7 +277,13 @@ HOSTILE = {  # name: content, message
     "far beyond": (legacy(one(tensor(0, (2, 2), (1 << 61, 1)))), "damaged"),
     "before the storage": (legacy(one(tensor(-1, (1, 1)))), "damaged"),
     "backwards": (legacy(one(tensor(0, (2, 2), (-2, 1)))), "damaged"),
-    "strides are texts": (legacy(one(tensor(0, (2, 2), ("a", "b")))), "damaged"),
+    "strides are texts": (legacy(one(tensor(0, (2, 2), ("a", "b")))), "not of integers"),
+    "a shape that multiplies a text": (legacy(one(tensor(0, (1 << 40, "a")))), "not of integers"),
+    "numbers of 30 digits": (legacy(one(tensor(10 ** 30, (1, 1), (10 ** 30, 1)))), "OverflowError"),
+    "larger than the storage": (legacy(one(tensor(0, (1 << 40, 2), (0, 0)))),
+                                "larger than its storage"),
+    "too many axes": (legacy(one(tensor(0, (1,) * 9, (0,) * 9))), "9 axes"),
+    "more storage than the file": (legacy(one(tensor()))[:-24] + b"\xff" * 8, "damaged"),
     "a foreign storage": (legacy(one(tensor(key="1"))), "KeyError"),
     "no tensors": (legacy(plain({"w": 3})), "AttributeError"),
     # The file around the pickle.
@@ -255,6 +291,14 @@ HOSTILE = {  # name: content, message
     "another protocol": (legacy(one(tensor()), heading=(MAGIC, 1002, HEADING[2])), "heading"),
     "another pickle": (pickle.dumps({"a": 1}, 2), "not the heading"),
     "more than its storages": (legacy(one(tensor())) + b"\0", "continues after its last storage"),
+    "the same storage twice": (legacy(one(tensor())).replace(plain(["0"]), plain(["0", "0"])),
+                               "the same storage twice"),
+    "storages that overlap": (overlapping(), "storages that overlap"),
+    "a long key": (legacy(one(tensor())).replace(plain(["0"]), plain(["k" * 1000])), "KeyError"),
+    "a large pickle": (legacy(b"N" * (1 << 20) + b"0"), "a pickle of more than 1,048,576 bytes"),
+    "nested deeply": (legacy(b")" + b"\x85" * 100_000 + b"R"), "damaged"),
+    "a large memo": (legacy(b"".join(b"Nr" + i.to_bytes(4, "little") for i in range(200_000))),
+                     "a pickle of more than"),
     "a storage cut short": (legacy(one(tensor()))[:-1], "breaks off"),
     "big-endian zip": (archive(byteorder=b"big"), "big-endian"),
     "compressed zip": (archive(compress=True), "not as torch.save writes it"),
@@ -284,6 +328,48 @@ def test_every_truncation_is_noticed(tmp_path, layout):
         path.write_bytes(content[:length])
         with pytest.raises(InputError, match="w.pth: damaged"):
             read_state_dict(path)
+
+
+def test_a_shared_storage_is_read_once(tmp_path, monkeypatch):
+    """100 tensors of one storage: one read of it, and views instead of copies."""
+    body = b"}(" + b"".join(plain(f"w{i}") + tensor(i % 2, (3,), (1,)) for i in range(100)) + b"u"
+    path, names, read = tmp_path / "w.pth", [], zipfile.ZipFile.read
+    monkeypatch.setattr(zipfile.ZipFile, "read",
+                        lambda file, name: names.append(name) or read(file, name))
+    for content in zipped(body, ("a/data/0", np.arange(4, dtype="<f4").tobytes())), legacy(body):
+        path.write_bytes(content)
+        state = read_state_dict(path)
+        assert_array_equal(state["w99"], [1, 2, 3])
+        assert len(state) == 100 and all(a.base is state["w0"].base for a in state.values())
+    assert names == ["a/data.pkl", "a/data/0"]
+
+
+@pytest.mark.parametrize("kind, message", [
+    ("folder", r"cannot be read \(a folder; expected a file"),
+    ("pipe", r"cannot be read \(a pipe, a socket or a device; expected a file"),
+    ("/dev/zero", r"cannot be read \(a pipe, a socket or a device; expected a file"),
+    ("3 GB of holes", "3,000,000,000 bytes; expected 1,073,741,824 at most"),
+    ("loop of links", r"cannot be read \(Too many levels of symbolic links")])
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such files")
+def test_files_that_must_not_be_opened(tmp_path, kind, message, monkeypatch):
+    path = Path(kind) if kind.startswith("/") else tmp_path / "w.pth"
+    makers = {"folder": path.mkdir, "pipe": lambda: os.mkfifo(path),
+              "3 GB of holes": lambda: (path.touch(), os.truncate(path, 3_000_000_000)),
+              "loop of links": lambda: path.symlink_to(path)}
+    makers.get(kind, lambda: None)()
+    monkeypatch.setattr("builtins.open", None)
+    monkeypatch.setattr(Path, "read_bytes", None)
+    for verify in True, False:
+        with pytest.raises(InputError, match=message):
+            inception.load_weights(path, verify)
+
+
+def test_weights_that_are_not_finite():
+    for key, value in ("conv.weight", np.nan), ("bn.running_var", -1), ("bn.weight", 1e300):
+        key = f"Mixed_7c.branch1x1.{key}"
+        state = rule_made() | {key: np.full(rule_made()[key].shape, value)}
+        with pytest.raises(InputError, match="'Mixed_7c.branch1x1' has weights that are NaN"):
+            inception.fold(state)
 
 
 def test_missing_key_and_wrong_shape():
