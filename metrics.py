@@ -3,7 +3,10 @@
 Label maps are uint8 class ids, (N, H, W); image_metrics.py has the metrics of coloured images.
 IMAGE_METRICS and LABEL_METRICS list the metrics in one form, f(real, fake) -> float or
 {name: float}. Most values mean little without the same metric of real maps against real maps, at
-the same number of samples. What each metric cannot see: docs/metrics.md.
+the same number of samples. What each metric cannot see: docs/metrics.md. A command compares two
+folders or archives, of label maps or of images, by every metric that applies:
+
+    python metrics.py REAL SAMPLES
 """
 import numpy as np
 from scipy import ndimage, special
@@ -259,3 +262,8 @@ LABEL_METRICS = {"class frequencies": class_frequency_distance,
                  "spatial prior": spatial_distance,
                  "components": lambda real, fake: components(fake),
                  "memorization": memorization}
+
+
+if __name__ == "__main__":
+    from app.metrics_command import main
+    main()

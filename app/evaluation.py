@@ -35,16 +35,8 @@ def measure(g, dataset, count, seed, weights=None):
     fake = g.sample(z)
     ids = [metrics.nearest_class(maps, dataset.palette) for maps in (real, fake)]
     images = [dataset.palette[maps] if maps.ndim == 3 else maps for maps in (real, fake)]
-    table = {}
-    for name, metric in metrics.LABEL_METRICS.items():
-        table |= _compare(name, metric, *ids)
-    if g.s.dataset == "shapes":
-        table |= _compare("shapes", lambda _, maps: metrics.shape_metrics(maps), *ids)
-    for name, metric in metrics.IMAGE_METRICS.items():
-        table |= _compare(name, metric, *images)
-    if weights:
-        features = [inception.features(x, weights, g.ops.unrounded()) for x in images]
-        table |= _compare("FID", image_metrics.frechet_distance, *features)
+    table = label_rows(*ids, g.s.dataset == "shapes")
+    table |= image_rows(*images, weights, weights and g.ops)
     if g.rgb:
         rate = lambda _, x: image_metrics.invalid_color_rate(x, dataset.palette)
         table |= _compare("invalid colours", rate, *images)
@@ -53,9 +45,34 @@ def measure(g, dataset, count, seed, weights=None):
     return table
 
 
+def label_rows(real, fake, shapes=False):
+    """The rows of `measure` for two sets of label maps; shapes: they are Colored Shapes.
+
+    The sets can differ in number, here and in image_rows. Halves are those of the smaller one.
+    """
+    table = {}
+    for name, metric in metrics.LABEL_METRICS.items():
+        table |= _compare(name, metric, real, fake)
+    if shapes:
+        table |= _compare("shapes", lambda _, maps: metrics.shape_metrics(maps), real, fake)
+    return table
+
+
+def image_rows(real, fake, weights=None, ops=None):
+    """The rows of `measure` for two sets of RGB images. ops: where Inception computes FID."""
+    table = {}
+    count = min(len(real), len(fake))
+    for name, metric in metrics.IMAGE_METRICS.items():  # SWD needs equal numbers
+        table |= _compare(name, metric, real[:count], fake[:count])
+    if weights:
+        features = [inception.features(x, weights, ops.unrounded()) for x in (real, fake)]
+        table |= _compare("FID", image_metrics.frechet_distance, *features)
+    return table
+
+
 def _compare(name, metric, real, fake):
     """The rows of `measure` for one metric, a function of two sets."""
-    half = len(real) // 2
+    half = min(len(real), len(fake)) // 2
     pairs = (real, fake), (real[:half], fake[:half]), (real[:half], real[half:2 * half])
     try:
         values = [metric(*pair) for pair in pairs]
@@ -87,11 +104,11 @@ def better(metric):
     return ""
 
 
-def describe(table, palette):
-    """The table of `measure` as the text that `evaluate` prints."""
+def describe(table, palette=()):
+    """The table of `measure` as the text that `evaluate` prints. palette: none for images."""
     colors = " ".join(bytes(color).hex() for color in palette)
     number = lambda x: f"{x:.4g}" if isinstance(x, float) else "-"
-    lines = [f"SWD, MS-SSIM: as in Karras et al. 2018, palette {colors}",
+    lines = ["SWD, MS-SSIM: as in Karras et al. 2018" + f", palette {colors}" * bool(colors),
              f"FID: {inception.PREPROCESSING}", "",
              f"{'':32s}{'samples':>12s}{'half of them':>14s}{'real (half)':>13s}   better"]
     for name, values in table.items():
@@ -103,7 +120,7 @@ def describe(table, palette):
 
 def warning_of_copies(table):
     """The lines that warn of samples that look like copies of training maps: one or none."""
-    share, _, real = table["memorization, copies"]
+    share, _, real = table.get("memorization, copies", (0, 0, 0))
     if share <= real + COPIES:
         return []
     return ["", f"{share:.0%} of the samples look like copies of training maps or of their mirror "
