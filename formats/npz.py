@@ -26,7 +26,10 @@ def opened(path):
 
 
 def _declared(file, name):
-    """(shape, dtype) of an array, from its first bytes. Raises InputError and what NumPy raises."""
+    """(shape, dtype) of an array from its first bytes, and whether all its numbers are there.
+
+    Raises InputError and what NumPy raises.
+    """
     member = file.getinfo(name + ".npy")
     with file.open(member) as content:
         read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
@@ -34,9 +37,8 @@ def _declared(file, name):
         if version not in read:
             raise InputError(f"{name}: format {version} of an array")
         shape, _, dtype = read[version](content)
-        if member.file_size != content.tell() + prod(shape) * dtype.itemsize:
-            raise InputError(f"{name}: {member.file_size:,} bytes are not {dtype} {shape}")
-    return shape, dtype
+        size = content.tell() + prod(shape) * dtype.itemsize
+    return shape, dtype, member.file_size == size
 
 
 def _load(file, name):
@@ -46,8 +48,8 @@ def _load(file, name):
 
 def text(file, name):
     """The text in an array without dimensions. Raises InputError and what NumPy raises."""
-    shape, dtype = _declared(file, name)
-    if shape != () or dtype.kind != "U" or dtype.itemsize > MOST_TEXT:
+    shape, dtype, whole = _declared(file, name)
+    if shape != () or dtype.kind != "U" or dtype.itemsize > MOST_TEXT or not whole:
         raise InputError(f"{name}: expected a text, found {dtype} {shape}")
     return str(_load(file, name))
 
@@ -64,10 +66,10 @@ def arrays(file, shapes, others=()):
     for name, shape in shapes.items():
         found = "nothing"
         if name in there:
-            declared, dtype = _declared(file, name)
-            if declared == shape and dtype.kind == "f" and dtype.itemsize <= 8:
+            declared, dtype, whole = _declared(file, name)
+            if declared == shape and dtype.kind == "f" and dtype.itemsize <= 8 and whole:
                 continue
-            found = f"{dtype} {declared}"
+            found = f"{dtype} {declared}{', cut off' * (not whole)}"
         raise InputError(f"damaged, or of another model ({name}: expected {shape}, found {found})")
     loaded = {name: _load(file, name) for name in shapes}
     for name, a in loaded.items():
