@@ -6,6 +6,10 @@ stays uint8 in memory. formats/label_maps.py reads the files. Two commands to ru
     python data.py inspect --dataset maps.zip     # a picture of 16 maps and the class frequencies
     python data.py facades --download             # fetches the CMP Facades
 """
+if __name__ == "__main__":  # Ctrl-C ends the program at once until main() has started
+    import signal
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import functools
 import io
 import os
@@ -14,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from formats.files import InputError, cache_folder, note
+from formats.files import InputError, cache_folder, command, note
 from formats.images import UNKNOWN
 from formats.label_maps import LabelMaps, load_maps
 from formats.palettes import read_palette
@@ -113,7 +117,7 @@ def _check_options(dataset, size, **options):
     if min(size) < 1:
         raise InputError(f"--side {min(size)}: expected 1 or more")
     if not shapes and not own and not options["data"]:
-        wanted = "the folder that `python data.py facades --download` fills"
+        wanted = f"the folder that `{command('data.py', 'facades', '--download')}` fills"
         if dataset == "cityscapes":
             wanted = ("gtFine_trainvaltest.zip from www.cityscapes-dataset.com, "
                       "or its unpacked folder")

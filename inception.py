@@ -6,6 +6,10 @@ The network is that of Szegedy et al. 2016, "Rethinking the Inception Architectu
 operations of kernels/. These weights need two changes: average pooling does not count its padding,
 and the last module pools by maximum. Activations are NHWC.
 """
+if __name__ == "__main__":  # Ctrl-C ends the program at once until main() has started
+    import signal
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import numpy as np
 from tqdm import tqdm
 
@@ -17,7 +21,6 @@ URL = ("https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/"
        "pt_inception-2015-12-05-6726825d.pth")
 SIZE = 95_628_359  # bytes
 SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
-HOW_TO_GET = f"get it by `python inception.py --download`, or from {URL}"
 SIDE = 299
 # FID depends on the preprocessing.
 PREPROCESSING = "pytorch-fid (bilinear to 299 px, half-pixel centres; x / 127.5 - 1)"
@@ -171,7 +174,8 @@ def features(images, weights, ops, tap=2048, batch=BATCH):
         raise InputError(f"Inception: tap {tap}; expected one of {', '.join(map(str, NETWORK))}")
     weights = {name: tuple(map(ops.asarray, pair)) for name, pair in weights.items()}
     out = np.empty((len(images), tap), np.float32)
-    with tqdm(total=len(images), desc="Inception", unit=" images", delay=1, leave=False) as bar:
+    with tqdm(total=len(images), desc="Inception", unit=" images", delay=1, leave=False,
+              disable=None) as bar:
         for start in range(0, len(images), batch):
             part = slice(start, start + batch)
             x = preprocess(images[part], ops)
@@ -194,6 +198,10 @@ def download():
     return cached_file()
 
 
+def how_to_get():
+    return f"get it by `{files.command('inception.py', '--download')}`, or from {URL}"
+
+
 def load_weights(path=None, verify=True):
     """{name: (w (kh, kw, Cin, Cout), bias (Cout,))} float32 of every convolution.
 
@@ -204,10 +212,10 @@ def load_weights(path=None, verify=True):
     try:
         files.require_file(path, MOST_BYTES)  # before anything waits for a pipe
         if verify:
-            files.verify(path, SIZE, SHA256, hint=f" (the published weights); {HOW_TO_GET}")
+            files.verify(path, SIZE, SHA256, hint=f" (the published weights); {how_to_get()}")
         state = read_state_dict(path)
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); {HOW_TO_GET}") from None
+        raise InputError(f"{path}: cannot be read ({error.strerror}); {how_to_get()}") from None
     return fold(state, path)
 
 

@@ -5,6 +5,10 @@ this file from top to bottom: settings -> layers -> generator and discriminator 
 step. The arithmetic, called `ops` here, is in kernels/; data.py makes the label maps; app/ is the
 program around it: training loop, files, command line.
 """
+if __name__ == "__main__":  # Ctrl-C ends the program at once until main() has started
+    import signal
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 from argparse import Namespace
 from collections import namedtuple
 from functools import partial
@@ -114,9 +118,12 @@ class Network:
     scale is params[name].
     """
     def __init__(self, ops, s, shapes, rng):
-        """shapes: {name: shape}; names end in .w, .b, .gamma or .beta."""
+        """shapes: {name: shape}; names end in .w, .b, .gamma or .beta. ops None: only a drawing."""
         self.ops = ops
         self.s = s
+        self.shapes = shapes
+        if ops is None:
+            return
         _, n = buffers.places(shapes, ops.dtype)
         host = np.zeros(n, ops.dtype)
         for name, p in buffers.views(host, shapes).items():

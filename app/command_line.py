@@ -8,6 +8,7 @@ import semgan
 from app.commands import doctor, evaluate, export, interpolate, sample
 from app.comparison import compare
 from app.data_command import add_arguments
+from app.failures import reported
 from app.run_settings import shown
 from app.training import train
 from formats.files import InputError
@@ -26,24 +27,9 @@ file), doctor (what this machine has)."""
 
 def main(argv=None):
     """Run one command. Bad input and failures end the program with one line on stderr."""
-    command, args = parse(sys.argv[1:] if argv is None else argv)
-    try:
+    with reported("semgan"):
+        command, args = parse(sys.argv[1:] if argv is None else argv)
         command(args)
-    except (InputError, kernels.DeviceError) as error:
-        fail(error, 2)
-    except kernels.KernelError as error:
-        fail(error, 1)
-    except OSError as error:
-        fail(f"{error.filename or 'a file'}: {error.strerror or error}", 1)
-    except MemoryError as error:
-        fail(f"not enough memory ({error}); try a smaller side, batch size or count", 1)
-    except KeyboardInterrupt:
-        fail("interrupted", 130)
-
-
-def fail(message, code):
-    print(f"semgan: {message}", file=sys.stderr)
-    sys.exit(code)
 
 
 def parse(argv):
@@ -51,11 +37,15 @@ def parse(argv):
     parsers = {"sample": (sample, sample_parser), "interpolate": (interpolate, interpolate_parser),
                "evaluate": (evaluate, evaluate_parser), "doctor": (doctor, doctor_parser),
                "export": (export, export_parser), "compare": (compare, training_parser)}
-    name = argv[0] if argv else ""
-    if name in parsers:
-        command, parser = parsers[name]
-        return command, parser().parse_args(argv[1:])
-    return train, training_parser().parse_args(argv)
+    command, parser = train, training_parser
+    if argv and argv[0] in parsers:
+        command, parser = parsers[argv[0]]
+    args = parser().parse_args(argv[1:] if command != train else argv)
+    args.words = argv  # for messages that tell how to go on
+    for name in "run", "file", "out", "weights":
+        if getattr(args, name, None) == "":
+            raise InputError(f"{name} is empty: expected a path")
+    return command, args
 
 
 # ----------------------------------------------------------------------- commands on a finished run
@@ -98,6 +88,11 @@ def evaluate_parser():
     parser.add_argument("run", metavar="RUN", help="a run folder, such as runs/shapes-semgan")
     parser.add_argument("--count", type=positive, metavar="N",
                         help="how many samples (default: as many as there are training maps)")
+    moved = parser.add_argument_group("where the run's maps are now, if they have moved")
+    moved.add_argument("--dataset", metavar="PATH", help="their folder or archive")
+    moved.add_argument("--data", metavar="PATH", nargs="+", help="of cityscapes or facades")
+    moved.add_argument("--palette", metavar="FILE", help="their colours and names")
+    moved.add_argument("--labels", metavar="GLOB", help="which of the files are label maps")
     parser.add_argument("--weights", metavar="FILE",
                         help="weights of Inception, which FID needs (default: in the cache, where "
                              "`python inception.py --download` puts them)")

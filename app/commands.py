@@ -1,6 +1,7 @@
 """The commands that use a trained run (sample, interpolate, evaluate, export), and doctor."""
 import platform
 from importlib import metadata
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -9,18 +10,20 @@ from tqdm import tqdm
 
 import inception
 import kernels
-from app import evaluation
+from app import evaluation, memory
 from app.pictures import grid
 from app.run_folder import (
     TRAINED,
     export_generator,
+    generator_and_header,
     load_checkpoint,
     load_generator,
     make_folder,
     same_maps,
 )
-from app.run_settings import load_dataset
-from formats.files import InputError
+from app.run_settings import MOVABLE, load_dataset, resumed, with_absolute_paths
+from formats.files import InputError, command, remove_left_over, save_image
+from formats.palettes import write_palette
 
 
 def source(args):
@@ -41,40 +44,52 @@ def source(args):
 def sample(args):
     """`sample RUN`: new maps as indexed PNGs (RGB from the baseline), and a picture of them all."""
     path, folder = source(args)
-    g, palette = load_generator(path, args.device)
     out = Path(args.out or folder / "generated")
+    if any(out.glob("map_*.png")):
+        free = next(new for number in count(2)
+                    if not (new := out.with_name(f"{out.name}-{number}")).exists())
+        more = command("semgan.py", *args.words, "--seed", args.seed + 1, "--out", free)
+        raise InputError(f"{out} already holds maps; remove them, or draw others: {more}")
+    g, header = generator_and_header(path, args.device)
+    palette, names = header["palette"], header["names"]
+    memory.require_for_sampling(g.s, len(palette), args.count, "--count")
     z = np.random.default_rng(args.seed).standard_normal((args.count, g.s.latent))
     maps = g.sample(z)
     make_folder(out)
-    if any(out.glob("map_*.png")):
-        raise InputError(f"{out} already holds maps; remove them, or choose another folder "
-                         "with --out")
+    remove_left_over(out)
     for i, pixels in enumerate(tqdm(maps, unit=" maps", disable=None, delay=1)):
         image = Image.fromarray(pixels)
         if not g.rgb:
             image.putpalette(palette.tobytes())
-        image.save(out / f"map_{i:05d}.png")
+        save_image(image, out / f"map_{i:05d}.png", sync=False)
+    write_palette(out / "palette.txt", palette, names)
     picture = out.with_name(out.name + ".png")  # beside the folder, which can then be a data set
-    grid(maps[:256], palette).save(picture)
+    save_image(grid(maps[:256], palette), picture)
     print(f"{len(maps)} maps in {out}, a picture of them in {picture}")
 
 
 # -------------------------------------------------------------------------------------- interpolate
+ENLARGED = 4  # times the size of a picture of one map
+
+
 def interpolate(args):
     """`interpolate RUN`: a closed walk through the latent space, as a GIF and as a picture."""
     path, folder = source(args)
     g, palette = load_generator(path, args.device)
+    pixels = max(64, g.s.side) ** 2 * ENLARGED ** 2
+    memory.require_for_sampling(g.s, len(palette), args.keys * args.frames, "--keys and --frames",
+                                5 * pixels)  # Pillow's images in RGB and in the colours of the GIF
     keys = np.random.default_rng(args.seed).standard_normal((args.keys, g.s.latent))
     pairs = zip(keys, np.roll(keys, -1, 0))  # from the last back to the first
     maps = g.sample(np.concatenate([slerp(a, b, args.frames) for a, b in pairs]))
     out = Path(args.out or folder)
     make_folder(out)
     frames = [grid(m[None], palette) for m in maps]
-    frames = [frame.resize([4 * side for side in frame.size], 0) for frame in frames]
-    frames[0].save(out / "interpolation.gif", save_all=True, append_images=frames[1:],
-                   duration=60, loop=0)
+    frames = [frame.resize([ENLARGED * side for side in frame.size], 0) for frame in frames]
+    save_image(frames[0], out / "interpolation.gif", save_all=True, append_images=frames[1:],
+               duration=60, loop=0)
     first = maps[:args.frames * 2]  # from the first key to the third
-    grid(first, palette, columns=args.frames).save(out / "interpolation.png")
+    save_image(grid(first, palette, columns=args.frames), out / "interpolation.png")
     print(f"interpolation.gif ({len(maps)} frames) and interpolation.png in {out}")
 
 
@@ -95,10 +110,12 @@ def slerp(a, b, frames):
 def evaluate(args):
     """`evaluate RUN`: every metric of new samples, next to the same metric of real maps."""
     header, _ = load_checkpoint(args.run)
+    moved = with_absolute_paths({name: getattr(args, name) for name in MOVABLE})
+    s, _ = resumed(header, moved, args.run)
     g, _ = load_generator(args.run, args.device)
-    dataset = load_dataset(g.s)
+    dataset = load_dataset(s)
     if not same_maps(header, dataset):
-        raise InputError(f"{g.s.dataset}: its maps or colours have changed since {args.run} was "
+        raise InputError(f"{s.dataset}: its maps or colours have changed since {args.run} was "
                          "started")
     count = min(args.count or len(dataset.maps), len(dataset.maps))
     if count < 4:
@@ -135,7 +152,7 @@ def export(args):
     export_generator(args.run, args.file)
     size = Path(args.file).stat().st_size
     print(f"The generator of {args.run} is in {args.file} ({size / 1000:,.0f} kB).\n"
-          f"New maps from it: python semgan.py sample {args.file}")
+          f"New maps from it: {command('semgan.py', 'sample', Path(args.file))}")
 
 
 # ------------------------------------------------------------------------------------------- doctor

@@ -3,15 +3,14 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 import kernels
 from app.evaluation import best_values, better, read_table
 from app.pictures import grid
-from app.run_folder import load_checkpoint
+from app.run_folder import load_checkpoint, load_generator
 from app.run_settings import given_settings, load_dataset, resolve
-from app.training import train
-from formats.files import InputError
+from app.training import latents_of_grids, train
+from formats.files import InputError, written
 
 TITLES = {"semgan": "SemGAN", "gan": "GAN"}
 COLORS = {"semgan": "C0", "gan": "C1"}  # of the curves
@@ -37,7 +36,8 @@ def compare(args):
     s = load_checkpoint(folder / "semgan")[0]["settings"]
     facts = (f"{steps[0]} and {steps[1]} steps, seed {s.seed}, side {s.side}, "
              f"kernel size {s.kernel_size}.")
-    comparison_page(folder, f"SemGAN and GAN on {Path(s.dataset).name}", pictures(folder, s), facts)
+    title = f"SemGAN and GAN on {Path(s.dataset).name}"
+    comparison_page(folder, title, pictures(folder, s, args.device), facts)
 
 
 def total_steps(args):
@@ -48,15 +48,14 @@ def total_steps(args):
     return resolve(given_settings(args), gpu)[0].steps
 
 
-def pictures(folder, s):
-    """{title: image} of 16 real maps and of the last samples of both models."""
+def pictures(folder, s, device):
+    """{title: image} of 16 real maps and of 16 samples of both models, as in their last grids."""
     dataset = load_dataset(s)
     some = np.linspace(0, len(dataset.maps) - 1, 16).astype(int)
     images = {"real maps": grid(dataset.maps[some], dataset.palette)}
     for model, title in TITLES.items():
-        grids = (folder / model / "samples").glob("step_*.png")
-        last = max(grids, key=lambda path: (len(path.name), path.name))  # also past step 999999
-        images[title] = Image.open(last).convert("RGB")
+        g, palette = load_generator(folder / model, device)
+        images[title] = grid(g.sample(latents_of_grids(g.s)), palette)
     return images
 
 
@@ -67,14 +66,16 @@ def comparison_page(folder, title, grids, facts):
     grids: {title: PIL image}, one above the other. facts: a sentence on the runs.
     """
     rows = {model: read_table(folder / model / "metrics.csv") for model in TITLES}
-    _plot(rows, grids).savefig(folder / "compare.png", dpi=110)
+    with written(folder / "compare.png") as file:
+        _plot(rows, grids).savefig(file, dpi=110, format="png")
     best = {model: best_values(folder / model / "metrics.csv") for model in TITLES}
     table = _table(rows, best)
     text = (f"{facts} {rows['semgan'][-1]['samples']} samples against as many training maps. "
             "Best: the value during training that the column `better` asks for, as the paper "
             "reports. Real (half): one half of the maps against the other.")
     lines = [f"# {title}", "", "![curves and samples](compare.png)", "", text, "", *table]
-    (folder / "compare.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    with written(folder / "compare.md", "w", encoding="utf-8") as file:
+        file.write("\n".join(lines) + "\n")
     print("\n" + "\n".join(table) + f"\n\nIn {folder}: compare.md, compare.png.")
 
 

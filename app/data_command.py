@@ -1,6 +1,5 @@
 """The commands of data.py, and the flags that name a data set."""
 import argparse
-import sys
 import tarfile
 import zipfile
 from collections import Counter
@@ -9,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 import data
-from formats.files import InputError, download, printable, written
+from app.failures import reported
+from formats.files import InputError, command, download, printable, written
 from formats.images import UNKNOWN, Prepared
 from formats.label_maps import shown_size
 
@@ -26,8 +26,9 @@ def download_facades(args):
     """`facades --download`: fetches the CMP Facades (base and extended), or pix2pix's copy."""
     for url, size, sha256 in DOWNLOADS[args.download]:
         fetch_archive(url, Path(args.out) / url.rsplit("/", 1)[1], size, sha256)
-    print(f"Look at it: python data.py inspect --dataset facades --data {args.out}\n"
-          f"Train:      python semgan.py --dataset facades --data {args.out}")
+    words = "--dataset", "facades", "--data", Path(args.out)
+    print(f"Look at it: {command('data.py', 'inspect', *words)}\n"
+          f"Train:      {command('semgan.py', *words)}")
 
 
 def fetch_archive(url, path, size=None, sha256=None):
@@ -233,11 +234,6 @@ def main(argv=None):
     one.add_argument("--out", metavar="DIR", default="facades",
                      help="the folder to write to (default facades)")
     one.set_defaults(command=download_facades)
-    args = parser.parse_args(argv)
-    try:
+    with reported("data"):
+        args = parser.parse_args(argv)
         args.command(args)
-    except InputError as error:
-        print(f"data: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        sys.exit(130)

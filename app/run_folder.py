@@ -2,7 +2,6 @@
 import argparse
 import csv
 import json
-import zipfile
 import zlib
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,10 +11,13 @@ import numpy as np
 import data
 import kernels
 import semgan
-from formats.files import InputError, written
+from formats import npz
+from formats.files import InputError, remove_left_over, written
 from formats.palettes import write_palette
+from kernels import buffers
 
 FORMAT = 1  # of checkpoints and of exported generators
+MOST_STEPS = 1 << 24  # as many as Adam can count
 TRAINED = Path(__file__).resolve().parents[1] / "tutorial" / "trained.npz"  # comes with the program
 
 # Settings that the first checkpoints did not have, with the values that reproduce their behaviour.
@@ -70,10 +72,9 @@ def load_checkpoint(run):
     path = Path(run) / "checkpoint.npz"
     if not path.is_file():
         raise InputError(f"{path}: no such checkpoint; expected the folder of a run")
-    with _usable(path, "checkpoint"):
-        header, arrays = _read(path)
-        if any(arrays[prefix + ".step"].tolist() != [header["step"]] for prefix in "gd"):
-            raise InputError("its networks belong to another step")
+    header, arrays = _read(path, "checkpoint")
+    if any(arrays[prefix + ".step"].tolist() != [header["step"]] for prefix in "gd"):
+        raise InputError(f"{path}: not a usable checkpoint (its networks belong to another step)")
     return header, arrays
 
 
@@ -82,18 +83,47 @@ def _usable(path, kind):
     """Any error inside becomes an InputError: a damaged zip, array or header fails in many ways."""
     try:
         yield
+    except MemoryError:
+        raise
     except Exception as error:
         reason = str(error) or type(error).__name__
         raise InputError(f"{path}: not a usable {kind} ({reason})") from None
 
 
-def _read(path):
-    """(header, {name: array}) of a checkpoint or of an exported generator, without pickle."""
-    if not zipfile.is_zipfile(path):
-        raise InputError("damaged, or not an .npz file")
-    with np.load(path, allow_pickle=False) as file:
-        arrays = {name: file[name] for name in file.files}
-    return _checked_header(json.loads(str(arrays.pop("header")))), arrays
+def _read(path, kind):
+    """(header, {name: array}) of a checkpoint, or the part of it that a generator needs.
+
+    kind: "checkpoint" or "generator". The file's own settings say which arrays it must have.
+    Nothing large is loaded before all of them are known to fit, and nothing by pickle.
+    """
+    with _usable(path, kind), npz.opened(path) as file:
+        header = _checked_header(json.loads(npz.text(file, "header")))
+        shapes = _state_shapes(header["settings"], len(header["palette"]))
+        needed = shapes
+        if kind == "generator":
+            needed = {name: shape for name, shape in shapes.items()
+                      if name.startswith("g.") and name not in ("g.m", "g.v", "g.step")}
+        arrays = npz.arrays(file, needed, others=["header", *shapes])
+        for name, a in arrays.items():
+            if name.endswith((".v", ".running_var", ".step")) and a.min() < 0:
+                raise InputError(f"{name} holds a negative number")
+    return header, arrays
+
+
+def _state_shapes(s, classes):
+    """{name: shape} of all arrays in a checkpoint, for networks of any size, without their memory.
+    """
+    shapes = {}
+    for prefix, network in dict(g=semgan.Generator, d=semgan.Discriminator).items():
+        drawing = network(None, s, classes, None)
+        _, n = buffers.places(drawing.shapes, np.float32)
+        for name, shape in dict(params=(n,), m=(n,), v=(n,), step=(1,)).items():
+            shapes[f"{prefix}.{name}"] = shape
+        for name, shape in drawing.shapes.items():
+            if name.endswith(".gamma"):
+                for statistic in "mean", "var":
+                    shapes[f"{prefix}.{name}.running_{statistic}"] = shape
+    return shapes
 
 
 def _checked_header(header):
@@ -106,11 +136,19 @@ def _checked_header(header):
     if "classes" in header["added"] and saved["dataset"] not in data.NAMED:
         saved["classes"] = len(palette)
     header["settings"] = _checked_settings(ADDED_SETTINGS | saved)
-    if palette.shape != (len(header["names"]), 3):
+    names = header["names"]
+    if palette.shape != (len(names), 3) or not 2 <= len(names) <= 256:
         raise InputError("its palette does not fit its classes")
-    if type(header["step"]) is not int or header["step"] < 0:
+    if not all(type(name) is str for name in names):
+        raise InputError("the name of a class is not a text")
+    if type(header["step"]) is not int or not 0 <= header["step"] <= MOST_STEPS:
         raise InputError(f"its step is {header['step']!r}")
-    return {"maps": None, "arithmetic": None} | header
+    header = {"maps": None, "arithmetic": None} | header
+    if type(header["maps"]) not in (int, type(None)):
+        raise InputError(f"its maps are {header['maps']!r}")
+    if type(header["arithmetic"]) not in (str, type(None)):
+        raise InputError(f"its arithmetic is {header['arithmetic']!r}")
+    return header
 
 
 def _checked_settings(saved):
@@ -130,43 +168,28 @@ def _checked_settings(saved):
     return s
 
 
-def restore(ops, state, prefix, arrays, path):
-    """Copy the arrays of a file into those of `state`. Raises InputError if one does not fit.
-
-    state: {name: array}, such as the state of a network, which the file has as prefix.name.
-    """
+def restore(ops, state, prefix, arrays):
+    """Copy arrays of a file into those of `state`: {name: array}, prefix.name in the file."""
     for name, array in state.items():
-        key = f"{prefix}.{name}"
-        saved = arrays.get(key)
-        if saved is None:
-            found = "nothing"
-        elif saved.shape != array.shape or saved.dtype.kind != "f":
-            found = f"{saved.dtype} {saved.shape}"
-        elif not np.isfinite(saved).all():
-            found = "NaN or infinity"
-        else:
-            ops.write(array, saved)
-            continue
-        raise InputError(f"{path}: damaged, or of another model "
-                         f"({key}: expected {array.shape}, found {found})")
+        ops.write(array, arrays[f"{prefix}.{name}"])
 
 
 def restore_trainer(trainer, header, arrays, run):
     """Take over the state of a checkpoint. Raises InputError if its data set has changed."""
     dataset = trainer.dataset
-    if not same_maps(header, dataset) or not np.array_equal(header["palette"], dataset.palette):
+    if not same_maps(header, dataset):
         raise InputError(f"{trainer.s.dataset}: its maps or colours have changed since {run} "
                          "was started")
     for prefix, net in trainer.networks.items():
-        restore(net.ops, net.state(), prefix, arrays, run / "checkpoint.npz")
+        restore(net.ops, net.state(), prefix, arrays)
     trainer.step = header["step"]
 
 
 def same_maps(header, dataset):
-    """Whether these are the maps of a checkpoint. The first checkpoints hold only the palette."""
-    if header["maps"] is None:
-        return np.array_equal(header["palette"], dataset.palette)
-    return header["maps"] == zlib.crc32(dataset.maps)
+    """Whether these are the maps and colours of a checkpoint. The first ones hold only the colours.
+    """
+    return (np.array_equal(header["palette"], dataset.palette)
+            and header["maps"] in (None, zlib.crc32(dataset.maps)))
 
 
 # ------------------------------------------------------------------------------ trained generators
@@ -176,25 +199,25 @@ def load_generator(path=TRAINED, device="auto"):
     path: a run folder, or a file that export_generator wrote, by default the one that comes with
     the program. device: as in kernels.load. Raises InputError or DeviceError.
     """
-    g, header = _generator(path, device)
+    g, header = generator_and_header(path, device)
     return g, header["palette"]
 
 
-def _generator(path, device):
-    """The generator of a run folder or of an exported file, and its header."""
+def generator_and_header(path, device):
+    """The generator of a run folder or of an exported file, and the file's header: see
+    load_checkpoint. Raises as load_generator does.
+    """
     path = Path(path)
     if path.is_dir():
         header, arrays = load_checkpoint(path)
-        path = path / "checkpoint.npz"
     elif path.is_file():
-        with _usable(path, "generator"):
-            header, arrays = _read(path)
+        header, arrays = _read(path, "generator")
     else:
         raise InputError(f"{path}: not found; expected a run folder or an exported generator")
     rng = np.random.default_rng(0)  # initial weights, which the file's replace
     classes = len(header["palette"])
     g = semgan.Generator(kernels.load(device), header["settings"], classes, rng)
-    restore(g.ops, _needed_to_sample(g), "g", arrays, path)
+    restore(g.ops, _needed_to_sample(g), "g", arrays)
     return g, header
 
 
@@ -209,7 +232,7 @@ def export_generator(run, path):
     The file has its float32 parameters and running statistics, the settings and the palette.
     Raises InputError.
     """
-    g, header = _generator(run, "numpy")
+    g, header = generator_and_header(run, "numpy")
     path = Path(path)
     if path.exists():
         raise InputError(f"{path} exists already; remove it, or choose another name")
@@ -231,8 +254,8 @@ def start_folder(run, trainer):
         (run / "samples").mkdir(parents=True, exist_ok=True)
         with written(run / "settings.json", "w") as file:
             file.write(json.dumps(vars(trainer.s), indent=1) + "\n")
-        if trainer.dataset.learnt:  # colours of RGB maps in the order of their ids, for --palette
-            write_palette(run / "palette.txt", trainer.dataset)
+        write_palette(run / "palette.txt", trainer.dataset.palette, trainer.dataset.names)
+        remove_left_over(run / "samples")
         return open_log(run / "log.csv", trainer)
     except OSError as error:
         raise InputError(f"{run}: cannot write there ({error.strerror or error})") from None

@@ -1,26 +1,31 @@
 """The settings of a run: taken from the flags or from a checkpoint, each with its origin."""
-from pathlib import Path
+import os
 
 import data
 import semgan
 from formats.files import InputError
 
 PATHS = {"dataset": "folder or archive", "data": "folder or archive", "palette": "palette"}
+MOVABLE = ("dataset", "data", "palette", "labels")  # say where a run's maps are
 
 
 def given_settings(args):
     """{setting: value} for the flags that were given.
 
-    Paths become absolute, so that --resume works from any folder. Raises InputError for an
-    empty path.
+    Paths become absolute, so that --resume works from any folder. Raises InputError.
     """
     names = "dataset", "preset", "model", *data.OPTIONS, *semgan.SETTINGS
-    given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    return with_absolute_paths({name: getattr(args, name) for name in names})
+
+
+def with_absolute_paths(given):
+    """{setting: value} without the values None. Raises InputError for an empty path."""
+    given = {name: value for name, value in given.items() if value is not None}
     for name in given.keys() & PATHS.keys():
         paths = given[name] if name == "data" else [given[name]]
         if "" in paths:
             raise InputError(f"--{name} is empty: expected the path of a {PATHS[name]}")
-        absolute = [str(Path(path).resolve()) for path in paths]
+        absolute = [os.path.realpath(path) for path in paths]
         if name == "data":
             given[name] = absolute
         elif name == "palette" or given[name] not in data.NAMED:
@@ -43,22 +48,32 @@ def resolve(given, gpu=False):
 def resumed(header, given, run):
     """The settings of a run that continues from a checkpoint, and {setting: where it came from}.
 
-    Raises InputError if a flag contradicts the checkpoint: only --steps can change. The first
-    versions did not store the options of a data set, so these can be given again.
+    Raises InputError if a flag contradicts the checkpoint: only --steps can change, and where the
+    maps are; whether those are the same maps, the caller must find out. The first versions did not
+    store the options of a data set, so these can be given again.
     """
     s = header["settings"]
     origin = dict.fromkeys(vars(s), "checkpoint")
     for name, value in given.items():
-        if name == "steps" or name in header["added"] and name in data.OPTIONS:
+        new = value != getattr(s, name)
+        if (name == "steps" or name in header["added"] and name in data.OPTIONS
+                or new and can_move(header, name, value)):
             origin[name] = "flag"
-        elif value != getattr(s, name):
+        elif new:
             raise InputError(f"--{name.replace('_', '-')} {shown(value)}: {run} was started with "
-                             f"{shown(getattr(s, name))}; with --resume only --steps can change")
+                             f"{shown(getattr(s, name))}; only --steps can change, and where the "
+                             "maps are")
     if given.get("steps", header["step"]) < header["step"]:
         raise InputError(f"--steps {given['steps']}: {run} is already at step {header['step']}")
     vars(s).update(given)
     semgan.check_settings(s)
     return s, origin
+
+
+def can_move(header, name, value):
+    """Whether a setting says where the run's maps are, so that it may change if they do not."""
+    named = name == "dataset" and {value, header["settings"].dataset} & set(data.NAMED)
+    return name in MOVABLE and header["maps"] is not None and not named
 
 
 def shown(value):

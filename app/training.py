@@ -1,9 +1,10 @@
 """The training command: prepare, train until --steps or Ctrl-C, report."""
 import csv
+import os
 import signal
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,19 @@ import inception
 import kernels
 import metrics
 import semgan
-from app import evaluation
+from app import evaluation, memory
 from app.pictures import grid, plot_curves
 from app.run_folder import load_checkpoint, restore_trainer, save_checkpoint, start_folder
-from app.run_settings import given_settings, load_dataset, print_settings, resolve, resumed
-from formats.files import InputError
+from app.run_settings import (
+    MOVABLE,
+    given_settings,
+    load_dataset,
+    print_settings,
+    resolve,
+    resumed,
+    shown,
+)
+from formats.files import InputError, command, locked, printable, save_image
 
 EVALUATED = 1024  # maps, at most, in an evaluation during training: more take too long
 EARLY_GRIDS = (1, 10, 50, 100)  # steps after which samples are drawn, beside every checkpoint's
@@ -25,22 +34,22 @@ EARLY_GRIDS = (1, 10, 50, 100)  # steps after which samples are drawn, beside ev
 
 def train(args):
     """Train until --steps or Ctrl-C, then report."""
-    trainer, origin, run = prepare(args)
-    s = trainer.s
-    with start_folder(run, trainer) as log, np.errstate(all="ignore"):  # the recorder looks for NaN
-        print_settings(s, origin, run, trainer.dataset)
-        steps = s.steps - trainer.step
-        print(f"\n{trainer.ops.why}, preset {s.preset}: {steps} steps.", flush=True)
-        weights = cached_weights() if args.evaluate_every else None
-        if steps >= 20:
-            print(forecast(trainer, args.evaluate_every, weights), flush=True)
-        with stop_signals() as stop:
-            loop(trainer, Recorder(trainer, run, log, args, weights), stop)
-        plot_curves(run)
-        if stop:
-            print(f"Stopped at step {trainer.step}. To continue: {resume_command(args, run)}")
-            sys.exit(128 + stop[0])
-        report(trainer, run)
+    given = given_settings(args)
+    run = Path(args.out or f"runs/{run_name(given)}")
+    with locked(run):
+        trainer, origin = prepare(args, given, run)
+        with start_folder(run, trainer) as log, np.errstate(all="ignore"):  # we look for NaN
+            print_settings(trainer.s, origin, run, trainer.dataset)
+            weights = cached_weights() if args.evaluate_every else None
+            announce(trainer, args.evaluate_every, weights)
+            recorder = Recorder(trainer, run, log, args, weights)
+            with stop_signals() as stop:
+                loop(trainer, recorder, stop)
+                plot_curves(run)
+            if stop:
+                print(stopped(recorder))
+                sys.exit(128 + stop[0])
+            report(trainer, run)
     if args.evaluate_every:
         print()
         for name, (value, step) in evaluation.best_values(run / "metrics.csv").items():
@@ -48,11 +57,9 @@ def train(args):
 
 
 # ---------------------------------------------------------------------------- before the first step
-def prepare(args):
-    """Returns the trainer, {setting: its origin} and the run folder. Bad input fails here."""
-    given = given_settings(args)
+def prepare(args, given, run):
+    """Returns the trainer and {setting: its origin}. Bad input fails here."""
     ops = kernels.load(args.device, precision=args.precision)
-    run = Path(args.out or f"runs/{run_name(given)}")
     if args.resume:
         header, arrays = load_checkpoint(run)
         s, origin = resumed(header, given, run)
@@ -61,15 +68,29 @@ def prepare(args):
                          "folder with --out")
     else:
         s, origin = resolve(given, gpu=ops.name == "gpu")
-    trainer = semgan.Trainer(ops, s, load_dataset(s))
+    memory.require_for_training(s, on_gpu=ops.name == "gpu")  # before the maps are read
+    dataset = load_dataset(s)
+    memory.require_for_training(s, dataset.classes, len(dataset.maps), ops.name == "gpu")
+    trainer = semgan.Trainer(ops, s, dataset)
     trainer.inputs(0)  # a batch that does not fit into memory fails here
     if args.resume:
         restore_trainer(trainer, header, arrays, run)
+        if moved := [given[name] for name in MOVABLE if origin[name] == "flag"]:
+            print(f"{run} continues with the same maps and colours, from "
+                  f"{', '.join(map(shown, moved))}.")
         before = header["arithmetic"] or "an earlier version of this program"
         if before != ops.arithmetic:
-            print(f"{run} was computed by {before} and continues on {ops.arithmetic}: results will "
-                  "be close, not bit-identical. See --device and --precision.")
-    return trainer, origin, run
+            print(f"{run} was computed by {printable(before)} and continues on {ops.arithmetic}: "
+                  "results will be close, not bit-identical. See --device and --precision.")
+    return trainer, origin
+
+
+def announce(trainer, evaluate_every, weights):
+    """Print where the steps are computed, and how long they will take."""
+    steps = trainer.s.steps - trainer.step
+    print(f"\n{trainer.ops.why}, preset {trainer.s.preset}: {steps} steps.", flush=True)
+    if steps >= 20:
+        print(forecast(trainer, evaluate_every, weights), flush=True)
 
 
 def run_name(given):
@@ -142,12 +163,24 @@ def duration(seconds):
 # ------------------------------------------------------------------------------------ training loop
 @contextmanager
 def stop_signals():
-    """A list that collects the signals SIGINT and SIGTERM, so that the loop can finish its step."""
+    """A list of the signals SIGINT and SIGTERM that have come: with one, the loop ends by itself.
+
+    With the second signal the block ends at once.
+    """
     received = []
-    old = {number: signal.signal(number, lambda number, _: received.append(number))
-           for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def receive(number, _):
+        received.append(number)
+        if len(received) > 1:
+            raise KeyboardInterrupt
+        with suppress(OSError):  # not by print, in the middle of which the signal may have come
+            os.write(2, b"\nStopping: this step is completed and saved. Again: stop at once.\n")
+    old = {number: signal.signal(number, receive) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield received
+    except KeyboardInterrupt:
+        if len(received) < 2:
+            raise
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)
@@ -162,6 +195,7 @@ def loop(trainer, recorder, stop):
     bar = tqdm(total=s.steps, initial=trainer.step, unit=" steps", smoothing=0.05,
                dynamic_ncols=True, disable=None)
     try:
+        recorder.catch_up()
         with bar:
             while trainer.step < s.steps and not stop:
                 trainer.train_step()
@@ -177,6 +211,11 @@ def loop(trainer, recorder, stop):
                  "--discriminator-learning-rate, or --feature-matching mean.")
 
 
+def latents_of_grids(s):
+    """z (16, latent), the same for every picture of a run."""
+    return np.random.default_rng([s.seed, 2]).standard_normal((16, s.latent))
+
+
 class Recorder:
     """Writes what a run leaves behind: losses, checkpoints, pictures, metrics.
 
@@ -189,8 +228,7 @@ class Recorder:
         self.saved = trainer.step  # the step of the checkpoint
         self.began = self.plotted = time.perf_counter()  # plotted: when the curves were drawn last
         self.plotting = 0.0  # the seconds that took
-        rng = np.random.default_rng([trainer.s.seed, 2])
-        self.z = rng.standard_normal((16, trainer.s.latent))  # the same for every picture
+        self.z = latents_of_grids(trainer.s)
 
     def after_step(self, bar, last):
         """Do whatever is due after this step. last: training ends here."""
@@ -204,8 +242,21 @@ class Recorder:
             self.draw()
         if due and not last:  # after the last step, train() draws the curves
             self.plot()
-        if args.evaluate_every:
-            if step % args.evaluate_every == 0 or step == self.trainer.s.steps:
+        if self.evaluation_is_due():
+            self.evaluate()
+
+    def evaluation_is_due(self):
+        step, every = self.trainer.step, self.args.evaluate_every
+        return every and (step % every == 0 or step == self.trainer.s.steps)
+
+    def catch_up(self):
+        """Redo what follows a checkpoint, if the run was killed before it was written."""
+        step = self.trainer.step
+        if step and not self.grid_file().exists():
+            self.draw()
+        if step and self.evaluation_is_due():
+            rows = evaluation.read_table(self.run / "metrics.csv")
+            if str(step) not in [row["step"] for row in rows]:
                 self.evaluate()
 
     def log_losses(self, bar):
@@ -226,8 +277,10 @@ class Recorder:
     def draw(self):
         """A picture of 16 samples, always of the same latent vectors."""
         maps = self.trainer.generator.sample(self.z)
-        path = self.run / "samples" / f"step_{self.trainer.step:06d}.png"
-        grid(maps, self.trainer.dataset.palette).save(path)
+        save_image(grid(maps, self.trainer.dataset.palette), self.grid_file())
+
+    def grid_file(self):
+        return self.run / "samples" / f"step_{self.trainer.step:06d}.png"
 
     def plot(self):
         """curves.png, unless drawing it would take more than 1 % of the time of training."""
@@ -246,14 +299,15 @@ class Recorder:
 
 
 # ------------------------------------------------------------------------------ after the last step
-def resume_command(args, run):
-    """The command line that continues an interrupted run."""
-    words = ["python semgan.py --resume --out", str(run)]
-    for name in "device", "precision":
-        value = getattr(args, name)
-        if value not in (None, "auto"):
-            words += [f"--{name}", value]
-    return " ".join(words)
+def stopped(recorder):
+    """What to tell after an interruption: what is saved, and the command that continues."""
+    args, step = recorder.args, recorder.saved
+    words = list(args.words)
+    if step and words[:1] != ["compare"] and not args.resume:
+        words.append("--resume")
+    what = (f"Stopped at step {step}. To continue: " if step else
+            "Stopped before the first checkpoint. To start again: ")
+    return what + command("semgan.py", *words)
 
 
 def report(trainer, run):
@@ -273,9 +327,9 @@ def report(trainer, run):
     for row in [*rows, ("regions per map", *regions)]:
         print("{:46s}{:>11s}{:>12s}".format(*row))
     print(f"{note}\nIn {run}: samples/, log.csv, curves.png, checkpoint.npz.\n"
-          f"More maps:   python semgan.py sample {run}\n"
-          f"A walk:      python semgan.py interpolate {run}\n"
-          f"All metrics: python semgan.py evaluate {run}")
+          f"More maps:   {command('semgan.py', 'sample', run)}\n"
+          f"A walk:      {command('semgan.py', 'interpolate', run)}\n"
+          f"All metrics: {command('semgan.py', 'evaluate', run)}")
 
 
 def shape_rows(maps, real):

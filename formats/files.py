@@ -1,15 +1,24 @@
-"""Files: the error for bad input, the cache folder, atomic writing, checksums, downloads."""
+"""Files: the error for bad input, commands to paste, locks, atomic writing, downloads."""
+import errno
 import hashlib
 import http.client
+import io
 import os
+import platform
+import re
+import shlex
+import shutil
 import stat
+import subprocess
 import sys
+import time
 import urllib.request
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tqdm import tqdm
 
+ROOT = Path(__file__).resolve().parents[1]  # the folder of the program
 CHUNK = 1 << 16  # bytes to fetch or to hash at a time
 
 
@@ -30,6 +39,28 @@ def note(text):
     print(printable(f"note: {text}"), file=sys.stderr)
 
 
+def command(script, *words):
+    """The command line that starts a script of this program from the present folder, to paste.
+
+    It names the Python that runs now, and is quoted for the shell. A Path among the words is never
+    taken for a flag.
+    """
+    python = sys.executable or "python"
+    if shutil.which(Path(python).name) == python:
+        python = Path(python).name
+    words = [os.path.join(".", word) if isinstance(word, Path) and str(word)[0] == "-"
+             else str(word) for word in words]
+    line = [_from_here(python), _from_here(ROOT / script), *words]
+    return printable(subprocess.list2cmdline(line) if os.name == "nt" else shlex.join(line))
+
+
+def _from_here(path):
+    """A path inside the present folder without that folder's name; any other as it is."""
+    with suppress(ValueError, OSError):  # elsewhere; or the present folder is gone
+        return os.path.join(*Path(path).relative_to(Path.cwd()).parts)
+    return str(path)
+
+
 def cache_folder():
     """$SEMGAN_CACHE, or else `semgan` in the user's cache folder."""
     user = os.environ.get("LOCALAPPDATA") or os.environ.get("XDG_CACHE_HOME")
@@ -38,11 +69,11 @@ def cache_folder():
 
 
 @contextmanager
-def written(path, mode="wb", **options):
+def written(path, mode="wb", sync=True, **options):
     """A context with an open file that becomes `path` once it is complete and on the disk.
 
-    Until then, and after any error, `path` stays as it was. `mode` and `options` are those of
-    `open`. Raises OSError.
+    Until then, and after any error, `path` stays as it was. sync: whether to wait for the disk,
+    which also survives a power cut. `mode` and `options` are those of `open`. Raises OSError.
     """
     path = Path(path)
     aside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
@@ -50,10 +81,97 @@ def written(path, mode="wb", **options):
         with open(aside, mode, **options) as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            if sync:
+                os.fsync(file.fileno())
         os.replace(aside, path)
+    except OSError as error:  # a full disk does not name the file
+        if error.filename in (None, str(aside)):
+            error.filename = str(path)
+        raise
     finally:
-        aside.unlink(missing_ok=True)
+        with suppress(OSError):
+            aside.unlink()
+
+
+def save_image(image, path, sync=True, **options):
+    """Write a Pillow image whole, in the format that the file's name ends with. Raises OSError."""
+    content = io.BytesIO()
+    image.save(content, Path(path).suffix[1:], **options)
+    with written(path, sync=sync) as file:
+        file.write(content.getvalue())
+
+
+def remove_left_over(folder):
+    """Remove what `written` left in a folder when its process was killed. Raises OSError."""
+    for path in folder.glob("*.tmp"):
+        if re.fullmatch(r".+\.\d+\.tmp", path.name):
+            path.unlink(missing_ok=True)
+
+
+# ------------------------------------------------------------------------------------------- locks
+@contextmanager
+def locked(folder):
+    """A context in which a folder, made if it is not there, belongs to this process alone.
+
+    The operating system holds the lock, on the file `.lock`, and ends it with the process, even if
+    that is killed. Folders that were made and are still empty at the end are removed. Raises
+    InputError, which says who holds the lock.
+    """
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    path = folder / ".lock"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = _locked_file(path)
+        remove_left_over(folder)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot write there ({error.strerror or error})") from None
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # before the lock ends: later it can be another's. Not on Windows.
+            path.unlink()
+        file.close()
+        with suppress(OSError):
+            for folder in made:
+                folder.rmdir()
+
+
+def _locked_file(path):
+    """The file, open and locked. Raises InputError if another process has locked it, OSError."""
+    while True:
+        file = open(path, "a+b")
+        try:
+            _lock(file)
+        except OSError as error:
+            if error.errno in (errno.EAGAIN, errno.EACCES, errno.EDEADLK):
+                file.seek(0)
+                holder = file.read(200).decode(errors="replace") or "another process"
+                file.close()
+                raise InputError(f"{path.parent} is in use by {holder}; wait until it ends, or "
+                                 "choose another folder with --out") from None
+            note(f"{path.parent}: this file system has no locks ({error.strerror}); "
+                 "make sure that no other run writes there")
+            break
+        with suppress(FileNotFoundError):  # else the last holder has just removed it
+            if os.name == "nt" or os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+                break
+        file.close()
+    file.truncate(0)
+    now = time.strftime("%Y-%m-%d %H:%M:%S")
+    file.write(f"process {os.getpid()} on {platform.node()} since {now}".encode())
+    file.flush()
+    return file
+
+
+def _lock(file):
+    """Lock an open file for this process, without waiting. Raises OSError."""
+    if os.name == "nt":
+        import msvcrt
+        file.seek(1 << 30)  # past what the file says, so that others can read that
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+    else:
+        import fcntl
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def require_file(path, most_bytes):
@@ -124,7 +242,8 @@ def _fetch(url, file, title, size):
     """Copy the content of url to an open file, which should then have `size` bytes."""
     with urllib.request.urlopen(url, timeout=60) as response:
         announced = int(response.headers.get("Content-Length") or size or 0)
-        with tqdm(total=announced, unit="B", unit_scale=True, desc=title, leave=False) as bar:
+        with tqdm(total=announced, unit="B", unit_scale=True, desc=title, leave=False,
+                  disable=None) as bar:
             while chunk := response.read(CHUNK):
                 file.write(chunk)
                 bar.update(len(chunk))

@@ -131,7 +131,7 @@ def _prepare_all(members, prepare, parallel_map, title, least):
 
 
 def _progress(items, total, title):
-    return tqdm(items, title, total, unit=" maps", delay=1, leave=False)
+    return tqdm(items, title, total, unit=" maps", delay=1, leave=False, disable=None)
 
 
 def _in_order(parallel_map, function, arguments):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from formats.files import InputError, written
+from formats.files import InputError, printable, written
 
 
 def read_palette(path):
@@ -46,11 +46,12 @@ def _parse_color(fields):
     return color if len(color) == 3 and all(0 <= value <= 255 for value in color) else None
 
 
-def write_palette(path, dataset):
-    """Write the palette and class names of a data set to a file that read_palette reads."""
+def write_palette(path, palette, names):
+    """Write a palette (K, 3) and K class names to a file that read_palette reads."""
     with written(path) as file:
-        for (r, g, b), name in zip(dataset.palette.tolist(), dataset.names):
-            file.write(f"{r} {g} {b} {name}\n".encode())
+        for (r, g, b), name in zip(palette.tolist(), names):
+            name = printable(name).replace("#", "?")  # where a comment would begin
+            file.write(f"{r} {g} {b} {name}\n".encode(errors="replace"))
 
 
 def distinct_colors(classes):

@@ -22,9 +22,10 @@ def check(s, defaults, choices):
             require(s, name, good, "channels of 1 or more")
         elif type(default) is int:
             least = 0 if name in MAY_BE_ZERO else 1
-            require(s, name, least <= value < 1 << 31, f"{least} or more")
+            require(s, name, least <= value < 1 << 31, f"{least} or more, below 2147483648")
         elif type(default) is float:
-            in_float32 = np.float32(value)
+            with np.errstate(over="ignore"):
+                in_float32 = np.float32(value)
             if name in ("beta1", "beta2"):
                 require(s, name, 0 <= in_float32 < 1, "from 0 to below 1 in float32")
             elif name in MAY_BE_ZERO and value == 0:
@@ -47,4 +48,6 @@ def check(s, defaults, choices):
 def require(s, name, good, expected):
     if not good:
         flag = name.replace("_", "-")
-        raise InputError(f"--{flag} {getattr(s, name)}: expected {expected}")
+        value = str(getattr(s, name))
+        value = value if len(value) <= 100 else value[:100] + "..."
+        raise InputError(f"--{flag} {value}: expected {expected}")

@@ -1,4 +1,6 @@
 """Many arrays in one flat buffer, so that one launch processes them all."""
+import math
+
 import numpy as np
 
 ALIGNMENT = 256  # bytes; every array starts at a multiple of it, as if allocated by itself
@@ -10,12 +12,12 @@ def places(shapes, dtype):
     starts, end = {}, 0
     for name, shape in shapes.items():
         starts[name] = end
-        end += -(-int(np.prod(shape)) // multiple) * multiple
+        end += -(-math.prod(shape) // multiple) * multiple
     return starts, end
 
 
 def views(flat, shapes):
     """{name: its part of the flat buffer, in its shape}."""
     starts, _ = places(shapes, flat.dtype)
-    return {name: flat[starts[name]:starts[name] + int(np.prod(shape))].reshape(shape)
+    return {name: flat[starts[name]:starts[name] + math.prod(shape)].reshape(shape)
             for name, shape in shapes.items()}

@@ -67,7 +67,8 @@ def test_train_in_a_new_process(tmp_path):
     assert code == 0, err
     folder = tmp_path / "runs" / "shapes-semgan"
     files = sorted(path.name for path in folder.iterdir())
-    assert files == ["checkpoint.npz", "curves.png", "log.csv", "samples", "settings.json"]
+    assert files == ["checkpoint.npz", "curves.png", "log.csv", "palette.txt", "samples",
+                     "settings.json"]
     grids = sorted(path.name for path in (folder / "samples").iterdir())
     assert grids == ["step_000001.png", "step_000010.png", "step_000020.png"]
     assert json.loads((folder / "settings.json").read_text())["kernel_size"] == 3
@@ -173,6 +174,7 @@ def test_sample(run, tmp_path, capsys):
     for image in maps:
         assert image.mode == "P" and image.size == (8, 8) and np.asarray(image).max() < 4
         np.testing.assert_array_equal(np.reshape(image.getpalette()[:12], (4, 3)), palette)
+    assert (folder / "palette.txt").read_text().splitlines()[3] == "255 0 0 square"
     again = load_maps(folder, (8, 8), classes=4)
     np.testing.assert_array_equal(again.maps, np.stack([np.asarray(m) for m in maps]),
                                   "samples can be read back as a data set")
@@ -196,7 +198,7 @@ def test_evaluate(run, tmp_path, capsys, monkeypatch):
     main(["evaluate", str(run), "--count", "24", "--out", str(tmp_path)])
     out = capsys.readouterr().out
     assert "step 10, 24 samples, seed 0" in out
-    assert "No FID:" in out and "python inception.py --download" in out
+    assert "No FID:" in out and "inception.py --download" in out
     assert "images of 8x8: SWD halves them" in out  # a row without numbers
     rows = metrics_of(tmp_path)
     assert {"class frequencies", "FSD", "adjacency", "spatial prior", "components, speckle",
@@ -512,7 +514,7 @@ def test_paper_networks_have_the_papers_shapes():
     (["--dataset", "cityscapes"], "needs --data PATH: gtFine_trainvaltest.zip"),
     (["--dataset", "cityscapes", "--data", "no/such"], "no/such: no such folder"),
     (["--dataset", "facades"],
-     "needs --data PATH: the folder that `python data.py facades --download` fills"),
+     "data.py facades --download` fills"),
     (["--dataset", "facades", "--data", ".", "--classes", "13"], "the facades have 12"),
     (["--dataset", "cityscapes", "--data", ".", "--classes", "20"], "22, 19 and 34"),
     (["--dataset", ".", "--data", "."], "--data is for cityscapes and facades"),
@@ -605,10 +607,11 @@ def test_training_on_cityscapes_and_resuming(tmp_path, capsys):
     for flags, message in ((["--classes", "22"], "was started with 19"),
                            (["--no-crop"], "was started with yes"),
                            (["--split", "val"], "was started with -"),
-                           (["--data", "elsewhere"], "was started with")):
+                           (["--data", "elsewhere"], "elsewhere: no such folder")):
         assert message in fails(capsys, "--resume", "--out", run, *flags)
     main(["sample", str(run), "--count", "1"])
-    assert not (run / "palette.txt").exists()
+    for palette in run / "palette.txt", run / "generated" / "palette.txt":
+        assert palette.read_text().splitlines()[0] == "128 64 128 road"
 
 
 def test_a_learnt_palette_is_written_beside_the_run(tmp_path):

@@ -439,7 +439,7 @@ def test_a_cache_that_cannot_be_written(mirror, tmp_path):
 
 
 def test_without_the_file(mirror, tmp_path):
-    message = "cannot be read .*python inception.py --download`, or from https://github"
+    message = "cannot be read .*inception.py --download`, or from http://"
     with pytest.raises(InputError, match=f"weights.pth: {message}"):
         inception.load_weights()
     with pytest.raises(InputError, match=r"cannot be read \("):
@@ -449,8 +449,9 @@ def test_without_the_file(mirror, tmp_path):
 def test_command_line(mirror, capsys, monkeypatch):
     # The mirror's file is a small one.
     monkeypatch.setattr(inception, "fold", lambda state, path: state)
-    with pytest.raises(SystemExit, match="^inception.py: .*cannot be read"):
+    with pytest.raises(SystemExit):
         inception_command.main([])
+    assert re.match("inception.py: .*cannot be read", capsys.readouterr().err)
     inception_command.main(["--download"])
     assert "published weights, verified" in capsys.readouterr().out
     mirror.status = 404  # a file that is there is not fetched again
