@@ -100,7 +100,8 @@ def evaluate(args):
     if not same_maps(header, dataset):
         raise InputError(f"{g.s.dataset}: its maps or colours have changed since {args.run} was "
                          "started")
-    count = min(args.count or len(dataset.maps), len(dataset.maps))
+    most = len(dataset.unpaired)
+    count = min(args.count or most, most)
     if count < 4:
         raise InputError(f"{count} maps: expected 4 or more, since one half is compared "
                          "with the other")

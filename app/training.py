@@ -119,7 +119,7 @@ def rehearse_evaluation(trainer, weights):
 
     The first evaluation, of four maps, also compiles and imports, so it does not count.
     """
-    total = min(EVALUATED, len(trainer.dataset.maps))
+    total = min(EVALUATED, len(trainer.dataset.unpaired))
     for count in min(4, total), min(64, total):
         began = time.perf_counter()
         measure(trainer, count, weights)
@@ -240,7 +240,7 @@ class Recorder:
     def evaluate(self):
         """All metrics of as many samples as there are training maps, up to EVALUATED."""
         t = self.trainer
-        count = min(EVALUATED, len(t.dataset.maps))
+        count = min(EVALUATED, len(t.dataset.unpaired))
         table = measure(t, count, self.weights)
         evaluation.write_table(self.run / "metrics.csv", t.step, count, t.s.seed, table)
 

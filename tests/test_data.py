@@ -501,7 +501,7 @@ def test_rgb_maps_teach_their_palette(tmp_path):
     assert learnt.learnt and learnt.classes == 3
     small = images.resize_nearest(PALETTE[ids(1)], (8, 8))
     assert_array_equal(learnt.palette[learnt.maps[1]], small)
-    palettes.write_palette(tmp_path / "palette.txt", learnt)
+    palettes.write_palette(tmp_path / "palette.txt", learnt.palette, learnt.names)
     again = data.load(str(tmp_path / "m"), 8, palette=tmp_path / "palette.txt")
     assert_array_equal(again.maps, learnt.maps)
     assert not again.learnt and again.names == learnt.names
