@@ -432,7 +432,8 @@ def test_help_reads_well(monkeypatch, capsys):
             main([*command.split(), "--help"])
         out = capsys.readouterr().out
         assert stop.value.code == 0 and max(map(len, out.splitlines())) <= 80
-    assert all("--" + name.replace("_", "-") in out for name in semgan.SETTINGS)
+    assert all("--" + name.replace("_", "-") in out for name in ["size", *semgan.SETTINGS]
+               if name != "width")
 
 
 def test_presets_are_what_they_promise():
@@ -468,7 +469,8 @@ def test_paper_networks_have_the_papers_shapes():
     """Figure 1 at 128x128: dense 32768, then 256, 128, 64 at sides 32, 64, 128, K, K."""
     s = semgan.settings(dataset="somewhere.zip", preset="paper", kernel_size=3)
     g = semgan.Generator(kernels.load("numpy"), s, 22, np.random.default_rng(0))
-    assert g.params["dense.b"].shape == (32768,) and g.base == 16 and g.strides == [2, 2, 2, 1]
+    assert g.params["dense.b"].shape == (32768,) and g.base == (16, 16)
+    assert g.strides == [2, 2, 2, 1]
     channels = [g.params[f"deconv{i}.gamma"].shape for i in range(1, 5)]
     assert channels == [(256,), (128,), (64,), (22,)]
     assert g.params["conv.w"].shape == (3, 3, 22, 22)
