@@ -1,6 +1,6 @@
 """The named data sets: Colored Shapes, Cityscapes and CMP Facades. `load` also takes any path.
 
-A label map is uint8 (H, W), one class id per pixel. A data set of N maps is (N, side, side) and
+A label map is uint8 (H, W), one class id per pixel. A data set of N maps is (N, H, W) and
 stays uint8 in memory. formats/label_maps.py reads the files. Two commands to run before training:
 
     python data.py inspect --dataset maps.zip     # a picture of 16 maps and the class frequencies
@@ -56,26 +56,28 @@ PAPER_MAPS = 54 ** 2  # Colored Shapes of the paper, at side 64
 
 # --------------------------------------------------------------------- a data set by name or path
 def load(dataset, side, seed=0, data=None, split=None, classes=None, crop=False, palette=None,
-         labels=None, maps=None, survey=None):
-    """A data set's LabelMaps, resized to side x side. Maps from files are prepared once and cached.
+         labels=None, maps=None, survey=None, width=None):
+    """A data set's LabelMaps. Maps from files are prepared once and cached.
 
+    side     height of the maps, in pixels; width: None is the same as the height
     dataset  "shapes", "cityscapes", "facades", or the path of a folder, .zip or .tar(.gz)
     data     path or paths of cityscapes (gtFine_trainvaltest.zip or its folder) or of facades
              (CMP base and extended, or pix2pix's archive)
     seed     determines the shapes
     split    cityscapes: train (default), val or test; pix2pix's facades: the same (default: all)
     classes  cityscapes: 22 (the paper's number, default), 19 or 34; your own maps: highest id + 1
-    crop     take the largest square in the middle instead of squeezing the map into a square
+    crop     take the largest part of the wanted proportions in the middle instead of squeezing
     maps     shapes: at least so many (default: one for each position of the square)
     palette  path of a palette file; labels: a glob that picks the label maps; for your own maps
     survey   a list that receives what `inspect` shows of each map. Unknown ids are then accepted,
              and nothing is cached.
     Raises InputError.
     """
-    _check_options(dataset, side, classes=classes, crop=crop, palette=palette, labels=labels,
+    size = side, width or side
+    _check_options(dataset, size, classes=classes, crop=crop, palette=palette, labels=labels,
                    data=data, split=split, maps=maps)
     if dataset == "shapes":
-        return colored_shapes(side, seed, maps or 1)
+        return colored_shapes(side, seed, maps or 1, width)
     complete = None
     if dataset in NAMED:
         options = (cityscapes if dataset == "cityscapes" else facades)(split, classes)
@@ -87,14 +89,14 @@ def load(dataset, side, seed=0, data=None, split=None, classes=None, crop=False,
             options["palette"], options["names"] = read_palette(palette)
         paths = [Path(dataset)]
     cache = cache_folder() if survey is None else None
-    loaded = load_maps(paths, side, crop=crop, cache=cache, survey=survey, **options)
+    loaded = load_maps(paths, size, crop=crop, cache=cache, survey=survey, **options)
     if complete not in (None, len(loaded.maps)):
         where = ", ".join(map(str, paths))
         note(f"{len(loaded.maps)} maps in {where}; the complete data set has {complete}")
     return loaded
 
 
-def _check_options(dataset, side, **options):
+def _check_options(dataset, size, **options):
     """Raises InputError for options that do not go with this data set."""
     shapes, own = dataset == "shapes", dataset not in NAMED
     fits = dict(classes=(not shapes, "maps in files"),
@@ -108,8 +110,8 @@ def _check_options(dataset, side, **options):
         if options[flag] not in (None, False) and not good:
             where = "the shapes" if shapes else dataset
             raise InputError(f"--{flag} is for {meant}, not for {where}")
-    if side < 1:
-        raise InputError(f"--side {side}: expected 1 or more")
+    if min(size) < 1:
+        raise InputError(f"--side {min(size)}: expected 1 or more")
     if not shapes and not own and not options["data"]:
         wanted = "the folder that `python data.py facades --download` fills"
         if dataset == "cityscapes":
@@ -238,29 +240,31 @@ def _label_planes(name, content):
 
 
 # ----------------------------------------------------------------------------------- Colored Shapes
-def colored_shapes(side=64, seed=0, least=1):
+def colored_shapes(side=64, seed=0, least=1, width=None):
     """The paper's toy data set (section 5.0.1): a square, a circle and a rectangle on white.
 
-    Sizes are for side 64; `side` scales everything. There is one map for each of 54^2 = 2916
-    positions of the 10x10 red square, or 27^2 = 729 for side 32; or two, three, ... for each, if
-    there are to be at least so many. A blue circle of radius 10 and a green rectangle, 12 wide and
-    20 high, stand anywhere they fit. The rectangle is painted first and the circle last, so that it
-    can cover the square. (The rectangle's size and the order are our choice; the paper gives
-    neither.) The same seed gives the same maps on every machine. Returns LabelMaps. Raises
-    InputError.
+    Sizes are for side 64; `side`, the height, scales everything. There is one map for each of
+    54^2 = 2916 positions of the 10x10 red square, or 27^2 = 729 for side 32; or two, three, ... for
+    each, if there are to be at least so many. A blue circle of radius 10 and a green rectangle, 12
+    wide and 20 high, stand anywhere they fit. The rectangle is painted first and the circle last,
+    so that it can cover the square. (The rectangle's size and the order are our choice; the paper
+    gives neither.) The same seed gives the same maps on every machine. width: None is the side.
+    Returns LabelMaps. Raises InputError.
     """
-    if side < 8:
-        raise InputError(f"side {side}: colored shapes need at least 8 pixels")
-    square, radius, width, height = (round(size * side / 64) for size in (10, 10, 12, 20))
+    width = width or side
+    square, radius, bar, tall = (round(size * side / 64) for size in (10, 10, 12, 20))
+    if side < 8 or width <= 2 * radius:
+        raise InputError(f"maps of {side}x{width}: colored shapes need a height of at least 8, and "
+                         f"a width of at least {2 * round(10 * max(side, 8) / 64) + 1}")
     rng = np.random.default_rng(seed)
-    y, x = np.mgrid[:side, :side]
-    corners = [(top, left) for top in range(side - square) for left in range(side - square)]
+    y, x = np.mgrid[:side, :width]
+    corners = [(top, left) for top in range(side - square) for left in range(width - square)]
     corners *= -(-least // len(corners))  # rounded up
-    maps = np.zeros((len(corners), side, side), np.uint8)
+    maps = np.zeros((len(corners), side, width), np.uint8)
     for m, (top, left) in zip(maps, corners):
-        cy, cx = rng.integers(radius, side - radius, size=2)
-        ry, rx = rng.integers(side - height + 1), rng.integers(side - width + 1)
-        m[ry:ry + height, rx:rx + width] = 2
+        cy, cx = rng.integers(radius, side - radius), rng.integers(radius, width - radius)
+        ry, rx = rng.integers(side - tall + 1), rng.integers(width - bar + 1)
+        m[ry:ry + tall, rx:rx + bar] = 2
         m[top:top + square, left:left + square] = 3
         m[(y - cy) ** 2 + (x - cx) ** 2 <= radius ** 2] = 1
     palette = np.array([[255, 255, 255], [0, 0, 255], [0, 255, 0], [255, 0, 0]], np.uint8)

@@ -11,6 +11,7 @@ import numpy as np
 import data
 from formats.files import InputError, download, printable, written
 from formats.images import UNKNOWN, Prepared
+from formats.label_maps import shown_size
 
 # Address, bytes, SHA-256; None: not published.
 DOWNLOADS = {
@@ -48,13 +49,13 @@ def _check_archive(file, name):
 def inspect(args):
     """`inspect`: what to look at before training: 16 maps, class frequencies, sizes."""
     survey = []
-    side = args.side or (64 if args.dataset == "shapes" else 128)
+    side, width = wanted_size(args) or (64 if args.dataset == "shapes" else 128, None)
     options = {name: getattr(args, name) for name in data.OPTIONS}
-    loaded = data.load(args.dataset, side, survey=survey, **options)
+    loaded = data.load(args.dataset, side, survey=survey, width=width, **options)
     if not survey:  # generated
         survey = [_survey_of(m) for m in loaded.maps]
     pixels, present, unknown = _count(survey, loaded.classes)
-    total = sum(w * h for w, h in (image.size for image in survey))
+    total = sum(h * w for h, w in (image.size for image in survey))
     resized = np.bincount(loaded.maps.ravel(), minlength=256) / loaded.maps.size
     rows = [(loaded.names[k], pixels[k] / total, resized[k], present[k])
             for k in range(loaded.classes)]
@@ -62,7 +63,7 @@ def inspect(args):
     for k, (name, share, small, count) in enumerate(rows):
         print(f"{k:3d} {name[:24]:24s} {share:8.2%} {small:8.2%} {count:8d}")
     void = pixels[loaded.classes] / total
-    facts = _facts(loaded, survey, side, args.crop, void) + _describe_unknown(unknown)
+    facts = _facts(loaded, survey, args.crop, void) + _describe_unknown(unknown)
     print("\n" + "\n".join(map(printable, facts)))
     path = Path(args.out or f"inspect-{Path(args.dataset).stem or 'maps'}.png")
     try:
@@ -76,7 +77,7 @@ def inspect(args):
 def _survey_of(ids):
     """The survey entry of a generated map, like those that load_maps makes of files."""
     pixels = [(k, k, int((ids == k).sum())) for k in np.unique(ids)]
-    return Prepared("", None, ids.shape[::-1], pixels, None, 0, 0)
+    return Prepared("", None, ids.shape, pixels, None, 0, 0)
 
 
 def _count(survey, classes):
@@ -92,16 +93,16 @@ def _count(survey, classes):
     return pixels, present, unknown
 
 
-def _facts(loaded, survey, side, crop, void):
+def _facts(loaded, survey, crop, void):
     """Lines on the number of maps, their sizes, and what reading them changed."""
     sizes = Counter(image.size for image in survey).most_common()
-    listed = ", ".join(f"{w}x{h} ({count})" for (w, h), count in sizes[:4])
+    listed = ", ".join(f"{shown_size(size)} ({count})" for size, count in sizes[:4])
     more = f" and {len(sizes) - 4} more" if len(sizes) > 4 else ""
-    where = " from the square in the middle" if crop else ""
+    where = " from the middle" if crop else ""
     changed = np.mean([image.changed for image in survey])
     facts = [f"{len(loaded.maps)} maps, {loaded.classes} classes, "
-             f"resized to {side}x{side}{where}",
-             f"sizes: {listed}{more}",
+             f"resized to {shown_size(loaded.maps.shape[1:])}{where}",
+             f"sizes (height x width): {listed}{more}",
              f"after resizing, {changed:.2%} of the pixels show another class"]
     if void:
         facts.append(f"{void:.2%} of the pixels are void and take the class of the nearest pixel "
@@ -150,16 +151,17 @@ def picture(loaded, rows, title):
 
 def _grid(loaded):
     """Four by four maps as one RGB image. Pixels of unknown classes are magenta."""
-    n, side = loaded.maps.shape[:2]
+    n, *size = loaded.maps.shape
     white = 256
     colors = np.full((257, 3), (255, 0, 255), np.uint8)
     colors[:loaded.classes] = loaded.palette
     colors[white] = 255
-    gap = max(1, side // 32)
-    canvas = np.full((4 * (side + gap) - gap,) * 2, white)
+    gap = max(1, min(size) // 32)
+    h, w = (length + gap for length in size)
+    canvas = np.full((4 * h - gap, 4 * w - gap), white)
     for i, m in enumerate(loaded.maps[np.linspace(0, n - 1, min(n, 16)).astype(int)]):
-        top, left = ((side + gap) * place for place in divmod(i, 4))
-        canvas[top:top + side, left:left + side] = m
+        top, left = i // 4 * h, i % 4 * w
+        canvas[top:top + size[0], left:left + size[1]] = m
     return colors[canvas]
 
 
@@ -183,12 +185,32 @@ def add_arguments(parser):
                              f"{data.PAPER_MAPS}, the paper's number; else one for each position "
                              "of the square)")
     parser.add_argument("--crop", action=argparse.BooleanOptionalAction, default=None,
-                        help="take the square in the middle instead of squeezing the map")
+                        help="take the largest part of the wanted proportions in the middle "
+                             "instead of squeezing the map")
     parser.add_argument("--palette", metavar="FILE",
                         help="for your own maps: one class per line, R G B and a name")
     parser.add_argument("--labels", metavar="GLOB",
                         help="which of your files are label maps, such as '*_label.png' or "
                              "'labels/*.png' (default every lossless image)")
+
+
+def height_and_width(text):
+    """"64x128" -> (64, 128), for the flag --size."""
+    try:
+        height, width = map(int, text.lower().split("x"))
+    except ValueError:
+        height = width = 0
+    if min(height, width) < 1:
+        raise argparse.ArgumentTypeError(f"{text}: expected HEIGHTxWIDTH in pixels, such as 64x128")
+    return height, width
+
+
+def wanted_size(args):
+    """(height, width) of --size or --side, None without both. Raises InputError for both."""
+    if args.side is not None and args.size:
+        raise InputError(f"--side {args.side} and --size {shown_size(args.size)}: "
+                         "expected one of them")
+    return args.size or args.side and (args.side, args.side)
 
 
 def main(argv=None):
@@ -200,6 +222,8 @@ def main(argv=None):
     add_arguments(one)
     one.add_argument("--side", type=int,
                      help="height and width to resize to (default 128; shapes 64)")
+    one.add_argument("--size", type=height_and_width, metavar="HxW",
+                     help="height and width, such as 64x128, of maps that are not square")
     one.add_argument("--out", metavar="FILE", help="the picture (default inspect-DATASET.png)")
     one.set_defaults(command=inspect, dataset="shapes")
     one = commands.add_parser("facades", help="fetch the CMP Facades")

@@ -14,15 +14,15 @@ UNKNOWN = 255  # in a table: this id is no class
 class Prepared(NamedTuple):
     """One image, resized, with raw values: class ids, or colours as 24-bit numbers."""
     name: str
-    small: np.ndarray   # (side, side): uint8 ids or uint32 colours
-    size: tuple         # (width, height) of the image
+    small: np.ndarray   # (height, width): uint8 ids or uint32 colours
+    size: tuple         # (height, width) of the image
     pixels: dict        # raw value -> number of pixels; for grey maps perhaps min and max only
     colors: np.ndarray  # (256, 3) uint8 if the image is palette-indexed, else None
     doubtful: float     # share of pixels whose class is in doubt because of JPEG
     changed: float      # share of pixels that show another class after resizing
 
 
-def prepare_image(name, content, side, crop, allowed, jpeg, survey):
+def prepare_image(name, content, size, crop, allowed, jpeg, survey):
     """The content of one image file -> Prepared. Raises InputError.
 
     allowed: the table of ids and the set of colours that are classes; None allows any.
@@ -44,15 +44,14 @@ def prepare_image(name, content, side, crop, allowed, jpeg, survey):
     pixels = _count_pixels(name, image, raw, survey)
     if not survey:
         _refuse_unknown(name, raw, pixels, allowed)
+    shape = raw.shape[:2]
     if crop:
-        square = min(raw.shape[:2])
-        top, left = ((size - square) // 2 for size in raw.shape[:2])
-        raw = raw[top:top + square, left:left + square]
-    small = resize_nearest(raw, side)
-    changed = _changed_share(raw, small, side) if survey else 0
+        raw = crop_middle(raw, size)
+    small = resize_nearest(raw, size)
+    changed = _changed_share(raw, small) if survey else 0
     if raw.ndim == 3:
         small = color_code(small)
-    return Prepared(name, small, image.size, pixels, _own_colors(image), doubtful, changed)
+    return Prepared(name, small, shape, pixels, _own_colors(image), doubtful, changed)
 
 
 def _decode(name, content):
@@ -111,17 +110,26 @@ def _own_colors(image):
     return colors
 
 
-def resize_nearest(ids, side):
-    """(H, W, ...) -> (side, side, ...): each pixel takes the value at its centre.
+def crop_middle(ids, size):
+    """The largest part in the middle of (H, W, ...) with the proportions of `size`."""
+    (old_h, old_w), (h, w) = ids.shape[:2], size
+    h, w = max(1, min(old_h, old_w * h // w)), max(1, min(old_w, old_h * w // h))
+    top, left = (old_h - h) // 2, (old_w - w) // 2
+    return ids[top:top + h, left:left + w]
 
-    Nothing is interpolated, so no class can appear that was not there.
+
+def resize_nearest(ids, size):
+    """(H, W, ...) -> (*size, ...): each pixel takes the value at its centre.
+
+    size: (height, width). Nothing is interpolated, so no class can appear that was not there.
     """
-    rows, columns = ((2 * np.arange(side) + 1) * size // (2 * side) for size in ids.shape[:2])
+    rows, columns = ((2 * np.arange(new) + 1) * old // (2 * new)
+                     for old, new in zip(ids.shape, size))
     return ids[rows[:, None], columns]
 
 
-def _changed_share(raw, small, side):
+def _changed_share(raw, small):
     """Share of pixels that differ between a map and its resized copy, enlarged again."""
-    rows, columns = (np.arange(size) * side // size for size in raw.shape[:2])
+    rows, columns = (np.arange(old) * new // old for old, new in zip(raw.shape[:2], small.shape))
     differs = small[rows[:, None], columns] != raw
     return float((differs.any(-1) if raw.ndim == 3 else differs).mean())

@@ -31,7 +31,7 @@ FORMAT = 1         # of the cache; a new number makes the files written before i
 
 class LabelMaps(NamedTuple):
     """A data set: N label maps of K classes."""
-    maps: np.ndarray      # (N, side, side) uint8
+    maps: np.ndarray      # (N, H, W) uint8
     palette: np.ndarray   # (K, 3) uint8: a colour for each class
     names: list           # K class names
     sources: list = ()    # N names of files, inside their folder or archive
@@ -44,11 +44,12 @@ class LabelMaps(NamedTuple):
 
 
 # -------------------------------------------------------------- any folder or archive of label maps
-def load_maps(paths, side, classes=None, palette=None, names=None, labels=None, crop=False,
+def load_maps(paths, size, classes=None, palette=None, names=None, labels=None, crop=False,
               table=None, jpeg=None, least=0, cache=None, survey=None):
     """All label maps in one or several folders, .zip or .tar(.gz) files, by name -> LabelMaps.
 
-    side     height and width to resize to; crop: take the square in the middle, without squeezing
+    size     (height, width) to resize to
+    crop     take the largest part of these proportions in the middle, without squeezing
     classes  K; without it, the palette's length, or the highest id + 1
     palette  (K, 3) uint8, the colours of RGB maps, and the K class `names`
     labels   glob or globs of the files to take
@@ -65,18 +66,18 @@ def load_maps(paths, side, classes=None, palette=None, names=None, labels=None, 
         table = identity(known)
     with _members(paths, labels, jpeg) as members, thread_map(available_cores()) as parallel_map:
         if cache:
-            options = [side, known, labels, bool(crop), least, names,
+            options = [size, known, labels, bool(crop), least, names,
                        *(a if a is None else a.tolist() for a in (palette, table))]
-            file = _cache_file(Path(cache), paths[0], side, members, options, parallel_map)
-            if found := read_cache(file, (len(members), side, side)):
+            file = _cache_file(Path(cache), paths[0], size, members, options, parallel_map)
+            if found := read_cache(file, (len(members), *size)):
                 return found
         # The ids and the colours that are classes; None: any.
         allowed = table, None if palette is None else set(color_code(palette).tolist())
-        prepare = functools.partial(prepare_image, side=side, crop=crop, allowed=allowed, jpeg=jpeg,
+        prepare = functools.partial(prepare_image, size=size, crop=crop, allowed=allowed, jpeg=jpeg,
                                     survey=survey is not None)
         images = _prepare_all(members, prepare, parallel_map, paths[0].name, least)
     if jpeg is None:  # facades differ in size by nature
-        _note_mixed_sizes(images, side)
+        _note_mixed_sizes(images, size)
     loaded = _to_classes(images, paths[0], known, palette, names, table, survey)
     loaded = loaded._replace(sources=sorted(member.name for member in members))
     if cache:
@@ -147,13 +148,17 @@ def _in_order(parallel_map, function, arguments):
     yield from running
 
 
-def _note_mixed_sizes(images, side):
+def _note_mixed_sizes(images, size):
     first = images[0]
     other = next((image for image in images if image.size != first.size), None)
     if other:
-        (w, h), (other_w, other_h) = first.size, other.size
-        note(f"mixed sizes: {first.name} is {w}x{h}, {other.name} is {other_w}x{other_h}; "
-             f"each is resized to {side}x{side}")
+        note(f"mixed sizes (height x width): {first.name} is {shown_size(first.size)}, "
+             f"{other.name} is {shown_size(other.size)}; each is resized to {shown_size(size)}")
+
+
+def shown_size(size):
+    """(height, width) as text, such as 64x128."""
+    return "x".join(map(str, size))
 
 
 # ---------------------------------------------------------------------------- raw values -> classes
@@ -271,13 +276,13 @@ def _surveyed(image, classes_of):
 
 
 # ----------------------------------------------------------------------- the cache of prepared maps
-def _cache_file(folder, path, side, members, options, parallel_map):
+def _cache_file(folder, path, size, members, options, parallel_map):
     """The path of the prepared maps. Its last part is a hash of all that they depend on."""
     prints = parallel_map(lambda member: (member.name, member.fingerprint()), members)
     prints = sorted(_progress(prints, len(members), f"hashing {path.name}"))
     text = json.dumps([FORMAT, options, prints])
     key = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
-    return folder / f"{path.stem}-{side}-{key}.npz"
+    return folder / f"{path.stem}-{shown_size(size)}-{key}.npz"
 
 
 def _key(file):

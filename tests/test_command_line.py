@@ -173,13 +173,13 @@ def test_sample(run, tmp_path, capsys):
     for image in maps:
         assert image.mode == "P" and image.size == (8, 8) and np.asarray(image).max() < 4
         np.testing.assert_array_equal(np.reshape(image.getpalette()[:12], (4, 3)), palette)
-    again = load_maps(folder, 8, classes=4)
+    again = load_maps(folder, (8, 8), classes=4)
     np.testing.assert_array_equal(again.maps, np.stack([np.asarray(m) for m in maps]),
                                   "samples can be read back as a data set")
     assert (tmp_path / "new.png").exists()
     assert f"5 maps in {folder}" in capsys.readouterr().out
     main(["sample", str(run), "--count", "5", "--seed", "3"])
-    same = load_maps(run / "generated", 8, classes=4)
+    same = load_maps(run / "generated", (8, 8), classes=4)
     np.testing.assert_array_equal(same.maps, again.maps)
     assert "already holds maps" in fails(capsys, "sample", run)
 

@@ -108,8 +108,23 @@ def test_colored_shapes_follow_the_paper(side, count):
 def test_too_small_sides():
     with pytest.raises(InputError, match="--side 0: expected 1"):
         data.load("no/such", 0)
-    with pytest.raises(InputError, match="at least 8"):
+    with pytest.raises(InputError, match="a height of at least 8"):
         data.colored_shapes(4)
+
+
+def test_colored_shapes_that_are_not_square():
+    maps = data.load("shapes", 16, width=40).maps
+    square, tall, bar = 2, 5, 3
+    assert maps.shape == ((16 - square) * (40 - square), 16, 40)
+    for m, corner in zip(maps, np.ndindex(16 - square, 40 - square)):  # a map for each position
+        visible = np.argwhere(m == 3)
+        assert len(visible) < 4 or tuple(visible[0]) == corner
+    circles = np.argwhere(maps == 1)
+    assert len(circles) == 13 * len(maps) and circles[:, 1:].max(0).tolist() == [15, 39]
+    assert (maps == 2).sum((1, 2)).max() == tall * bar
+    with pytest.raises(InputError, match="width of at least 21"):
+        data.load("shapes", 64, width=20)
+    assert_array_equal(data.load("shapes", 16, width=16).maps, data.colored_shapes(16).maps)
 
 
 # ----------------------------------------------------------------------------- folders and archives
@@ -122,11 +137,11 @@ def test_folder_zip_and_tar_give_the_same(tmp_path):
         for file in sorted(folder.rglob("*.*"), reverse=True):
             z.write(file, file.relative_to(folder))
             t.add(file, file.relative_to(folder))
-    results = [load_maps(tmp_path / name, 16) for name in ("maps", "maps.zip", "maps.tar.gz")]
+    results = [load_maps(tmp_path / name, (16, 16)) for name in ("maps", "maps.zip", "maps.tar.gz")]
     assert results[0].maps.shape == (3, 16, 16) and results[0].classes == 3
     for other in results[1:]:
         assert_array_equal(results[0].maps, other.maps)
-    assert_array_equal(results[0].maps[0], images.resize_nearest(ids(0), 16))
+    assert_array_equal(results[0].maps[0], images.resize_nearest(ids(0), (16, 16)))
 
 
 def test_grey_indexed_and_rgb_give_the_same_ids(tmp_path):
@@ -137,31 +152,45 @@ def test_grey_indexed_and_rgb_give_the_same_ids(tmp_path):
     text = "10 20 30 sky  # a comment\n\n200 0 0 roof\n0 200 0 tree\n"
     (tmp_path / "palette.txt").write_text(text)
     palette = palettes.read_palette(tmp_path / "palette.txt")[0]
-    grey, indexed = load_maps(tmp_path / "grey", 8), load_maps(tmp_path / "indexed", 8)
-    rgb = load_maps(tmp_path / "rgb", 8, palette=palette)
+    grey, indexed = load_maps(tmp_path / "grey", (8, 8)), load_maps(tmp_path / "indexed", (8, 8))
+    rgb = load_maps(tmp_path / "rgb", (8, 8), palette=palette)
     for found in indexed, rgb:
         assert_array_equal(found.maps, grey.maps)
         assert_array_equal(found.palette, PALETTE)
     assert len(np.unique(grey.palette, axis=0)) == 3
     bilevel = write(tmp_path / "bilevel", a__png=png((m % 2 * 255).astype(np.uint8), "1"))
-    assert load_maps(bilevel, 8).classes == 2
+    assert load_maps(bilevel, (8, 8)).classes == 2
 
 
 def test_palettes_that_were_trimmed_to_the_colours_in_use(tmp_path):
     few, more = np.array([[0, 1]], np.uint8), np.array([[0, 1, 2]], np.uint8)
     write(tmp_path, a__png=png(few, palette=PALETTE[:2]), b__png=png(more, palette=PALETTE))
-    assert_array_equal(load_maps(tmp_path, 4).palette, PALETTE)
+    assert_array_equal(load_maps(tmp_path, (4, 4)).palette, PALETTE)
 
 
 def test_resize_takes_pixel_centres():
     m = np.arange(36, dtype=np.uint8).reshape(6, 6)
-    assert_array_equal(images.resize_nearest(m, 2), [[7, 10], [25, 28]])
-    assert_array_equal(images.resize_nearest(m, 6), m)
-    assert images.resize_nearest(m[:1, :2], 4).tolist() == [[0, 0, 1, 1]] * 4
+    assert_array_equal(images.resize_nearest(m, (2, 2)), [[7, 10], [25, 28]])
+    assert_array_equal(images.resize_nearest(m, (6, 6)), m)
+    assert images.resize_nearest(m[:1, :2], (4, 4)).tolist() == [[0, 0, 1, 1]] * 4
     large = ids(3, (1024, 2048), 34)
-    small = images.resize_nearest(large, 128)
+    small = images.resize_nearest(large, (128, 128))
     assert_array_equal(small, np.asarray(Image.fromarray(large).resize((128, 128), Image.NEAREST)))
     assert set(np.unique(small)) <= set(np.unique(large))
+
+
+def test_maps_that_are_not_square(tmp_path, cache):
+    m = ids(0, (60, 90), 5)
+    folder = write(tmp_path / "m", a__png=png(m))
+    for size, whole in (((20, 40), m[7:52]), ((40, 20), m[:, 30:60]), ((30, 45), m)):
+        side, width = size
+        squeezed = data.load(str(folder), side, width=width).maps[0]
+        assert_array_equal(squeezed, images.resize_nearest(m, size))
+        assert_array_equal(squeezed, np.asarray(Image.fromarray(m).resize(size[::-1], 0)))
+        cropped = data.load(str(folder), side, width=width, crop=True).maps[0]
+        assert_array_equal(cropped, images.resize_nearest(whole, size))
+    assert images.crop_middle(m, (1, 1000)).shape == (1, 90)
+    assert len(list(cache.iterdir())) == 6
 
 
 def test_distinct_colors():
@@ -251,7 +280,8 @@ def test_cityscapes_as_downloaded_and_unpacked(gtfine, where, tmp_path):
         for city, frame in (("aachen", 0), ("aachen", 1), ("zurich", 2))]
     m = ids(2, (64, 128), 34)
     m[:32, :64] = 7
-    assert_array_equal(dataset.maps[2], data.cityscapes()["table"][images.resize_nearest(m, 16)])
+    small = images.resize_nearest(m, (16, 16))
+    assert_array_equal(dataset.maps[2], data.cityscapes()["table"][small])
 
 
 def test_cityscapes_splits_classes_and_crop(gtfine, capsys):
@@ -363,7 +393,8 @@ def test_cmp_facades_base_and_extended(cmp, capsys):
     assert not both.doubtful
     assert capsys.readouterr().err == ""
     assert both.sources[0] == "base/cmp_b0001.png" and both.sources[-1] == "extended/cmp_x0228.png"
-    assert_array_equal(both.maps[7], images.resize_nearest(ids(8, (40 + 18, 30 + 20), 12), 32))
+    small = images.resize_nearest(ids(8, (40 + 18, 30 + 20), 12), (32, 32))
+    assert_array_equal(both.maps[7], small)
     for paths in ([cmp / "CMP_facade_DB_extended.zip", cmp / "CMP_facade_DB_base.zip"],
                   cmp / "unpacked",
                   [cmp / "unpacked" / "base", cmp / "unpacked" / "extended"]):
@@ -396,9 +427,9 @@ def test_archives_are_read_in_their_own_order(tmp_path, monkeypatch):
             t.addfile(info, io.BytesIO(png(ids(i))))
     monkeypatch.setattr(archives, "content",
                         lambda member: (read.append(int(member.name[:4])), content_of(member))[1])
-    dataset = load_maps(tmp_path / "x.tar.gz", 8)
+    dataset = load_maps(tmp_path / "x.tar.gz", (8, 8))
     assert read == order and dataset.sources == sorted(dataset.sources)
-    assert_array_equal(dataset.maps, [images.resize_nearest(ids(i), 8) for i in range(30)])
+    assert_array_equal(dataset.maps, [images.resize_nearest(ids(i), (8, 8)) for i in range(30)])
 
 
 @pytest.fixture(scope="module")
@@ -468,7 +499,8 @@ def test_rgb_maps_teach_their_palette(tmp_path):
     # In the order of their values as numbers.
     assert_array_equal(learnt.palette, [[0, 200, 0], [10, 20, 30], [200, 0, 0]])
     assert learnt.learnt and learnt.classes == 3
-    assert_array_equal(learnt.palette[learnt.maps[1]], PALETTE[images.resize_nearest(ids(1), 8)])
+    small = images.resize_nearest(PALETTE[ids(1)], (8, 8))
+    assert_array_equal(learnt.palette[learnt.maps[1]], small)
     palettes.write_palette(tmp_path / "palette.txt", learnt)
     again = data.load(str(tmp_path / "m"), 8, palette=tmp_path / "palette.txt")
     assert_array_equal(again.maps, learnt.maps)
@@ -482,10 +514,10 @@ def test_a_learnt_palette_has_64_colours_at_most(tmp_path, count):
     half = count // 2
     write(tmp_path / "m", a__png=png(colors[:, :half]), b__png=png(colors[:, half:]))
     if count == 64:
-        assert load_maps(tmp_path / "m", 32).classes == 64
+        assert load_maps(tmp_path / "m", (32, 32)).classes == 64
     else:
         with pytest.raises(InputError, match="RGB images of 65 colours.*--palette"):
-            load_maps(tmp_path / "m", 32)
+            load_maps(tmp_path / "m", (32, 32))
 
 
 def test_a_palette_names_the_classes(tmp_path):
@@ -511,10 +543,10 @@ def test_resizing_never_invents_a_class_and_is_the_same_everywhere():
     rng = np.random.default_rng(0)
     m = rng.integers(0, 34, (64, 128)).astype(np.uint8).repeat(16, 0).repeat(16, 1)  # (1024, 2048)
     m[rng.integers(0, 1024, 5000), rng.integers(0, 2048, 5000)] = 33
-    small = images.resize_nearest(m, 128)
+    small = images.resize_nearest(m, (128, 128))
     assert small.shape == (128, 128) and set(np.unique(small)) <= set(np.unique(m))
     assert hashlib.sha256(small.tobytes()).hexdigest()[:16] == "bea4e9cb3dbc2a89"
-    other = images.resize_nearest(m, 97)
+    other = images.resize_nearest(m, (97, 97))
     assert hashlib.sha256(other.tobytes()).hexdigest()[:16] == "9f4f8e57dfa48179"
 
 
@@ -551,19 +583,19 @@ def test_load_maps_decodes_on_all_cores(tmp_path, monkeypatch):
 
     monkeypatch.setattr(images, "_decode", slow)
     count = available_cores()
-    load_maps(write(tmp_path, **{f"m{i}__png": png(ids(i)) for i in range(4 * count)}), 8)
+    load_maps(write(tmp_path, **{f"m{i}__png": png(ids(i)) for i in range(4 * count)}), (8, 8))
     assert len(threads) == count
 
 
 def test_load_maps_without_threads(tmp_path, monkeypatch, cache):
     folder = write(tmp_path / "m", **{f"m{i}__png": png(ids(i)) for i in range(20)})
-    expected = load_maps(folder, 8).maps
+    expected = load_maps(folder, (8, 8)).maps
 
     def refuse(thread):
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
-    assert_array_equal(load_maps(folder, 8).maps, expected)
+    assert_array_equal(load_maps(folder, (8, 8)).maps, expected)
     assert_array_equal(data.load(str(folder), 8).maps, expected)  # hashes, too
     assert len(list(cache.iterdir())) == 1
 
@@ -785,7 +817,8 @@ def test_inspect_shows_frequencies_sizes_and_unknown_ids(tmp_path, capsys):
     assert rows == {"0": ["41.39%", "36.12%", "1"],
                     "1": ["57.14%", "62.50%", "2"],
                     "2": ["1.43%", "1.25%", "1"]}
-    assert "2 maps, 3 classes, resized to 20x20" in out and "sizes: 40x40 (1), 60x20 (1)" in out
+    assert "2 maps, 3 classes, resized to 20x20" in out
+    assert "sizes (height x width): 40x40 (1), 20x60 (1)" in out
     assert "unknown id 200: 1 pixels, first in" in out
     assert "a.png" in out
     assert "unknown ids: 1" in out
@@ -809,6 +842,23 @@ def test_inspect_of_every_data_set(gtfine, cmp, pix2pix, tmp_path, capsys, monke
         assert expected in out and "unknown ids: none" in out
     assert sorted(file.name for file in tmp_path.glob("*.png")) == [
         "inspect-cityscapes.png", "inspect-facades.png", "inspect-shapes.png"]
+
+
+def test_inspect_of_maps_that_are_not_square(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "m", a__png=png(ids(0, (60, 90))))
+    data_command.main(["inspect", "--dataset", "m", "--size", "16x32"])
+    out = capsys.readouterr().out
+    assert "resized to 16x32" in out and "sizes (height x width): 60x90 (1)" in out
+    grid = data_command._grid(data.colored_shapes(16, width=48))
+    assert grid.shape == (4 * 16 + 3, 4 * 48 + 3, 3)
+    assert (grid[16] == 255).all() and (grid[:, 48] == 255).all()
+    for flags, message in ((["--size", "64"], "64: expected HEIGHTxWIDTH"),
+                           (["--size", "0x64"], "0x64: expected HEIGHTxWIDTH"),
+                           (["--size", "8x16", "--side", "8"], "--side 8 and --size 8x16: exp")):
+        with pytest.raises(SystemExit):
+            data_command.main(["inspect", "--dataset", "m", *flags])
+        assert message in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_commands_of_data_py(tmp_path):
@@ -996,17 +1046,17 @@ def test_bad_input_is_one_clear_line(tmp_path, name):
     path = make(tmp_path / "d")
     path = path if path is not None and not os.path.isdir(path) else tmp_path / "d"
     with pytest.raises(InputError, match=message) as error:
-        load_maps(path, 8, **dict(*options))
+        load_maps(path, (8, 8), **dict(*options))
     assert "\n" not in str(error.value)
     assert str(tmp_path) in str(error.value) or "--classes" in str(error.value)
 
 
 def test_mixed_sizes_are_named(tmp_path, capsys):
     write(tmp_path / "m", a__png=png(ids()), b__png=png(ids(1)), c__png=png(ids(2, (40, 40))))
-    assert load_maps(tmp_path / "m", 8).maps.shape == (3, 8, 8)
+    assert load_maps(tmp_path / "m", (8, 8)).maps.shape == (3, 8, 8)
     err = capsys.readouterr().err
     assert err.count("\n") == 1
-    assert "a.png is 30x20" in err
+    assert "a.png is 20x30" in err
     assert "c.png is 40x40; each is resized to 8x8" in err
 
 
@@ -1021,7 +1071,7 @@ def test_bad_input_leaves_no_cache(tmp_path, cache):
 def test_decompression_bomb(tmp_path, monkeypatch, limit):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
     with pytest.raises(InputError, match="a.png: damaged or unreadable"):
-        load_maps(write(tmp_path, a__png=png(ids())), 8)
+        load_maps(write(tmp_path, a__png=png(ids())), (8, 8))
 
 
 @pytest.mark.parametrize("text, message", [

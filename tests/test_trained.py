@@ -112,7 +112,7 @@ def test_sampling_before_any_training(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     main(["sample", "--trained", "--count", "2", "--seed", "4"])
     assert "2 maps in runs/trained/generated" in capsys.readouterr().out.replace("\\", "/")
-    maps = load_maps(tmp_path / "runs" / "trained" / "generated", 32, classes=4).maps
+    maps = load_maps(tmp_path / "runs" / "trained" / "generated", (32, 32), classes=4).maps
     g, _ = load_generator()
     z = np.random.default_rng(4).standard_normal((2, g.s.latent))
     np.testing.assert_array_equal(maps, g.sample(z))

@@ -70,7 +70,7 @@ def compare(folder, files, rounds):
     def shrunk(file):
         return np.asarray(Image.open(file).resize((128, 128), Image.NEAREST))
     turns = {
-        "ours": lambda: load_maps(folder, 128, **options).maps,
+        "ours": lambda: load_maps(folder, (128, 128), **options).maps,
         "Pillow": lambda: np.stack([shrunk(file) for file in files]),
     }
     assert np.array_equal(turns["ours"](), options["table"][turns["Pillow"]()])
