@@ -1,10 +1,11 @@
 """The settings of a run: taken from the flags or from a checkpoint, each with its origin."""
+from argparse import Namespace
 from pathlib import Path
 
 import data
 import semgan
 from formats.files import InputError
-from formats.settings import read_size, size_text
+from formats.settings import given_size, shown_size
 
 PATHS = {"dataset": "folder or archive", "data": "folder or archive", "palette": "palette"}
 
@@ -17,13 +18,9 @@ def given_settings(args):
     """
     names = "dataset", "preset", "model", *data.OPTIONS, *semgan.SETTINGS
     given = {name: value for name in names if (value := vars(args).get(name)) is not None}
-    if "side" in given:
-        given["width"] = 0
-    if args.size is not None:
-        if "side" in given:
-            raise InputError(f"--side {args.side} and --size {args.size}: expected only one of "
-                             "them")
-        given["side"], given["width"] = read_size(args.size)
+    if size := given_size(args):
+        height, width = size
+        given |= dict(side=height, width=0 if width == height else width)
     for name in given.keys() & PATHS.keys():
         paths = given[name] if name == "data" else [given[name]]
         if "" in paths:
@@ -62,8 +59,8 @@ def resumed(header, given, run):
         elif value != getattr(s, name):
             flag, here, there = name.replace("_", "-"), shown(value), shown(getattr(s, name))
             if name in ("side", "width"):
-                flag, here = "size", size_text(given["side"], given["width"])
-                there = size_text(s.side, s.width)
+                flag = "size"
+                here, there = (shown_size(semgan.map_size(x)) for x in (Namespace(**given), s))
             raise InputError(f"--{flag} {here}: {run} was started with {there}; with --resume only "
                              "--steps can change")
     if given.get("steps", header["step"]) < header["step"]:
@@ -91,7 +88,7 @@ def load_dataset(s):
 def print_settings(s, origin, run, dataset):
     """A table of all settings, each with its origin, then the data set and the run folder."""
     values = {name: shown(value) for name, value in vars(s).items() if name != "width"}
-    values["side"] = size_text(s.side, s.width)
+    values["side"] = shown_size(semgan.map_size(s))
     rows = [("size, height x width" if name == "side" else name, value, origin[name])
             for name, value in values.items()]
     blurred = f"{dataset.doubtful:.1%} of the pixels blurred by JPEG" if dataset.doubtful else ""

@@ -49,7 +49,7 @@ def check_size(s):
     height, width = s.side, s.width or s.side
     multiple, flag = "a multiple", f"--side {height}"
     if width != height:
-        multiple, flag = "multiples", f"--size {size_text(height, width)}"
+        multiple, flag = "multiples", f"--size {shown_size((height, width))}"
     if height * width > MOST_PIXELS:
         raise InputError(f"{flag}: expected at most {MOST_PIXELS} pixels")
     for network, layers in (("generator", len(s.generator_filters) - 1),
@@ -59,21 +59,22 @@ def check_size(s):
                              f"has {layers} layers of stride 2")
 
 
-def read_size(text):
-    """Height and width out of "64x128". "64" and "64x64" give (64, 0): the width is the height.
-
-    Raises InputError.
-    """
-    found = re.fullmatch("([1-9][0-9]{0,8})(?:x([1-9][0-9]{0,8}))?", text)
+def given_size(args):
+    """(height, width) of the flag --size or --side, None without both. Raises InputError."""
+    if args.size is None:
+        return args.side and (args.side, args.side)
+    if args.side is not None:
+        raise InputError(f"--side {args.side} and --size {args.size}: expected one of them")
+    number = "([1-9][0-9]{0,8})"
+    found = re.fullmatch(f"{number}(?:[xX]{number})?", args.size)
     if not found:
-        raise InputError(f"--size {text}: expected height and width in pixels, such as 64x128")
-    height, width = int(found[1]), int(found[2] or 0)
-    return height, width * (width != height)
+        raise InputError(f"--size {args.size}: expected HEIGHTxWIDTH in pixels, such as 64x128")
+    return int(found[1]), int(found[2] or found[1])
 
 
-def size_text(height, width):
-    """The inverse of read_size: "64x128", or "64x64" for a width of 0."""
-    return f"{height}x{width or height}"
+def shown_size(size):
+    """(height, width) as text, such as 64x128."""
+    return "x".join(map(str, size))
 
 
 def require(s, name, good, expected):

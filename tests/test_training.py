@@ -376,7 +376,7 @@ def test_maps_that_are_not_square(device, side, width):
         np.testing.assert_allclose(everything(t)[name], a, rtol=0, err_msg=name,
                                    atol=1e-10 * max(1, abs(a).max()))
     z = np.random.default_rng(0).standard_normal((3, 5))
-    maps, kept = t.generator.forward(t.ops.asarray(z))
+    maps, kept = t.generator.forward(t.ops.asarray(z), training=False)
     assert t.generator.base == (side // 4, width // 4)
     assert [layer.y.shape[1:3] for layer in kept.layers] == [(side // 2, width // 2), (side, width)]
     _, features = t.discriminator.forward(maps)
