@@ -6,12 +6,14 @@ import numpy as np
 from PIL import Image
 
 import kernels
+import semgan
 from app.evaluation import best_values, better, read_table
 from app.pictures import grid
 from app.run_folder import load_checkpoint
 from app.run_settings import given_settings, load_dataset, resolve
 from app.training import train
 from formats.files import InputError
+from formats.settings import shown_size
 
 TITLES = {"semgan": "SemGAN", "gan": "GAN"}
 COLORS = {"semgan": "C0", "gan": "C1"}  # of the curves
@@ -35,8 +37,8 @@ def compare(args):
         train(argparse.Namespace(**vars(args) | changes))
     steps = [load_checkpoint(folder / model)[0]["step"] for model in TITLES]
     s = load_checkpoint(folder / "semgan")[0]["settings"]
-    facts = (f"{steps[0]} and {steps[1]} steps, seed {s.seed}, side {s.side}, "
-             f"kernel size {s.kernel_size}.")
+    facts = (f"{steps[0]} and {steps[1]} steps, seed {s.seed}, size "
+             f"{shown_size(semgan.map_size(s))}, kernel size {s.kernel_size}.")
     comparison_page(folder, f"SemGAN and GAN on {Path(s.dataset).name}", pictures(folder, s), facts)
 
 

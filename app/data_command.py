@@ -11,8 +11,8 @@ import numpy as np
 import data
 from formats.files import InputError, download, printable, written
 from formats.images import UNKNOWN, Prepared
-from formats.label_maps import shown_size
 from formats.palettes import UNKNOWN_COLOR
+from formats.settings import given_size, shown_size
 
 # Address, bytes, SHA-256; None: not published.
 DOWNLOADS = {
@@ -50,7 +50,7 @@ def _check_archive(file, name):
 def inspect(args):
     """`inspect`: what to look at before training: 16 maps, class frequencies, sizes."""
     survey = []
-    side, width = wanted_size(args) or (64 if args.dataset == "shapes" else 128, None)
+    side, width = given_size(args) or (64 if args.dataset == "shapes" else 128, None)
     options = {name: getattr(args, name) for name in data.OPTIONS}
     loaded = data.load(args.dataset, side, survey=survey, width=width, **options)
     if not survey:  # generated
@@ -207,26 +207,6 @@ def add_arguments(parser):
                              "'labels/*.png' (default every lossless image)")
 
 
-def height_and_width(text):
-    """"64x128" -> (64, 128), for the flag --size."""
-    try:
-        height, width = map(int, text.lower().split("x"))
-    except ValueError:
-        height = width = 0
-    if min(height, width) < 1:
-        raise argparse.ArgumentTypeError(printable(f"{text}: expected HEIGHTxWIDTH in pixels, such "
-                                                   "as 64x128"))
-    return height, width
-
-
-def wanted_size(args):
-    """(height, width) of --size or --side, None without both. Raises InputError for both."""
-    if args.side is not None and args.size:
-        raise InputError(f"--side {args.side} and --size {shown_size(args.size)}: "
-                         "expected one of them")
-    return args.size or args.side is not None and (args.side, args.side)
-
-
 def main(argv=None):
     parser = argparse.ArgumentParser(prog="data.py", description="Look at label maps before "
                                      "training, or fetch the CMP Facades.")
@@ -236,7 +216,7 @@ def main(argv=None):
     add_arguments(one)
     one.add_argument("--side", type=int,
                      help="height and width to resize to (default 128; shapes 64)")
-    one.add_argument("--size", type=height_and_width, metavar="HxW",
+    one.add_argument("--size", metavar="HxW",
                      help="height and width, such as 64x128, of maps that are not square")
     one.add_argument("--out", metavar="FILE", help="the picture (default inspect-DATASET.png)")
     one.set_defaults(command=inspect, dataset="shapes")

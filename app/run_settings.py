@@ -1,21 +1,26 @@
 """The settings of a run: taken from the flags or from a checkpoint, each with its origin."""
+from argparse import Namespace
 from pathlib import Path
 
 import data
 import semgan
 from formats.files import InputError
+from formats.settings import given_size, shown_size
 
 PATHS = {"dataset": "folder or archive", "data": "folder or archive", "palette": "palette"}
 
 
 def given_settings(args):
-    """{setting: value} for the flags that were given.
+    """{setting: value} for the flags that were given. --size and --side give side and width.
 
     Paths become absolute, so that --resume works from any folder. Raises InputError for an
-    empty path.
+    empty path, or a size that cannot be read.
     """
     names = "dataset", "preset", "model", *data.OPTIONS, *semgan.SETTINGS
-    given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    given = {name: value for name in names if (value := vars(args).get(name)) is not None}
+    if size := given_size(args):
+        height, width = size
+        given |= dict(side=height, width=0 if width == height else width)
     for name in given.keys() & PATHS.keys():
         paths = given[name] if name == "data" else [given[name]]
         if "" in paths:
@@ -52,8 +57,12 @@ def resumed(header, given, run):
         if name == "steps" or name in header["added"] and name in data.OPTIONS:
             origin[name] = "flag"
         elif value != getattr(s, name):
-            raise InputError(f"--{name.replace('_', '-')} {shown(value)}: {run} was started with "
-                             f"{shown(getattr(s, name))}; with --resume only --steps can change")
+            flag, here, there = name.replace("_", "-"), shown(value), shown(getattr(s, name))
+            if name in ("side", "width"):
+                flag = "size"
+                here, there = (shown_size(semgan.map_size(x)) for x in (Namespace(**given), s))
+            raise InputError(f"--{flag} {here}: {run} was started with {there}; with --resume only "
+                             "--steps can change")
     if given.get("steps", header["step"]) < header["step"]:
         raise InputError(f"--steps {given['steps']}: {run} is already at step {header['step']}")
     vars(s).update(given)
@@ -71,13 +80,17 @@ def shown(value):
 
 
 def load_dataset(s):
-    """The LabelMaps that the settings name, resized to their side."""
-    return data.load(s.dataset, s.side, s.seed, **{name: getattr(s, name) for name in data.OPTIONS})
+    """The LabelMaps that the settings name, resized to their size."""
+    options = {name: getattr(s, name) for name in data.OPTIONS}
+    return data.load(s.dataset, s.side, s.seed, width=s.width or None, **options)
 
 
 def print_settings(s, origin, run, dataset):
     """A table of all settings, each with its origin, then the data set and the run folder."""
-    rows = [(name, shown(value), origin[name]) for name, value in vars(s).items()]
+    values = {name: shown(value) for name, value in vars(s).items() if name != "width"}
+    values["side"] = shown_size(semgan.map_size(s))
+    rows = [("size, height x width" if name == "side" else name, value, origin[name])
+            for name, value in values.items()]
     blurred = f"{dataset.doubtful:.1%} of the pixels blurred by JPEG" if dataset.doubtful else ""
     rows += [("maps", f"{len(dataset.maps)} of {dataset.classes} classes", blurred),
              ("run folder", run, "")]

@@ -22,6 +22,7 @@ from formats import archives
 from formats.files import InputError, note, printable, written
 from formats.images import PHOTOS, UNKNOWN, prepare_image
 from formats.palettes import color_code, distinct_colors, split_code
+from formats.settings import shown_size
 from kernels.workers import available_cores, thread_map
 
 IMAGES = (".png", ".bmp", ".gif", ".tif", ".tiff")  # lossless formats: JPEG changes class ids
@@ -189,11 +190,6 @@ def _note_mixed_sizes(images, size):
     if other:
         note(f"mixed sizes (height x width): {first.name} is {shown_size(first.size)}, "
              f"{other.name} is {shown_size(other.size)}; each is resized to {shown_size(size)}")
-
-
-def shown_size(size):
-    """(height, width) as text, such as 64x128."""
-    return "x".join(map(str, size))
 
 
 # ---------------------------------------------------------------------------- raw values -> classes

@@ -853,7 +853,7 @@ def test_inspect_of_maps_that_are_not_square(tmp_path, capsys, monkeypatch):
     grid = data_command._grid(data.colored_shapes(16, width=48))
     assert grid.shape == (4 * 16 + 3, 4 * 48 + 3, 3)
     assert (grid[16] == 255).all() and (grid[:, 48] == 255).all()
-    for flags, message in ((["--size", "64"], "64: expected HEIGHTxWIDTH"),
+    for flags, message in ((["--size", "64x"], "64x: expected HEIGHTxWIDTH"),
                            (["--size", "0x64"], "0x64: expected HEIGHTxWIDTH"),
                            (["--size", "8x16", "--side", "8"], "--side 8 and --size 8x16: exp")):
         with pytest.raises(SystemExit):
