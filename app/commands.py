@@ -96,7 +96,7 @@ def evaluate(args):
     """`evaluate RUN`: every metric of new samples, next to the same metric of real maps."""
     header, _ = load_checkpoint(args.run)
     g, _ = load_generator(args.run, args.device)
-    dataset = load_dataset(g.s)
+    dataset = load_dataset(g.s, header)
     if not same_maps(header, dataset):
         raise InputError(f"{g.s.dataset}: its maps or colours have changed since {args.run} was "
                          "started")

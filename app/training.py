@@ -53,6 +53,7 @@ def prepare(args):
     given = given_settings(args)
     ops = kernels.load(args.device, precision=args.precision)
     run = Path(args.out or f"runs/{run_name(given)}")
+    header = None
     if args.resume:
         header, arrays = load_checkpoint(run)
         s, origin = resumed(header, given, run)
@@ -61,7 +62,7 @@ def prepare(args):
                          "folder with --out")
     else:
         s, origin = resolve(given, gpu=ops.name == "gpu")
-    trainer = semgan.Trainer(ops, s, load_dataset(s))
+    trainer = semgan.Trainer(ops, s, load_dataset(s, header))
     trainer.inputs(0)  # a batch that does not fit into memory fails here
     if args.resume:
         restore_trainer(trainer, header, arrays, run)
