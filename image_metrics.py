@@ -28,7 +28,7 @@ def _check_images(*sets):
 PATCH = 7         # height and width of a patch
 PATCHES = 128     # of each image, at each level
 REPEATS, DIRECTIONS = 4, 128  # sets of directions, and how many in each
-COARSEST = 16     # the pyramid has no level of a smaller height
+COARSEST = 16     # the pyramid has no level of a smaller height, nor of a width below PATCH
 TAPS = np.array([1, 4, 6, 4, 1]) / 16
 
 
@@ -62,11 +62,11 @@ def _pyramid_sizes(real, fake):
     n, h, w, _ = real.shape
     if len(fake) != n:
         raise ValueError(f"{n} real and {len(fake)} fake images: SWD compares sets of equal size")
-    levels = (h // COARSEST).bit_length()
-    if not levels or (h | w) % 2 ** (levels - 1) or w >> levels - 1 < PATCH:
-        raise ValueError(f"images of {h}x{w}: SWD halves them down to a height of {COARSEST} to "
-                         f"{2 * COARSEST - 1}; expected sides that can be halved that often, and "
-                         f"a width of {PATCH} or more at the end")
+    levels = min(h // COARSEST, w // PATCH).bit_length()
+    if not levels or (h | w) % 2 ** (levels - 1):
+        raise ValueError(f"images of {h}x{w}: SWD halves them as long as they keep a height of "
+                         f"{COARSEST} and a width of {PATCH}; expected sides that can be halved "
+                         "that often")
     return [(h >> level, w >> level) for level in range(levels)]
 
 

@@ -25,7 +25,8 @@ from kernels.contract import READINGS
 # Networks, losses and optimizer: name -> (default, meaning and reason). Each is a flag too. The
 # defaults are the paper's settings for Colored Shapes (Appendix B); presets change some of them.
 SETTINGS = {
-    "side": (64, "height and width of a map in pixels"),
+    "side": (64, "height of a map in pixels, and its width, unless another is given"),
+    "width": (0, "width of a map in pixels; 0: the same as its height, the side"),
     "steps": (50_000, "training steps in total, the paper's number"),
     "batch_size": (32, "maps per step; with fewer, the means in feature matching are noisy"),
     "latent": (100, "length of the latent vector z, drawn from N(0, 1); the paper's"),
@@ -101,6 +102,11 @@ def setting_layers(dataset, preset):
     elif dataset != "shapes" and preset != "small":
         layers.append(("the paper's street scenes", STREET_SCENES))
     return [*layers, (f"preset {preset}", PRESETS.get(preset, {}))]
+
+
+def map_size(s, halvings=0):
+    """(height, width) of a run's maps, or of these maps halved so many times."""
+    return s.side >> halvings, (s.width or s.side) >> halvings
 
 
 def check_settings(s):
@@ -271,7 +277,7 @@ KeptByGenerator = namedtuple("KeptByGenerator", "z hidden layers x maps")
 
 
 class Generator(Network):
-    """z (B, latent) -> maps (B, side, side, channels); the paper's Figure 1.
+    """z (B, latent) -> maps (B, H, W, channels); the paper's Figure 1.
 
     A dense layer, transposed convolutions of stride 2 with batch norm and ReLU, one convolution.
     `bottleneck` adds a transposed convolution to K channels, of stride 1, before the last layer.
@@ -279,10 +285,11 @@ class Generator(Network):
     def __init__(self, ops, s, classes, rng):
         self.output = OUTPUTS[s.model]
         self.rgb = self.output.rgb
-        self.strides = [2] * (len(s.generator_filters) - 1) + [1] * s.bottleneck
-        self.base = s.side >> (len(s.generator_filters) - 1)  # side of the first map
+        doublings = len(s.generator_filters) - 1
+        self.strides = [2] * doublings + [1] * s.bottleneck
+        self.base = h, w = map_size(s, doublings)  # of the first map
         k, filters = s.kernel_size, s.generator_filters + [classes] * s.bottleneck
-        first = self.base ** 2 * filters[0]
+        first = h * w * filters[0]
         shapes = {"dense.w": (1, 1, s.latent, first), "dense.b": (first,)}
         for i, (cin, cout) in enumerate(zip(filters, filters[1:]), 1):
             shapes[f"deconv{i}.w"] = (k, k, cout, cin)
@@ -294,8 +301,8 @@ class Generator(Network):
     def forward(self, z, training=True, out=None):
         """Returns the maps, and what backward needs. `training`: normalize by batch statistics."""
         z = z.reshape(len(z), 1, 1, -1)
-        hidden = conv(self, "dense", z, activation="relu")  # (B, 1, 1, base base C)
-        x = hidden.reshape(len(z), self.base, self.base, -1)
+        hidden = conv(self, "dense", z, activation="relu")  # (B, 1, 1, H0 W0 C)
+        x = hidden.reshape(len(z), *self.base, -1)
         layers = []
         for i, stride in enumerate(self.strides, 1):
             x, kept = deconv_norm_relu(self, f"deconv{i}", x, stride, training)
@@ -321,12 +328,12 @@ class Generator(Network):
             yield self.ops.asnumpy(maps)
 
     def sample(self, z):
-        """z (N, latent) -> uint8 label maps (N, side, side), or RGB (..., 3) from the baseline."""
+        """z (N, latent) -> uint8 label maps (N, H, W), or RGB (..., 3) from the baseline."""
         return np.concatenate([self.output.decode(maps) for maps in self.outputs(z)])
 
 
 class Discriminator(Network):
-    """maps (B, side, side, channels) -> one logit per map: strided convolutions, a dense layer.
+    """maps (B, H, W, channels) -> one logit per map: strided convolutions, a dense layer.
 
     Without normalization no map of a batch affects another, so real and generated maps can go
     through together.
@@ -339,7 +346,8 @@ class Discriminator(Network):
         for i, (cin, cout) in enumerate(zip(filters, filters[1:]), 1):
             shapes |= {f"conv{i}.w": (k, k, cin, cout), f"conv{i}.b": (cout,)}
             k = (k + 1) // 2 | 1 if s.halve_kernels else k  # rounded up to an odd number
-        numbers = (s.side >> self.layers) ** 2 * filters[-1]
+        h, w = map_size(s, self.layers)
+        numbers = h * w * filters[-1]
         shapes |= {"dense.w": (1, 1, numbers, 1), "dense.b": (1,)}
         super().__init__(ops, s, shapes, rng)
 
@@ -465,9 +473,9 @@ class Trainer:
             self.ops.take_row(rows, step, out=row)
 
     def real_and_generated(self):
-        """maps (2B, side, side, channels), real ones, then generated ones; and what G kept."""
-        ops, b, side = self.ops, self.s.batch_size, self.s.side
-        maps = ops.empty(2 * b, side, side, self.table.shape[1])
+        """maps (2B, H, W, channels), real ones, then generated ones; and what G kept."""
+        ops, b = self.ops, self.s.batch_size
+        maps = ops.empty(2 * b, *map_size(self.s), self.table.shape[1])
         ops.gather(self.labels, self.index, self.table, out=maps[:b])
         _, kept = self.generator.forward(self.z, out=maps[b:])
         return ops.rounded(maps), kept

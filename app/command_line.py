@@ -178,6 +178,11 @@ def add_settings(parser):
         f"scenes: {scenes}. For facades they are the same, with latent "
         f"{semgan.FACADES['latent']}.")
     for name, (default, meaning) in semgan.SETTINGS.items():
+        if name == "width":
+            group.add_argument("--size", metavar="HxW",
+                               help="height and width of a map in pixels, such as 64x128, in "
+                                    "place of --side")
+            continue
         values = [shown(default)]
         values += [f"{preset} {shown(changes[name])}"
                    for preset, changes in semgan.PRESETS.items() if name in changes]

@@ -113,11 +113,12 @@ def evaluate(args):
     moved = with_absolute_paths({name: getattr(args, name) for name in MOVABLE})
     s, _ = resumed(header, moved, args.run)
     g, _ = load_generator(args.run, args.device)
-    dataset = load_dataset(s)
+    dataset = load_dataset(s, header)
     if not same_maps(header, dataset):
         raise InputError(f"{s.dataset}: its maps or colours have changed since {args.run} was "
                          "started")
-    count = min(args.count or len(dataset.maps), len(dataset.maps))
+    most = len(dataset.unpaired)
+    count = min(args.count or most, most)
     if count < 4:
         raise InputError(f"{count} maps: expected 4 or more, since one half is compared "
                          "with the other")

@@ -5,12 +5,14 @@ from pathlib import Path
 import numpy as np
 
 import kernels
+import semgan
 from app.evaluation import best_values, better, read_table
 from app.pictures import grid
 from app.run_folder import load_checkpoint, load_generator
 from app.run_settings import given_settings, load_dataset, resolve
 from app.training import latents_of_grids, train
 from formats.files import InputError, written
+from formats.settings import shown_size
 
 TITLES = {"semgan": "SemGAN", "gan": "GAN"}
 COLORS = {"semgan": "C0", "gan": "C1"}  # of the curves
@@ -34,8 +36,8 @@ def compare(args):
         train(argparse.Namespace(**vars(args) | changes))
     steps = [load_checkpoint(folder / model)[0]["step"] for model in TITLES]
     s = load_checkpoint(folder / "semgan")[0]["settings"]
-    facts = (f"{steps[0]} and {steps[1]} steps, seed {s.seed}, side {s.side}, "
-             f"kernel size {s.kernel_size}.")
+    facts = (f"{steps[0]} and {steps[1]} steps, seed {s.seed}, size "
+             f"{shown_size(semgan.map_size(s))}, kernel size {s.kernel_size}.")
     title = f"SemGAN and GAN on {Path(s.dataset).name}"
     comparison_page(folder, title, pictures(folder, s, args.device), facts)
 

@@ -11,7 +11,8 @@ import data
 from app.failures import reported
 from formats.files import InputError, command, download, printable, written
 from formats.images import UNKNOWN, Prepared
-from formats.label_maps import shown_size
+from formats.palettes import UNKNOWN_COLOR
+from formats.settings import given_size, shown_size
 
 # Address, bytes, SHA-256; None: not published.
 DOWNLOADS = {
@@ -50,15 +51,16 @@ def _check_archive(file, name):
 def inspect(args):
     """`inspect`: what to look at before training: 16 maps, class frequencies, sizes."""
     survey = []
-    side, width = wanted_size(args) or (64 if args.dataset == "shapes" else 128, None)
+    side, width = given_size(args) or (64 if args.dataset == "shapes" else 128, None)
     options = {name: getattr(args, name) for name in data.OPTIONS}
     loaded = data.load(args.dataset, side, survey=survey, width=width, **options)
     if not survey:  # generated
         survey = [_survey_of(m) for m in loaded.maps]
     pixels, present, unknown = _count(survey, loaded.classes)
     total = sum(h * w for h, w in (image.size for image in survey))
-    resized = np.bincount(loaded.maps.ravel(), minlength=256) / loaded.maps.size
-    rows = [(loaded.names[k], pixels[k] / total, resized[k], present[k])
+    resized = sum(np.bincount(m.ravel(), minlength=256) for m in loaded.maps) / loaded.maps.size
+    copies = len(loaded.maps) // len(survey)  # 2 with mirror images
+    rows = [(printable(loaded.names[k]), pixels[k] / total, resized[k], copies * present[k])
             for k in range(loaded.classes)]
     print(f"{'':4s}{'class':24s} {'pixels':>8s} {'resized':>8s} {'in maps':>8s}")
     for k, (name, share, small, count) in enumerate(rows):
@@ -72,7 +74,7 @@ def inspect(args):
             picture(loaded, rows, facts[0]).savefig(file, dpi=100, format="png")
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror or error})") from None
-    print(f"picture: {path}")
+    print(printable(f"picture: {path}"))
 
 
 def _survey_of(ids):
@@ -100,8 +102,9 @@ def _facts(loaded, survey, crop, void):
     listed = ", ".join(f"{shown_size(size)} ({count})" for size, count in sizes[:4])
     more = f" and {len(sizes) - 4} more" if len(sizes) > 4 else ""
     where = " from the middle" if crop else ""
+    mirrored = ", half of them mirror images" if loaded.mirrored else ""
     changed = np.mean([image.changed for image in survey])
-    facts = [f"{len(loaded.maps)} maps, {loaded.classes} classes, "
+    facts = [f"{len(loaded.maps)} maps{mirrored}, {loaded.classes} classes, "
              f"resized to {shown_size(loaded.maps.shape[1:])}{where}",
              f"sizes (height x width): {listed}{more}",
              f"after resizing, {changed:.2%} of the pixels show another class"]
@@ -114,13 +117,14 @@ def _facts(loaded, survey, crop, void):
 
 
 def _describe_unknown(unknown):
-    """Lines on values that are no class: ids, or colours as 24-bit numbers."""
-    facts = []
-    for value, (count, first) in list(unknown.items())[:5]:
-        if value > 255:
-            value = f"{value >> 16} {value >> 8 & 255} {value & 255}"
-        facts.append(f"unknown id {value}: {count} pixels, first in {first}")
-    return [*facts, f"unknown ids: {len(unknown) or 'none'}"]
+    """Lines on ids or colours that are no class, the commonest first."""
+    kind = "colour" if any(type(value) is tuple for value in unknown) else "id"
+    found = sorted(unknown.items(), key=lambda item: -item[1][0])
+    facts = [f"unknown {kind} {value}: {count} pixels, first in {first}"
+             for value, (count, first) in found[:5]]
+    if kind == "id" and unknown:
+        facts.append("if an id marks pixels without a class, give it to --void")
+    return [*facts, f"unknown {kind}s: {len(unknown) or 'none'}"]
 
 
 def picture(loaded, rows, title):
@@ -138,7 +142,8 @@ def picture(loaded, rows, title):
     right.barh(range(len(rows)), shares, color=loaded.palette / 255, edgecolor="#444",
                linewidth=0.6)
     size = min(10, 320 / len(rows))
-    right.set_yticks(range(len(rows)), [name for name, *_ in rows], fontsize=size)
+    right.set_yticks(range(len(rows)), [name for name, *_ in rows], fontsize=size,
+                     parse_math=False)
     for y, (share, row) in enumerate(zip(shares, rows)):
         maps = row[-1] / len(loaded.maps)
         right.text(share, y, f"  {share:.2g} %, in {maps:.0%} of the maps", va="center",
@@ -152,15 +157,18 @@ def picture(loaded, rows, title):
 
 def _grid(loaded):
     """Four by four maps as one RGB image. Pixels of unknown classes are magenta."""
-    n, *size = loaded.maps.shape
+    n = len(loaded.maps)
+    step = -(-max(loaded.maps.shape[1:]) // 512)  # of large maps every few pixels are enough
+    chosen = loaded.maps[np.linspace(0, n - 1, min(n, 16)).astype(int), ::step, ::step]
+    size = chosen.shape[1:]
     white = 256
-    colors = np.full((257, 3), (255, 0, 255), np.uint8)
+    colors = np.full((257, 3), UNKNOWN_COLOR, np.uint8)
     colors[:loaded.classes] = loaded.palette
     colors[white] = 255
     gap = max(1, min(size) // 32)
     h, w = (length + gap for length in size)
     canvas = np.full((4 * h - gap, 4 * w - gap), white)
-    for i, m in enumerate(loaded.maps[np.linspace(0, n - 1, min(n, 16)).astype(int)]):
+    for i, m in enumerate(chosen):
         top, left = i // 4 * h, i % 4 * w
         canvas[top:top + size[0], left:left + size[1]] = m
     return colors[canvas]
@@ -188,30 +196,16 @@ def add_arguments(parser):
     parser.add_argument("--crop", action=argparse.BooleanOptionalAction, default=None,
                         help="take the largest part of the wanted proportions in the middle "
                              "instead of squeezing the map")
+    parser.add_argument("--mirror", action=argparse.BooleanOptionalAction, default=None,
+                        help="add the mirror image of every map, left for right")
+    parser.add_argument("--void", type=int, metavar="ID",
+                        help="pixels of this id, such as 255, have no class: they take that of "
+                             "the nearest pixel that has one")
     parser.add_argument("--palette", metavar="FILE",
                         help="for your own maps: one class per line, R G B and a name")
     parser.add_argument("--labels", metavar="GLOB",
                         help="which of your files are label maps, such as '*_label.png' or "
                              "'labels/*.png' (default every lossless image)")
-
-
-def height_and_width(text):
-    """"64x128" -> (64, 128), for the flag --size."""
-    try:
-        height, width = map(int, text.lower().split("x"))
-    except ValueError:
-        height = width = 0
-    if min(height, width) < 1:
-        raise argparse.ArgumentTypeError(f"{text}: expected HEIGHTxWIDTH in pixels, such as 64x128")
-    return height, width
-
-
-def wanted_size(args):
-    """(height, width) of --size or --side, None without both. Raises InputError for both."""
-    if args.side is not None and args.size:
-        raise InputError(f"--side {args.side} and --size {shown_size(args.size)}: "
-                         "expected one of them")
-    return args.size or args.side and (args.side, args.side)
 
 
 def main(argv=None):
@@ -223,7 +217,7 @@ def main(argv=None):
     add_arguments(one)
     one.add_argument("--side", type=int,
                      help="height and width to resize to (default 128; shapes 64)")
-    one.add_argument("--size", type=height_and_width, metavar="HxW",
+    one.add_argument("--size", metavar="HxW",
                      help="height and width, such as 64x128, of maps that are not square")
     one.add_argument("--out", metavar="FILE", help="the picture (default inspect-DATASET.png)")
     one.set_defaults(command=inspect, dataset="shapes")

@@ -8,7 +8,7 @@ from formats.files import written
 
 
 def grid(maps, palette, columns=16):
-    """An image of maps side by side, 1 pixel apart. Maps below 64 pixels are enlarged.
+    """An image of maps side by side, 1 pixel apart. Maps with sides below 64 are enlarged.
 
     maps: class ids (N, H, W) uint8, drawn in the colours of palette (K, 3), or RGB (N, H, W, 3).
     """
@@ -19,7 +19,7 @@ def grid(maps, palette, columns=16):
     blank = np.full((-n % columns, h, w, 3), 255, np.uint8)  # fills the last row
     tiles = np.concatenate([tiles, blank]).reshape(-1, columns, h, w, 3)
     picture = tiles.transpose(0, 2, 1, 3, 4).reshape(-1, columns * w, 3)[:-1, :-1]
-    zoom = max(1, 64 // (w - 1))
+    zoom = max(1, 64 // (max(h, w) - 1))
     return Image.fromarray(picture.repeat(zoom, 0).repeat(zoom, 1))
 
 

@@ -23,6 +23,7 @@ TRAINED = Path(__file__).resolve().parents[1] / "tutorial" / "trained.npz"  # co
 # Settings that the first checkpoints did not have, with the values that reproduce their behaviour.
 # If you add a setting to semgan.py or data.py, add a line here, so that earlier runs still load.
 ADDED_SETTINGS = {
+    "width": 0,          # the same as the height
     "decay_after": 0,
     "half_life": 0,      # constant learning rates
     "bn_momentum": 0.1,
@@ -36,6 +37,8 @@ ADDED_SETTINGS = {
     "palette": None,
     "labels": None,
     "maps": None,        # Colored Shapes: one for each position of the square
+    "void": None,
+    "mirror": None,
 }
 
 

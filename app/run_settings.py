@@ -1,21 +1,27 @@
 """The settings of a run: taken from the flags or from a checkpoint, each with its origin."""
 import os
+from argparse import Namespace
 
 import data
 import semgan
 from formats.files import InputError
+from formats.settings import given_size, shown_size
 
 PATHS = {"dataset": "folder or archive", "data": "folder or archive", "palette": "palette"}
 MOVABLE = ("dataset", "data", "palette", "labels")  # say where a run's maps are
 
 
 def given_settings(args):
-    """{setting: value} for the flags that were given.
+    """{setting: value} for the flags that were given. --size and --side give side and width.
 
     Paths become absolute, so that --resume works from any folder. Raises InputError.
     """
     names = "dataset", "preset", "model", *data.OPTIONS, *semgan.SETTINGS
-    return with_absolute_paths({name: getattr(args, name) for name in names})
+    given = {name: vars(args).get(name) for name in names}
+    if size := given_size(args):
+        height, width = size
+        given |= dict(side=height, width=0 if width == height else width)
+    return with_absolute_paths(given)
 
 
 def with_absolute_paths(given):
@@ -60,9 +66,12 @@ def resumed(header, given, run):
                 or new and can_move(header, name, value)):
             origin[name] = "flag"
         elif new:
-            raise InputError(f"--{name.replace('_', '-')} {shown(value)}: {run} was started with "
-                             f"{shown(getattr(s, name))}; only --steps can change, and where the "
-                             "maps are")
+            flag, here, there = name.replace("_", "-"), shown(value), shown(getattr(s, name))
+            if name in ("side", "width"):
+                flag = "size"
+                here, there = (shown_size(semgan.map_size(x)) for x in (Namespace(**given), s))
+            raise InputError(f"--{flag} {here}: {run} was started with {there}; only --steps can "
+                             "change, and where the maps are")
     if given.get("steps", header["step"]) < header["step"]:
         raise InputError(f"--steps {given['steps']}: {run} is already at step {header['step']}")
     vars(s).update(given)
@@ -85,14 +94,24 @@ def shown(value):
     return " ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def load_dataset(s):
-    """The LabelMaps that the settings name, resized to their side."""
-    return data.load(s.dataset, s.side, s.seed, **{name: getattr(s, name) for name in data.OPTIONS})
+def load_dataset(s, header=None):
+    """The LabelMaps that the settings name, resized to their size.
+
+    header: of a checkpoint. Colours that its version of this program made up stay.
+    """
+    options = {name: getattr(s, name) for name in data.OPTIONS}
+    dataset = data.load(s.dataset, s.side, s.seed, width=s.width or None, **options)
+    if header and dataset.invented and len(header["palette"]) == dataset.classes:
+        dataset.palette[dataset.invented] = header["palette"][dataset.invented]
+    return dataset
 
 
 def print_settings(s, origin, run, dataset):
     """A table of all settings, each with its origin, then the data set and the run folder."""
-    rows = [(name, shown(value), origin[name]) for name, value in vars(s).items()]
+    values = {name: shown(value) for name, value in vars(s).items() if name != "width"}
+    values["side"] = shown_size(semgan.map_size(s))
+    rows = [("size, height x width" if name == "side" else name, value, origin[name])
+            for name, value in values.items()]
     blurred = f"{dataset.doubtful:.1%} of the pixels blurred by JPEG" if dataset.doubtful else ""
     rows += [("maps", f"{len(dataset.maps)} of {dataset.classes} classes", blurred),
              ("run folder", run, "")]

@@ -60,6 +60,7 @@ def train(args):
 def prepare(args, given, run):
     """Returns the trainer and {setting: its origin}. Bad input fails here."""
     ops = kernels.load(args.device, precision=args.precision)
+    header = None
     if args.resume:
         header, arrays = load_checkpoint(run)
         s, origin = resumed(header, given, run)
@@ -69,7 +70,7 @@ def prepare(args, given, run):
     else:
         s, origin = resolve(given, gpu=ops.name == "gpu")
     memory.require_for_training(s, on_gpu=ops.name == "gpu")  # before the maps are read
-    dataset = load_dataset(s)
+    dataset = load_dataset(s, header)
     memory.require_for_training(s, dataset.classes, len(dataset.maps), ops.name == "gpu")
     trainer = semgan.Trainer(ops, s, dataset)
     trainer.inputs(0)  # a batch that does not fit into memory fails here
@@ -140,7 +141,7 @@ def rehearse_evaluation(trainer, weights):
 
     The first evaluation, of four maps, also compiles and imports, so it does not count.
     """
-    total = min(EVALUATED, len(trainer.dataset.maps))
+    total = min(EVALUATED, len(trainer.dataset.unpaired))
     for count in min(4, total), min(64, total):
         began = time.perf_counter()
         measure(trainer, count, weights)
@@ -293,7 +294,7 @@ class Recorder:
     def evaluate(self):
         """All metrics of as many samples as there are training maps, up to EVALUATED."""
         t = self.trainer
-        count = min(EVALUATED, len(t.dataset.maps))
+        count = min(EVALUATED, len(t.dataset.unpaired))
         table = measure(t, count, self.weights)
         evaluation.write_table(self.run / "metrics.csv", t.step, count, t.s.seed, table)
 

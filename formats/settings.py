@@ -1,10 +1,13 @@
 """Settings as they come from outside: from flags, a checkpoint, or a caller."""
+import re
+
 import numpy as np
 
 from formats.files import InputError
 
 # All other whole numbers are 1 or more, all other numbers above 0.
-MAY_BE_ZERO = ("seed", "decay_after", "half_life", "moment_matching")
+MAY_BE_ZERO = ("width", "seed", "decay_after", "half_life", "moment_matching")
+MOST_PIXELS = 1 << 24  # of a map
 
 
 def check(s, defaults, choices):
@@ -39,10 +42,40 @@ def check(s, defaults, choices):
     require(s, "classes", s.classes is None or 2 <= s.classes <= 256, "2 to 256")
     require(s, "maps", s.maps is None or 1 <= s.maps < 1 << 20, "1 or more, below a million")
     require(s, "data", s.data is None or all(type(path) is str for path in s.data), "paths")
+    check_size(s)
+
+
+def check_size(s):
+    """Raises InputError for maps that are too large, or that the networks cannot halve."""
+    height, width = s.side, s.width or s.side
+    multiple, flag = "a multiple", f"--side {height}"
+    if width != height:
+        multiple, flag = "multiples", f"--size {shown_size((height, width))}"
+    if height * width > MOST_PIXELS:
+        raise InputError(f"{flag}: expected at most {MOST_PIXELS} pixels")
     for network, layers in (("generator", len(s.generator_filters) - 1),
                             ("discriminator", len(s.discriminator_filters))):
-        require(s, "side", s.side % 2 ** layers == 0, f"a multiple of {2 ** layers}, since the "
-                f"{network} has {layers} layers of stride 2")
+        if (height | width) % 2 ** layers:
+            raise InputError(f"{flag}: expected {multiple} of {2 ** layers}, since the {network} "
+                             f"has {layers} layers of stride 2")
+
+
+def given_size(args):
+    """(height, width) of the flag --size or --side, None without both. Raises InputError."""
+    if args.size is None:
+        return None if args.side is None else (args.side, args.side)
+    if args.side is not None:
+        raise InputError(f"--side {args.side} and --size {args.size}: expected one of them")
+    number = "([1-9][0-9]{0,8})"
+    found = re.fullmatch(f"{number}(?:[xX]{number})?", args.size)
+    if not found:
+        raise InputError(f"--size {args.size}: expected HEIGHTxWIDTH in pixels, such as 64x128")
+    return int(found[1]), int(found[2] or found[1])
+
+
+def shown_size(size):
+    """(height, width) as text, such as 64x128."""
+    return "x".join(map(str, size))
 
 
 def require(s, name, good, expected):

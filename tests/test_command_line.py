@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from pathlib import Path
 from types import SimpleNamespace
 
 import matplotlib
@@ -22,9 +23,10 @@ import inception
 import kernels
 import semgan
 from app import commands, comparison, evaluation, pictures, training
-from app.command_line import main
+from app.command_line import main, parse
 from app.run_folder import load_checkpoint, load_generator
-from app.run_settings import resolve
+from app.run_settings import given_settings, load_dataset, resolve
+from formats import label_maps
 from formats.files import InputError
 from formats.label_maps import load_maps
 
@@ -242,6 +244,38 @@ def test_evaluate_the_rgb_baseline(tmp_path, capsys):
     assert 0.5 < float(line.split()[2]) <= 1 and float(line.split()[4]) == 0
 
 
+@pytest.mark.parametrize("model", ["semgan", "gan"])
+def test_every_command_takes_maps_that_are_not_square(tmp_path, capsys, model):
+    """At 16x32, so that SWD and MS-SSIM are defined. The report counts shapes at this size."""
+    run, flags = tmp_path / "run", [*TINY_FLAGS[2:], "--model", model, "--steps", "2"]
+    main([*flags, "--size", "16x32", "--out", str(run)])
+    out = capsys.readouterr().out
+    assert "\nsize, height x width         16x32                    flag\n" in out
+    assert re.search(r"median circle overlap +0\.\d\d +1\.00\n", out)
+    main(["export", str(run), str(tmp_path / "g.npz")])
+    for source in run, tmp_path / "g.npz":
+        out = str(tmp_path / f"maps of {source.stem}")
+        main(["sample", str(source), "--count", "20", "--out", out])
+        main(["interpolate", str(source), "--keys", "2", "--frames", "3", "--out", out])
+        sizes = [Image.open(path).size for path in sorted(Path(out).iterdir())]
+        grid = Image.open(out + ".png").size
+        assert sizes == [(8 * 32, 8 * 16), (2 * (3 * 33 - 1), 2 * (2 * 17 - 1)), *[(32, 16)] * 20]
+        assert grid == (2 * (16 * 33 - 1), 2 * (2 * 17 - 1))
+    main(["evaluate", str(run), "--count", "8"])
+    values = {name: row["value"] for name, row in metrics_of(run).items()}
+    assert float(values["SWD x1e3, 16"]) > 0 and 0 <= float(values["MS-SSIM, mean"]) <= 1
+    main(["--resume", "--size", "16x32", "--steps", "3", "--out", str(run)])
+    message = f"--size 16x16: {run} was started with 16x32; with --resume only --steps can change"
+    assert message in fails(capsys, "--resume", "--side", "16", "--out", run)
+
+
+def test_size_of_a_square_is_its_side():
+    for flags in ["--side", "16"], ["--size", "16"], ["--size", "16x16"]:
+        _, args = parse(flags)
+        assert given_settings(args) == {"side": 16, "width": 0}
+    assert given_settings(parse(["--size", "16X32"])[1]) == {"side": 16, "width": 32}
+
+
 COMPARE = ["compare", "--side", "16", "--maps", "1", "--batch-size", "4", "--latent", "5",
            "--kernel-size", "3", "--save-every", "2", "--generator-filters", "8", "6", "4",
            "--discriminator-filters", "5", "6"]
@@ -434,7 +468,8 @@ def test_help_reads_well(monkeypatch, capsys):
             main([*command.split(), "--help"])
         out = capsys.readouterr().out
         assert stop.value.code == 0 and max(map(len, out.splitlines())) <= 80
-    assert all("--" + name.replace("_", "-") in out for name in semgan.SETTINGS)
+    assert all("--" + name.replace("_", "-") in out for name in ["size", *semgan.SETTINGS]
+               if name != "width")
 
 
 def test_presets_are_what_they_promise():
@@ -470,7 +505,8 @@ def test_paper_networks_have_the_papers_shapes():
     """Figure 1 at 128x128: dense 32768, then 256, 128, 64 at sides 32, 64, 128, K, K."""
     s = semgan.settings(dataset="somewhere.zip", preset="paper", kernel_size=3)
     g = semgan.Generator(kernels.load("numpy"), s, 22, np.random.default_rng(0))
-    assert g.params["dense.b"].shape == (32768,) and g.base == 16 and g.strides == [2, 2, 2, 1]
+    assert g.params["dense.b"].shape == (32768,) and g.base == (16, 16)
+    assert g.strides == [2, 2, 2, 1]
     channels = [g.params[f"deconv{i}.gamma"].shape for i in range(1, 5)]
     assert channels == [(256,), (128,), (64,), (22,)]
     assert g.params["conv.w"].shape == (3, 3, 22, 22)
@@ -487,6 +523,12 @@ def test_paper_networks_have_the_papers_shapes():
     (["--maps", "0"], "--maps 0: expected 1 or more"),
     (["--side", "30"], "--side 30: expected a multiple of 8"),
     (["--side", "-8"], "--side -8"),
+    *((["--size", size], f"--size {size}: expected HEIGHTxWIDTH in pixels")
+      for size in ("64x", "0x5", "64x128x3", "1" * 30, f"8x{'1' * 400}", "")),
+    (["--size", "64x100"], "--size 64x100: expected multiples of 8, since the generator has 3"),
+    (["--size", "100x64"], "--size 100x64: expected multiples of 8"),
+    (["--size", "65536x131072"], "--size 65536x131072: expected at most 16777216 pixels"),
+    (["--size", "64", "--side", "64"], "--side 64 and --size 64: expected one of them"),
     (["--steps", "0"], "--steps 0"),
     (["--batch-size", "0"], "--batch-size 0"),
     (["--learning-rate", "0"], "--learning-rate 0.0"),
@@ -549,6 +591,8 @@ def test_a_run_is_never_overwritten(run, capsys):
 
 @pytest.mark.parametrize("flags, message", [
     (["--kernel-size", "5"], "--kernel-size 5: .* was started with 3"),
+    (["--size", "8x16"], "--size 8x16: .* was started with 8x8"),
+    (["--side", "16"], "--size 16x16: .* was started with 8x8"),
     (["--model", "gan"], "--model gan: .* was started with semgan"),
     (["--preset", "paper"], "--preset paper: .* was started with small"),
     (["--dataset", "other"], "--dataset .*other: .* was started with shapes"),
@@ -580,6 +624,25 @@ def test_resume_with_other_maps(tmp_path, capsys):
     (maps / "4.png").unlink()
     assert message in fails(capsys, "--resume", "--steps", 5, "--out", run)
     assert message in fails(capsys, "evaluate", run)
+
+
+def test_a_run_keeps_the_colours_that_an_earlier_version_made_up(tmp_path, monkeypatch):
+    maps, run = tmp_path / "maps", tmp_path / "run"
+    save_maps(maps, np.arange(3, dtype=np.uint8), count=8)
+    before = np.array([[242, 73, 73], [57, 87, 191], [88, 128, 38]], np.uint8)
+    with monkeypatch.context() as earlier:
+        earlier.setattr(label_maps, "distinct_colors", lambda *_: before)
+        earlier.setenv("SEMGAN_CACHE", str(tmp_path / "earlier"))
+        main([*TINY_FLAGS, "--dataset", str(maps), "--mirror", "--void", "9", "--model", "gan",
+              "--steps", "2", "--out", str(run)])
+    main(["--resume", "--steps", "4", "--out", str(run)])
+    header, _ = load_checkpoint(run)
+    assert np.array_equal(header["palette"], before) and header["settings"].mirror
+    main(["evaluate", str(run)])
+    real = [float(row["real at half"]) for row in csv.DictReader(open(run / "metrics.csv"))
+            if row["metric"] == "memorization, copies"]
+    assert real == [0], "the real maps have no mirror images among them"
+    assert np.array_equal(load_dataset(header["settings"], header).palette, before)
 
 
 def save_maps(folder, colors, count):

@@ -153,14 +153,16 @@ VARIANTS = [dict(),
             dict(model="gan", feature_matching="paired", feature_layers="last"),
             dict(model="gan", bottleneck=True),
             dict(feature_layers="last"),
-            dict(feature_matching="unbiased", moment_matching=0.1)]
+            dict(feature_matching="unbiased", moment_matching=0.1),
+            dict(width=16),
+            dict(side=24, width=12, model="gan", feature_matching="unbiased", moment_matching=0.1)]
 
 
 def make_trainer(device, changes):
     """A trainer whose scales and biases differ from their special values 1 and 0."""
     s = tiny(**changes)
     ops = kernels.load(device, np.float64)
-    trainer = semgan.Trainer(ops, s, data.colored_shapes(s.side))
+    trainer = semgan.Trainer(ops, s, data.colored_shapes(s.side, width=s.width))
     for net in trainer.networks.values():
         rng = np.random.default_rng(5)
         for name, p in net.params.items():
@@ -224,7 +226,7 @@ def test_whole_network(device, which, changes):
         "a kink lies between the two points: choose another seed"
 
 
-@pytest.mark.parametrize("changes", [dict(), dict(model="gan")], ids=str)
+@pytest.mark.parametrize("changes", [dict(), dict(model="gan"), dict(width=16)], ids=str)
 def test_gradient_of_the_maps_and_of_the_latents(changes):
     """What other networks need: gradients with respect to D's input and to z."""
     t = make_trainer("numpy", changes)

@@ -38,17 +38,30 @@ def test_swd_is_the_authors(side):
     assert_allclose(list(ours.values()), GOLDEN[f"swd_{side}_seed7_batch32"], rtol=1e-6)
 
 
+@pytest.mark.parametrize("size, levels", [
+    ((32, 64), [32, 16]), ((24, 12), [24]), ((64, 32), [64, 32, 16]), ((64, 16), [64, 32]),
+    ((96, 24), [96, 48])])
+def test_swd_of_images_that_are_not_square(size, levels):
+    """It halves them while 16 rows and 7 columns are left, and sees all of them."""
+    a, b = rng().integers(0, 256, (2, 64, *size, 3), np.uint8)
+    b[:, -8:, -7:] = 40  # a corner
+    found = image_metrics.sliced_wasserstein(a, b)
+    assert list(found) == [*levels, "average"]
+    assert found[levels[-1]] > 2 * image_metrics.sliced_wasserstein(a, a[::-1])[levels[-1]]
+
+
 @pytest.mark.parametrize("side, count", [(64, 3), (128, 4)])
 def test_the_pyramid_is_bitwise_what_scipy_gives(side, count):
     taps = np.outer([1, 4, 6, 4, 1], [1, 4, 6, 4, 1]).astype(np.float32)[None, :, :, None] / 256
-    x = GOLDEN[f"real_{side}"][:5].astype(np.float32)
+    images = GOLDEN[f"real_{side}"][:5, :, :side // 2]  # half as wide
+    x = images.astype(np.float32)
     for level in range(count):
         small = ndimage.convolve(x, taps, mode="mirror")[:, ::2, ::2]
         doubled = np.zeros_like(x)
         doubled[:, ::2, ::2] = small
         lost = x - ndimage.convolve(doubled, 4 * taps, mode="mirror")
         expected = x if level == count - 1 else lost
-        ours = image_metrics.laplacian_level(GOLDEN[f"real_{side}"][:5], level, level == count - 1)
+        ours = image_metrics.laplacian_level(images, level, level == count - 1)
         assert ours.dtype == np.float32 and abs(ours).max() > 10
         assert_array_equal(ours, expected)
         x = small
@@ -91,7 +104,7 @@ def test_swd_of_a_constant_channel_is_an_error(value):
 @pytest.mark.parametrize("shape, error", [
     ((4, 8, 8, 3), "8x8"), ((4, 66, 67, 3), "66x67"), ((4, 16, 6, 3), "16x6"),
     ((4, 32, 33, 3), "32x33"), ((4, 16, 16, 4), "N, H, W, 3"), ((4, 32, 36, 3), None),
-    ((4, 36, 34, 3), None), ((4, 17, 7, 3), None)])
+    ((4, 36, 34, 3), None), ((4, 17, 7, 3), None), ((4, 32, 7, 3), None)])
 def test_sizes_that_do_not_fit_are_named(shape, error):
     a, b = rng().integers(0, 256, (2, *shape), np.uint8)
     if error is None:
@@ -402,12 +415,12 @@ def test_a_tolerance_that_reaches_two_colors_is_refused():
         image_metrics.invalid_color_rate(images, palette, 10)
 
 
-@pytest.mark.parametrize("side", [24, 32, 64])
-def test_shapes_of_the_data_overlap_their_ideals_if_half_of_each_is_visible(side):
-    maps = rng().permutation(shapes(side))[:400]
+@pytest.mark.parametrize("side, width", [(24, 24), (32, 32), (64, 64), (24, 48), (64, 56)])
+def test_shapes_of_the_data_overlap_their_ideals_if_half_of_each_is_visible(side, width):
+    maps = rng().permutation(data.colored_shapes(side, width=width).maps)[:400]
     areas = metrics.class_areas(maps, 4)
-    square, width, height = (round(size * side / 64) for size in (10, 12, 20))
-    visible = np.minimum(areas[:, 3] / square ** 2, areas[:, 2] / (width * height))
+    square, bar, height = (round(size * side / 64) for size in (10, 12, 20))
+    visible = np.minimum(areas[:, 3] / square ** 2, areas[:, 2] / (bar * height))
     overlaps = metrics.shape_overlaps(maps)
     assert overlaps.shape == (400, 3)
     assert (overlaps[visible >= 0.5] == 1).all() and (visible >= 0.5).mean() > 0.75

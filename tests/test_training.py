@@ -39,7 +39,7 @@ FIRST_LOSSES = {
 def trainer(device="numpy", model="semgan", dtype=np.float32, precision="fp32", **changes):
     s = tiny(model, **changes)
     ops = kernels.load(device, dtype, precision)
-    return semgan.Trainer(ops, s, data.colored_shapes(s.side, s.seed))
+    return semgan.Trainer(ops, s, data.colored_shapes(s.side, s.seed, width=s.width))
 
 
 def state(t):
@@ -65,7 +65,8 @@ def assert_same_bits(a, b):
 
 
 def run_main(*words):
-    main(["--save-every", "5", "--log-every", "1", *TINY_FLAGS, *map(str, words)])
+    size = TINY_FLAGS[2:] if "--size" in words else TINY_FLAGS  # which begin with --side
+    main(["--save-every", "5", "--log-every", "1", *size, *map(str, words)])
 
 
 # ------------------------------------------------------------------------------------- repeatable
@@ -199,12 +200,13 @@ def test_the_number_of_workers_changes_rounding_only():
         np.testing.assert_allclose(a.flat["grads"], b.flat["grads"], rtol=1e-9, atol=1e-15)
 
 
-@pytest.mark.parametrize("model", ["semgan", "gan"])
-def test_resume_is_bitwise_equal(tmp_path, model):
-    run_main("--model", model, "--steps", 20, "--out", tmp_path / "a")
-    run_main("--model", model, "--steps", 10, "--out", tmp_path / "b")
+@pytest.mark.parametrize("flags", [["--model", "semgan"], ["--model", "gan"], ["--size", "8x16"],
+                                   ["--size", "24x12", "--model", "gan"]], ids=str)
+def test_resume_is_bitwise_equal(tmp_path, flags):
+    run_main(*flags, "--steps", 20, "--out", tmp_path / "a")
+    run_main(*flags, "--steps", 10, "--out", tmp_path / "b")
     half = load_checkpoint(tmp_path / "b")[1]
-    main(["--resume", "--model", model, "--steps", "20", "--save-every", "5", "--log-every", "1",
+    main(["--resume", *flags, "--steps", "20", "--save-every", "5", "--log-every", "1",
           "--out", str(tmp_path / "b")])
     (header, whole), (_, resumed) = (load_checkpoint(tmp_path / run) for run in "ab")
     assert header["step"] == 20
@@ -332,7 +334,7 @@ def test_samples_are_drawn_with_the_running_statistics(model):
     g, z = t.generator, np.random.default_rng(0).standard_normal((66, t.s.latent))
     before = state(t)
     x = numpy_ops.bias_activation(z @ g.params["dense.w"][0, 0], g.params["dense.b"], "relu")
-    x = x.reshape(66, g.base, g.base, -1)
+    x = x.reshape(66, *g.base, -1)
     for i, stride in enumerate(g.strides, 1):
         w, gamma = g.params[f"deconv{i}.w"], g.params[f"deconv{i}.gamma"]
         mean, var = g.running[f"deconv{i}.gamma"]
@@ -362,7 +364,30 @@ def test_initial_weights(init, expected):
 
 
 # ---------------------------------------------------------------------------------- other engines
+@pytest.mark.parametrize("side, width", [(8, 16), (24, 12)])
+def test_maps_that_are_not_square(device, side, width):
+    """Three steps in float64 as by the pure functions, to 1e-10; and the shapes on the way."""
+    t, plain = (trainer(name, dtype=np.float64, side=side, width=width, adam_eps=1e-4)
+                for name in (device, "plain"))
+    for _ in range(3):
+        t.train_step()
+        plain.train_step()
+    for name, a in everything(plain).items():
+        np.testing.assert_allclose(everything(t)[name], a, rtol=0, err_msg=name,
+                                   atol=1e-10 * max(1, abs(a).max()))
+    z = np.random.default_rng(0).standard_normal((3, 5))
+    maps, kept = t.generator.forward(t.ops.asarray(z), training=False)
+    assert t.generator.base == (side // 4, width // 4)
+    assert [layer.y.shape[1:3] for layer in kept.layers] == [(side // 2, width // 2), (side, width)]
+    _, features = t.discriminator.forward(maps)
+    assert [f.shape[1:3] for f in features] == [(side // n, width // n) for n in (1, 2, 4)]
+    samples = t.generator.sample(z)
+    assert samples.shape == (3, side, width)
+    np.testing.assert_array_equal(samples, plain.generator.sample(z))
+
+
 @pytest.mark.parametrize("changes", [
+    dict(width=16), dict(side=24, width=12, model="gan", bottleneck=True),
     dict(), dict(model="gan"), dict(bottleneck=True, feature_matching="paired"),
     dict(feature_layers="last", discriminator_learning_rate=3e-4),
     dict(feature_matching="unbiased", moment_matching=0.1,

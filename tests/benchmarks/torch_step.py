@@ -4,12 +4,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from semgan import map_size
+
 
 class Generator(nn.Module):
     def __init__(self, s, classes):
         super().__init__()
         f, k, n = s.generator_filters, s.kernel_size, len(s.generator_filters) - 1
-        self.first = (f[0], s.side >> n, s.side >> n)
+        self.first = (f[0], *map_size(s, n))
         self.dense = nn.Linear(s.latent, int(np.prod(self.first)))
         layers = []
         widths = f + [classes] * s.bottleneck
@@ -39,7 +41,8 @@ class Discriminator(nn.Module):
             kernels.append((kernels[-1] + 1) // 2 | 1 if s.halve_kernels else kernels[-1])
         self.convs = nn.ModuleList(
             nn.Conv2d(cin, cout, k, 2, k // 2) for k, cin, cout in zip(kernels, f, f[1:]))
-        self.dense = nn.Linear((s.side >> len(self.convs)) ** 2 * f[-1], 1)
+        h, w = map_size(s, len(self.convs))
+        self.dense = nn.Linear(h * w * f[-1], 1)
 
     def forward(self, x):
         features = []
@@ -84,8 +87,7 @@ class TorchTrainer:
         p = trainer.discriminator.params
         for i, conv in enumerate(self.d.convs, 1):
             conv.weight.copy_(to(p[f"conv{i}.w"]).permute(3, 2, 0, 1))
-        side = self.s.side >> len(self.d.convs)
-        dense = to(p["dense.w"]).view(side, side, -1)
+        dense = to(p["dense.w"]).view(*map_size(self.s, len(self.d.convs)), -1)
         self.d.dense.weight.copy_(dense.permute(2, 0, 1).flatten()[None])
         for net in self.g.conv, self.d.dense, *self.d.convs:
             net.bias.zero_()
