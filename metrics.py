@@ -8,6 +8,10 @@ folders or archives, of label maps or of images, by every metric that applies:
 
     python metrics.py REAL SAMPLES
 """
+if __name__ == "__main__":  # Ctrl-C ends the program at once until main() has started
+    import signal
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import numpy as np
 from scipy import ndimage, special
 

@@ -2,7 +2,6 @@
 import argparse
 import csv
 import io
-import sys
 import warnings
 from pathlib import Path
 from typing import NamedTuple
@@ -11,18 +10,20 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+import image_metrics
 import kernels
-from app import evaluation
+from app import evaluation, memory
 from app.command_line import natural, positive
 from app.commands import fid_weights
-from app.data_command import height_and_width, wanted_size
+from app.failures import reported
 from app.run_folder import make_folder
 from formats import archives
 from formats.files import InputError, printable, written
-from formats.images import UNKNOWN
-from formats.images import _decode as decode
-from formats.label_maps import IMAGES, MOST_CLASSES, identity, load_maps, shown_size
+from formats.images import UNKNOWN, decode
+from formats.label_maps import IMAGES, MOST_CLASSES, load_maps
 from formats.palettes import color_code, read_palette
+from formats.settings import given_size, shown_size
+from kernels.workers import available_cores
 
 LOSSY = (".jpg", ".jpeg", ".webp")  # formats of photos
 ANY_IMAGE = [f"*{ending}" for ending in (*IMAGES, *LOSSY)]
@@ -41,11 +42,12 @@ def compare_folders(args):
     if args.out is not None and Path(args.out).exists():
         raise InputError(f"{args.out} exists already; remove it, or choose another name")
     weights, reason = fid_weights(args.weights)
-    size = wanted_size(args)
+    size = given_size(args)
     both = [look(Path(path), args.labels, size) for path in (args.real, args.samples)]
     as_images = both_are_images(both, args)
     size = size or common_size(both)
     orders = random_orders(both, args)
+    require_memory(both, size, as_images)
     palette, table = (), {}
     if as_images:
         images = [read_images(found, args.labels, size, order)
@@ -85,6 +87,17 @@ def random_orders(both, args):
             raise InputError(f"{len(order)} of {found.path}: expected 4 or more, since one half is "
                              "compared with the other")
     return orders
+
+
+def require_memory(both, size, as_images):
+    """Raises TooLarge if comparing both sides takes more memory than there is."""
+    pixels, counts = size[0] * size[1], [len(found.names) for found in both]
+    at_once = image_metrics.CHUNK * available_cores() * 12 * 3 * 8  # bytes of MS-SSIM, per pixel
+    each = 3 if as_images else 3 + 1 + 4  # colours; ids, and their regions
+    patches = 6 * image_metrics.PATCHES * 3 * image_metrics.PATCH ** 2 * min(counts)
+    memory.require("comparing them", {"--size": at_once * pixels,
+                                      "--size and --count": each * pixels * sum(counts),
+                                      "--count": patches})
 
 
 def write_table(path, facts, table):
@@ -152,7 +165,8 @@ def _kind(image):
 
 def both_are_images(both, args):
     """Whether to compare images, not label maps. Raises InputError unless both sides are alike."""
-    for_labels = [flag for flag in ("palette", "classes", "shapes") if getattr(args, flag)]
+    for_labels = [flag for flag in ("palette", "classes", "shapes", "void")
+                  if getattr(args, flag) not in (None, False)]
     if for_labels and args.images:
         raise InputError(f"--images and --{for_labels[0]}, which is for label maps: expected one "
                          "of them")
@@ -210,7 +224,7 @@ def read_labels(both, size, args):
     Raises InputError if the second side has a class that the first does not have.
     """
     real, samples = both
-    options = dict(labels=args.labels)
+    options = dict(labels=args.labels, void=args.void)
     if args.palette is not None:
         palette, names = read_palette(args.palette)
     elif "colours" in (real.kind, samples.kind) and "ids" in (real.kind, samples.kind):
@@ -222,8 +236,9 @@ def read_labels(both, size, args):
     if samples.kind == "colours":
         second = load_maps(samples.path, size, None, first.palette, first.names, **options)
         return first.palette, (first.maps, second.maps)
-    second = load_maps(samples.path, size, 256, **options)
-    table = identity(first.classes)
+    most = 256 if args.void is None else 254  # any id, to say below which one is no class
+    second = load_maps(samples.path, size, most, **options)
+    table = np.where(np.arange(256) < first.classes, np.arange(256), UNKNOWN).astype(np.uint8)
     if samples.kind == "indices" and real.kind != "ids" and palette is None:
         codes = color_code(first.palette).tolist()
         table = np.array([codes.index(c) if c in codes else UNKNOWN
@@ -247,7 +262,7 @@ def metrics_parser():
     add("samples", metavar="SAMPLES", help="what to compare, such as runs/shapes-semgan/generated")
     add("--side", type=positive, metavar="N", help="height and width to resize to (default: as the "
         "files are, if all have one size)")
-    add("--size", type=height_and_width, metavar="HxW",
+    add("--size", metavar="HxW",
         help="height and width, such as 64x128. Label maps are resized by nearest neighbour, "
              "images by Pillow's bicubic filter")
     add("--count", type=positive, metavar="N", help="at most so many of each, drawn at random")
@@ -256,6 +271,8 @@ def metrics_parser():
     add("--shapes", action="store_true", help="they are Colored Shapes: how well the shapes fit")
     add("--classes", type=int, metavar="K", help="classes of maps of ids (default: highest + 1)")
     add("--palette", metavar="FILE", help="one class per line, R G B and a name")
+    add("--void", type=int, metavar="ID", help="id of pixels that take the class of the nearest "
+        "pixel with another id")
     add("--labels", metavar="GLOB", help="which files to compare, such as '*_label.png' (default: "
         "every image)")
     add("--weights", metavar="FILE", help="weights of Inception, which FID needs (default: in the "
@@ -267,11 +284,5 @@ def metrics_parser():
 
 
 def main(argv=None):
-    args = metrics_parser().parse_args(argv)
-    try:
-        compare_folders(args)
-    except (InputError, kernels.DeviceError) as error:
-        print(f"metrics: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    with reported("metrics"):
+        compare_folders(metrics_parser().parse_args(argv))

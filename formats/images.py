@@ -33,7 +33,7 @@ def prepare_image(name, content, size, crop, allowed, void, jpeg, survey):
     survey: whether unknown values are let through and all pixels counted.
     The other arguments are those of label_maps.load_maps.
     """
-    image, doubtful = _decode(name, content), 0
+    image, doubtful = decode(name, content), 0
     if image.format == "JPEG":
         if jpeg is None:
             raise InputError(f"{name}: a JPEG, which changes class ids; "
@@ -54,7 +54,7 @@ def prepare_image(name, content, size, crop, allowed, void, jpeg, survey):
     return Prepared(name, small, shape, pixels, _own_colors(image), doubtful, changed)
 
 
-def _decode(name, content):
+def decode(name, content):
     """A Pillow image, decoded."""
     try:
         if content.startswith(PNG):
