@@ -71,6 +71,10 @@ def compare_folders(args):
     half = min(counts) // 2
     print(f"\nThe columns `half of them` and `real (half)` compare {half} with {half}. SWD and "
           f"MS-SSIM take {min(counts)} of each side, other metrics all.")
+    step = 1 << max(4, (size[0] // image_metrics.COARSEST).bit_length() - 1)
+    if any(side % step for side in size):
+        nearest = shown_size([max(1, round(side / step)) * step for side in size])
+        print(f"SWD and MS-SSIM take sides that can be halved often: try --size {nearest}.")
     if args.out is not None:
         write_table(Path(args.out), [*counts, args.seed], table)
 
@@ -92,7 +96,8 @@ def random_orders(both, args):
 def require_memory(both, size, as_images):
     """Raises TooLarge if comparing both sides takes more memory than there is."""
     pixels, counts = size[0] * size[1], [len(found.names) for found in both]
-    at_once = image_metrics.CHUNK * available_cores() * 12 * 3 * 8  # bytes of MS-SSIM, per pixel
+    at_once = min(image_metrics.CHUNK * available_cores(), *counts)
+    at_once *= 12 * 3 * 8  # bytes of MS-SSIM: 12 images in float64
     each = 3 if as_images else 3 + 1 + 4  # colours; ids, and their regions
     patches = 6 * image_metrics.PATCHES * 3 * image_metrics.PATCH ** 2 * min(counts)
     memory.require("comparing them", {"--size": at_once * pixels,

@@ -123,11 +123,9 @@ def read_zip(stream):
 
 def read_pickle(stream):
     """The next pickle of a stream, as plain values and Tensors. Raises many kinds of Exception."""
-    stack, marks, memo, start = [], [], {}, stream.tell()
-    for opcode, value, position in pickletools.genops(stream):
-        if position - start > MOST_PICKLE_BYTES:
-            raise ValueError(f"a pickle of more than {MOST_PICKLE_BYTES:,} bytes")
-        match opcode.name:
+    stack, marks, memo = [], [], {}
+    for name, value in _opcodes(stream):
+        match name:
             case "PROTO":
                 pass
             case "MARK":
@@ -138,16 +136,16 @@ def read_pickle(stream):
                 stack.append(memo[value])
             case "BINUNICODE" | "BININT" | "BININT1" | "BININT2" | "LONG1":
                 stack.append(value)
-            case name if name in CONSTANTS:
+            case _ if name in CONSTANTS:
                 stack.append(CONSTANTS[name]())
             case "TUPLE":
                 stack.append(tuple(_pop_from(stack, marks.pop())))
-            case "TUPLE1" | "TUPLE2" | "TUPLE3" as name:
+            case "TUPLE1" | "TUPLE2" | "TUPLE3":
                 stack.append(tuple(_pop_from(stack, -int(name[-1]))))
-            case "SETITEM" | "SETITEMS" as name:
+            case "SETITEM" | "SETITEMS":
                 items = _pop_from(stack, -2 if name == "SETITEM" else marks.pop())
                 stack[-1].update(zip(map(_text, items[::2]), items[1::2]))
-            case "APPEND" | "APPENDS" as name:
+            case "APPEND" | "APPENDS":
                 items = _pop_from(stack, -1 if name == "APPEND" else marks.pop())
                 stack[-1].extend(items)
             case "GLOBAL":
@@ -160,8 +158,17 @@ def read_pickle(stream):
                 stack.pop()  # attributes of the OrderedDict: version numbers of the modules
             case "STOP":
                 return stack.pop()
-            case name:
+            case _:
                 raise ValueError(f"it holds the pickle opcode {name}, unknown in a weight file")
+
+
+def _opcodes(stream):
+    """Yields the name and the value of each opcode of the next pickle, unless it is too long."""
+    start = stream.tell()
+    for opcode, value, position in pickletools.genops(stream):
+        if position - start > MOST_PICKLE_BYTES:
+            raise ValueError(f"a pickle of more than {MOST_PICKLE_BYTES:,} bytes")
+        yield opcode.name, value
 
 
 def _pop_from(stack, start):

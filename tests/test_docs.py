@@ -18,7 +18,7 @@ CODE = re.compile(r"^```.*?^```", re.M | re.S)
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
 COMMANDS = ["semgan.py", "semgan.py sample", "semgan.py evaluate", "semgan.py interpolate",
             "semgan.py export", "semgan.py compare", "semgan.py doctor", "data.py",
-            "data.py inspect", "data.py facades", "inception.py",
+            "data.py inspect", "data.py facades", "inception.py", "metrics.py",
             "tests/benchmarks/conv_methods.py"]
 
 

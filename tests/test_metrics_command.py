@@ -18,7 +18,7 @@ import data
 import image_metrics
 import inception
 import kernels
-from app import evaluation
+from app import evaluation, memory
 from app.metrics_command import main
 
 SHAPES = data.colored_shapes(16)
@@ -186,6 +186,30 @@ def test_maps_as_images():
                          if name.startswith(("SWD", "MS-SSIM"))}
 
 
+def test_void(capsys):
+    """Void pixels are filled on both sides; without --void the id is named."""
+    void = np.where(np.arange(16) < 2, 9, REAL).astype(np.uint8)
+    save("real", void, "ids")
+    found = table_of("real", "real", "--void", 9)
+    assert found["class frequencies"][0] == 0 and found["memorization, copies"][0] == 1
+    assert "label maps of 4 classes" in capsys.readouterr().out
+
+
+def test_too_much_memory(monkeypatch, capsys):
+    monkeypatch.setattr(memory, "available", lambda: 1_000_000)
+    refused(capsys, "not enough memory: comparing them takes about .* with --count", save("real", REAL),
+            "real", code=1)
+
+
+def test_a_size_that_suits_all_metrics_is_proposed(capsys):
+    real = photos("real", size=(20, 40))
+    main([real, real])
+    assert "halved often: try --size 16x32." in capsys.readouterr().out
+    main([real, real, "--size", "16x32"])
+    out = capsys.readouterr().out
+    assert "try --size" not in out and "MS-SSIM, mean" in out
+
+
 def damaged(name):
     save(name, REAL[:4])
     with open(f"{name}/map_002.png", "wb") as file:
@@ -250,12 +274,12 @@ def test_one_line_for_bad_samples(name, capsys):
     refused(capsys, message, "real", path)
 
 
-def refused(capsys, message, *words):
+def refused(capsys, message, *words, code=2):
     """Asserts that the command ends with one line on stderr that matches."""
     with pytest.raises(SystemExit) as stop:
         main([*words])
     out, err = capsys.readouterr()
-    assert stop.value.code == 2 and not out
+    assert stop.value.code == code and not out
     assert len(err.splitlines()) == 1 and err.startswith("metrics: ")
     assert re.search(message, err), err
 
