@@ -197,8 +197,9 @@ def test_void(capsys):
 
 def test_too_much_memory(monkeypatch, capsys):
     monkeypatch.setattr(memory, "available", lambda: 1_000_000)
-    refused(capsys, "not enough memory: comparing them takes about .* with --count", save("real", REAL),
-            "real", code=1)
+    save("real", REAL)
+    refused(capsys, "not enough memory: comparing them takes about .* with --count", "real", "real",
+            code=1)
 
 
 def test_a_size_that_suits_all_metrics_is_proposed(capsys):
