@@ -208,11 +208,13 @@ def load_weights(path=None, verify=True):
     Batch norm is folded in. path: the weight file; None looks in the cache. verify=False accepts
     other files with the same keys and shapes. Raises InputError, which says how to get the file.
     """
+    remove = "" if path else "remove it, then "  # a file in the cache is not fetched again
     path = cached_file() if path is None else path
     try:
         files.require_file(path, MOST_BYTES)  # before anything waits for a pipe
         if verify:
-            files.verify(path, SIZE, SHA256, hint=f" (the published weights); {how_to_get()}")
+            files.verify(path, SIZE, SHA256, hint=f" (the published weights); {remove}"
+                         f"{how_to_get()}")
         state = read_state_dict(path)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); {how_to_get()}") from None

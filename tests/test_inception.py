@@ -432,6 +432,15 @@ def test_wrong_files_are_refused_before_they_are_read(mirror, tmp_path):
             inception.load_weights(path)
 
 
+def test_a_wrong_file_in_the_cache_must_be_removed(mirror, capsys):
+    """Since --download would not replace it."""
+    inception.cached_file().parent.mkdir()
+    inception.cached_file().write_bytes(b"wrong")
+    with pytest.raises(SystemExit):
+        inception_command.main(["--download"])
+    assert "(the published weights); remove it, then get it by" in capsys.readouterr().err
+
+
 def test_a_cache_that_cannot_be_written(mirror, tmp_path):
     (tmp_path / "cache").write_text("a file where the folder should be")
     with pytest.raises(InputError, match="weights.pth: cannot be fetched to"):
