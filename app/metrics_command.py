@@ -156,7 +156,7 @@ def _size(member):
     """(height, width) of an image, of which only the header is decoded."""
     try:
         return Image.open(io.BytesIO(archives.content(member))).size[::-1]
-    except (OSError, SyntaxError, ValueError):  # what Pillow raises for what is no image
+    except Exception:  # damaged files, and bombs, fail in many ways
         return decode(member.full, archives.content(member)).size[::-1]  # says why
 
 
@@ -202,8 +202,7 @@ def read_images(found, labels, size, order):
     images = np.empty((len(order), *size, 3), np.uint8)
     place = {found.names[i]: n for n, i in enumerate(order)}
     patterns = [labels] if labels else ANY_IMAGE
-    with archives.opened(found.path, patterns) as members, warnings.catch_warnings():
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
+    with archives.opened(found.path, patterns) as members:
         wanted = [member for member in members if member.name in place]
         title = f"reading {found.path.name}"
         for member in tqdm(wanted, title, unit=" images", delay=1, leave=False, disable=None):
@@ -289,5 +288,6 @@ def metrics_parser():
 
 
 def main(argv=None):
-    with reported("metrics"):
+    with reported("metrics"), warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
         compare_folders(metrics_parser().parse_args(argv))

@@ -218,6 +218,13 @@ def damaged(name):
     return name
 
 
+def a_bomb(name):
+    """144 million pixels, in a few bytes."""
+    save(name, REAL[:4])
+    Image.new("1", (12_000, 12_000)).save(f"{name}/map_004.png")
+    return name
+
+
 def with_a_photo(name):
     save(name, REAL[:4])
     photos("some", 1)
@@ -249,6 +256,7 @@ BAD = {  # what stands in for the samples -> the line
                "map_000.png: neither a folder nor a readable .zip or .tar"),
     "three": (lambda name: save(name, SAMPLES[:3]), "3 of three: expected 4 or more"),
     "damaged": (damaged, "damaged/map_002.png: "),
+    "bomb": (a_bomb, "bomb/map_004.png: damaged or unreadable .*decompression bomb"),
     "a photo": (with_a_photo, "a photo: map_002.jpg is a photo, map_000.png perhaps a label map"),
     "photos": (photos, r"photos holds images of more than 64 colours or JPEGs \(first map_000.jpg"
                r"\), real label maps: expected the same kind; --images"),
