@@ -78,9 +78,9 @@ def adjacency_distance(real, fake):
 
 
 def boundary_density(maps):
-    """Share of neighbouring pixels that differ in class."""
+    """Share of neighbouring pixels that differ in class; 0 for maps of one pixel."""
     counts = _adjacency(maps, _classes(maps))
-    return float(1 - counts.trace() / counts.sum())
+    return float(1 - counts.trace() / counts.sum()) if counts.any() else 0.0
 
 
 def spatial_distance(real, fake):

@@ -39,8 +39,8 @@ class Found(NamedTuple):
 
 def compare_folders(args):
     """`metrics.py REAL SAMPLES`: prints a table, and writes it to --out."""
-    if args.out is not None and Path(args.out).exists():
-        raise InputError(f"{args.out} exists already; remove it, or choose another name")
+    check_paths(args)
+    ops = kernels.load(args.device)
     weights, reason = fid_weights(args.weights)
     size = given_size(args)
     both = [look(Path(path), args.labels, size) for path in (args.real, args.samples)]
@@ -60,10 +60,17 @@ def compare_folders(args):
                              "of Colored Shapes")
         table = evaluation.label_rows(*maps, args.shapes)
         images = [palette[some] for some in maps]
-    table |= evaluation.image_rows(*images, weights, kernels.load(args.device))
-    kind = f"label maps of {len(palette)} classes" if len(palette) else "images"
+    table |= evaluation.image_rows(*images, weights, ops)
     counts = [len(order) for order in orders]
-    sides = " and ".join(f"{n} of {found.path}" for n, found in zip(counts, both))
+    report(args, size, counts, palette, table, reason)
+    if args.out is not None:
+        write_table(Path(args.out), [*counts, args.seed], table)
+
+
+def report(args, size, counts, palette, table, reason):
+    """Print the table and what it compares. reason: why there is no FID, if there is none."""
+    kind = f"label maps of {len(palette)} classes" if len(palette) else "images"
+    sides = " and ".join(f"{n} of {path}" for n, path in zip(counts, (args.real, args.samples)))
     print(printable(f"{kind} at {shown_size(size)}: {sides}, seed {args.seed}"))
     print(evaluation.describe(table, palette))
     if reason:
@@ -75,8 +82,15 @@ def compare_folders(args):
     if any(side % step for side in size):
         nearest = shown_size([max(1, round(side / step)) * step for side in size])
         print(f"SWD and MS-SSIM take sides that can be halved often: try --size {nearest}.")
-    if args.out is not None:
-        write_table(Path(args.out), [*counts, args.seed], table)
+
+
+def check_paths(args):
+    """Raises InputError for an empty path or pattern, and for an --out that exists."""
+    for name in "real", "samples", "labels", "palette", "out":
+        if getattr(args, name) == "":
+            raise InputError(f"{name} is empty: expected a path, or for labels a pattern")
+    if args.out is not None and Path(args.out).exists():
+        raise InputError(f"{args.out} exists already; remove it, or choose another name")
 
 
 def random_orders(both, args):

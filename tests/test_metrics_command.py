@@ -186,6 +186,11 @@ def test_maps_as_images():
                          if name.startswith(("SWD", "MS-SSIM"))}
 
 
+def test_maps_of_one_pixel(recwarn):
+    found = table_of(save("real", REAL), save("samples", SAMPLES), "--side", 1)
+    assert found["boundary density"] == (0, 0, 0) and not len(recwarn)
+
+
 def test_void(capsys):
     """Void pixels are filled on both sides; without --void the id is named."""
     void = np.where(np.arange(16) < 2, 9, REAL).astype(np.uint8)
@@ -298,6 +303,8 @@ def refused(capsys, message, *words, code=2):
     (["--images", "--palette", "p.txt"], "--images and --palette, which is for label maps"),
     (["--shapes", "--classes", "5"], "--shapes: real has 5 classes; expected the 4"),
     (["--weights", ""], "--weights is empty: expected the path of a weight file"),
+    (["--labels", ""], "labels is empty"),
+    (["--palette", ""], "palette is empty"),
     (["--weights", "none.pth"], "none.pth: cannot be read"),
     (["--palette", "none.txt"], "none.txt: "),
     (["--labels", "*.tif"], r"real: no images in it \(expected \*.tif\)"),
