@@ -55,11 +55,11 @@ def _parse_color(fields):
 
 
 def write_palette(path, palette, names):
-    """Write a palette (K, 3) and K names to a file that read_palette reads. Raises OSError."""
-    colors = np.asarray(palette).tolist()
-    lines = [f"{r} {g} {b} {name}\n" for (r, g, b), name in zip(colors, names)]
+    """Write a palette (K, 3) and K class names to a file that read_palette reads."""
     with written(path) as file:
-        file.write("".join(lines).encode())
+        for (r, g, b), name in zip(palette.tolist(), names):
+            name = printable(name).replace("#", "?")  # where a comment would begin
+            file.write(f"{r} {g} {b} {name}\n".encode(errors="replace"))
 
 
 def distinct_colors(classes, own=()):
