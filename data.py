@@ -121,8 +121,10 @@ def _check_options(dataset, size, **options):
     for flag, value in dict(options, dataset=dataset).items():
         if "" in (value if isinstance(value, (list, tuple)) else [value]):
             raise InputError(f"--{flag} is empty: expected a name, a path or a pattern")
-    if min(size) < 1:
-        raise InputError(f"--side {min(size)}: expected 1 or more")
+    for flag, value, most in (("side", size[0], 1 << 31), ("size", size[1], 1 << 31),
+                              ("maps", options["maps"], 1 << 20)):
+        if value is not None and not 1 <= value < most:
+            raise InputError(f"--{flag} {value}: expected 1 or more, below {most}")
     if not shapes and not own and not options["data"]:
         wanted = f"the folder that `{command('data.py', 'facades', '--download')}` fills"
         if dataset == "cityscapes":

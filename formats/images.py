@@ -1,6 +1,5 @@
 """One image of a label map, decoded, checked and resized. Its values stay as in the file."""
 import io
-import struct
 import zlib
 from typing import NamedTuple
 
@@ -75,10 +74,11 @@ def _check_png(content):
     """Raises ValueError if a chunk of a PNG is damaged. Pillow trusts the pixels' own chunks."""
     view, at, kind = memoryview(content), len(PNG), b""
     while kind != b"IEND":
-        if at + 12 > len(content):
+        # Its length, kind, data, and the checksum of kind and data
+        end = at + 12 + int.from_bytes(view[at:at + 4], "big")
+        if end > len(content):
             raise ValueError("cut off")
-        length, kind = struct.unpack_from(">I4s", content, at)
-        end = at + 12 + length  # length, kind, data, checksum of kind and data
+        kind = content[at + 4:at + 8]
         if zlib.crc32(view[at + 4:end - 4]) != int.from_bytes(view[end - 4:end], "big"):
             raise ValueError(f"the checksum of the chunk at byte {at} is wrong")
         at = end

@@ -116,8 +116,9 @@ def refuse_too_large(count, size):
     """Raises InputError if `count` maps of (height, width) are more than the memory holds."""
     needed, free = count * size[0] * size[1], free_memory()
     if needed > free:
-        raise InputError(f"maps of {shown_size(size)} pixels need {needed / 1e9:,.1f} GB of "
-                         f"memory; this machine has {free / 1e9:.1f} GB free")
+        shown = f"{needed / 1e9:,.1f}" if needed < 1e15 else "more than a million"
+        raise InputError(f"maps of {shown_size(size)} pixels need {shown} GB of memory; "
+                         f"this machine has {free / 1e9:.1f} GB free")
 
 
 def free_memory():
