@@ -116,9 +116,9 @@ def locked(folder):
     that is killed. Folders that were made and are still empty at the end are removed. Raises
     InputError, which says who holds the lock.
     """
-    made = [path for path in (folder, *folder.parents) if not path.exists()]
     path = folder / ".lock"
     try:
+        made = [path for path in (folder, *folder.parents) if not path.exists()]
         folder.mkdir(parents=True, exist_ok=True)
         file = _locked_file(path)
         remove_left_over(folder)
@@ -126,13 +126,16 @@ def locked(folder):
         raise InputError(f"{folder}: cannot write there ({error.strerror or error})") from None
     try:
         yield
+    except OSError as error:  # a full disk does not name the file
+        error.filename = error.filename or str(folder)
+        raise
     finally:
         with suppress(OSError):  # before the lock ends: later it can be another's. Not on Windows.
             path.unlink()
         file.close()
         with suppress(OSError):
-            for folder in made:
-                folder.rmdir()
+            for empty in made:
+                empty.rmdir()
 
 
 def _locked_file(path):

@@ -41,6 +41,7 @@ def check(s, defaults, choices):
     require(s, "data", s.data is None or all(type(path) is str for path in s.data), "paths")
     for network, layers in (("generator", len(s.generator_filters) - 1),
                             ("discriminator", len(s.discriminator_filters))):
+        require(s, f"{network}_filters", layers < 31, "fewer layers: each halves the side")
         require(s, "side", s.side % 2 ** layers == 0, f"a multiple of {2 ** layers}, since the "
                 f"{network} has {layers} layers of stride 2")
 
