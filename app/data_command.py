@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 import data
+from app import memory
 from app.failures import reported
 from formats.files import InputError, command, download, printable, written
 from formats.images import UNKNOWN, Prepared
@@ -49,7 +50,10 @@ def _check_archive(file, name):
 def inspect(args):
     """`inspect`: what to look at before training: 16 maps, class frequencies, sizes."""
     survey = []
-    side = args.side or (64 if args.dataset == "shapes" else 128)
+    shapes = args.dataset == "shapes"
+    side = (64 if shapes else 128) if args.side is None else args.side
+    least = int(0.7 * side ** 2) if shapes and side < 1 << 31 else 1  # maps, see colored_shapes
+    memory.require("resizing the maps", {"--side": least * side ** 2})
     options = {name: getattr(args, name) for name in data.OPTIONS}
     loaded = data.load(args.dataset, side, survey=survey, **options)
     if not survey:  # generated

@@ -26,14 +26,14 @@ def require(what, parts):
     free, total = available(), sum(parts.values())
     if free is not None and total > free:
         flags = max(parts, key=parts.get)
-        raise TooLarge(f"not enough memory: {what} takes about {shown(total)}, but {shown(free)} "
-                       f"are available; {shown(parts[flags])} of it depend on {flags}: expected "
-                       "lower values")
+        raise TooLarge(f"not enough memory: by estimate {what} takes {shown(total)}, but "
+                       f"{shown(free)} are available; {shown(parts[flags])} of it depend on "
+                       f"{flags}: expected lower values")
 
 
 def shown(size):
     """1.5e9 -> '1.5 GB'."""
-    return f"{size / 1e9:,.1f} GB" if size < 1e15 else "more than a million GB"
+    return f"{size / 1e9:,.1f} GB" if size < 1e15 else "over a million GB"
 
 
 # ------------------------------------------------------------------------------------ what there is
