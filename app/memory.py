@@ -56,22 +56,22 @@ def _group_limits():
     with suppress(OSError, IndexError):
         own = Path("/proc/self/cgroup").read_text().split("0::", 1)[1].split("\n")[0]
         folder = root / own.strip("/")
-        files += [path / "memory.max" for path in (folder, *folder.parents) if root in
-                  (path, *path.parents)]
-    for file in {*files, root / "memory.max"}:
+        files += [path / "memory.max" for path in (folder, *folder.parents)]
+    for file in files:
         with suppress(OSError, ValueError):  # no such file; or "max"
             yield int(file.read_text())
 
 
 # ----------------------------------------------------------------------------------- what is needed
-def require_for_training(s, classes=2, maps=0, on_gpu=False):
+def require_for_training(s, classes=2, maps=None, on_gpu=False):
     """Raises TooLarge if training takes more memory than there is.
 
-    maps: their number, 0 before they are read. on_gpu: then only what the host holds is counted.
+    maps: their number, None before they are read. on_gpu: only what the host holds is counted.
     """
-    height, width = _size(s)
-    if s.dataset == "shapes":  # one for each position of the square, which is 0.16 as wide
-        maps = max(maps, s.maps or 0, int(0.7 * height * width))
+    height, width = size(s)
+    copies = (maps is None) + (not on_gpu)  # the data set itself, and Trainer.labels
+    if maps is None:  # shapes: one for each position of the square, which is 0.16 as wide
+        maps = max(s.maps or 0, int(0.7 * height * width)) if s.dataset == "shapes" else 1
     parameters = sum(buffers.places(network.shapes, np.float32)[1]
                      for network in _networks(s, classes))
     inputs = semgan.INPUT_STEPS * s.batch_size * s.latent
@@ -80,7 +80,7 @@ def require_for_training(s, classes=2, maps=0, on_gpu=False):
         "--generator-filters, --discriminator-filters, --latent and --kernel-size":
             7 * NUMBER * parameters,
         "--batch-size and --latent": 12 * inputs,  # drawn in float64, kept in float32
-        "the number of maps and --side": 2 * max(1, maps) * height * width}  # and Trainer.labels
+        "the number of maps and --side": copies * maps * height * width}
     require("training", parts)
     if not on_gpu:
         parts["--batch-size and --side"] = NUMBER * _numbers_of_a_step(s, classes)
@@ -94,16 +94,16 @@ def require_for_sampling(s, classes, count, flags, bytes_of_map=0):
 
     flags: those that the number comes from. bytes_of_map: of what is made of each sample.
     """
-    height, width = _size(s)
+    height, width = size(s)
     of_map = 2 * height * width * (3 if semgan.OUTPUTS[s.model].rgb else 1)  # once more to join
     of_network, _ = _convolutions(s, classes, min(64, count))
     require("drawing the samples", {
         flags: count * (of_map + 8 * s.latent + bytes_of_map),
         "the size of a map": NUMBER * sum(2 * prod(x) + prod(_output(x, w, stride))
-                                       for x, w, stride in of_network)})
+                                          for x, w, stride in of_network)})
 
 
-def _size(s):
+def size(s):
     """(height, width) of a map."""
     return s.side, getattr(s, "width", 0) or s.side
 
@@ -114,7 +114,7 @@ def _convolutions(s, classes, maps):
     Transposed convolutions are listed as those whose input gradients they are.
     """
     g, d = _networks(s, classes)
-    height, width = _size(s)
+    height, width = size(s)
     of_g, of_d, scale = [], [], prod(g.strides)
     for name, stride in [*((f"deconv{i}", n) for i, n in enumerate(g.strides, 1)), ("conv", 1)]:
         scale //= stride

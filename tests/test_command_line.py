@@ -25,7 +25,7 @@ import data
 import inception
 import kernels
 import semgan
-from app import commands, comparison, evaluation, memory, pictures, training
+from app import commands, comparison, data_command, evaluation, memory, pictures, training
 from app.command_line import main
 from app.run_folder import load_checkpoint, load_generator
 from app.run_settings import resolve
@@ -590,6 +590,15 @@ def test_memory_that_is_not_there(tmp_path, monkeypatch, capsys, words, flags):
     line = fails(capsys, *words, "--out", tmp_path / "new" / "run", code=1)
     assert line.startswith("semgan: not enough memory: ") and "but 4.0 GB are available" in line
     assert flags in line and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("side, code, message", [
+    ("0", 2, "--side 0: expected 1 or more"), ("200000", 1, "not enough memory"),
+    ("7" * 400, 1, "depend on --side")])
+def test_sides_that_inspect_refuses(tmp_path, capsys, side, code, message):
+    with pytest.raises(SystemExit) as stop:
+        data_command.main(["inspect", "--side", side, "--out", str(tmp_path / "picture.png")])
+    assert stop.value.code == code and message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("changes", [
