@@ -18,9 +18,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from formats import memory
 from formats.files import InputError, cache_folder, command, note
 from formats.images import UNKNOWN
-from formats.label_maps import LabelMaps, load_maps, refuse_too_large
+from formats.label_maps import LabelMaps, load_maps
 from formats.palettes import read_palette
 
 # https://www.cityscapes-dataset.com
@@ -300,7 +301,8 @@ def colored_shapes(side=64, seed=0, least=1, width=None):
                          f"a width of at least {2 * round(10 * max(side, 8) / 64) + 1}")
     positions = (side - square) * (width - square)
     repeats = -(-least // positions)  # rounded up
-    refuse_too_large(positions * repeats, (side, width))
+    memory.require("drawing the maps",
+                   {"--side or --size, and --maps": positions * repeats * side * width})
     corners = list(np.ndindex(side - square, width - square)) * repeats
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:side, :width]

@@ -42,9 +42,9 @@ def parse(argv):
         command, parser = parsers[argv[0]]
     args = parser().parse_args(argv[1:] if command != train else argv)
     args.words = argv  # for messages that tell how to go on
-    for name in "run", "file", "out", "weights":
+    for name, shown_as in dict(run="RUN", file="FILE", out="--out", weights="--weights").items():
         if getattr(args, name, None) == "":
-            raise InputError(f"{name} is empty: expected a path")
+            raise InputError(f"{shown_as} is empty: expected a path")
     return command, args
 
 

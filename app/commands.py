@@ -2,6 +2,7 @@
 import platform
 from importlib import metadata
 from itertools import count
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from app.run_folder import (
 )
 from app.run_settings import MOVABLE, load_dataset, resumed, with_absolute_paths
 from formats.files import InputError, command, remove_left_over, save_image
+from formats.label_maps import LabelMaps
 from formats.palettes import write_palette
 
 
@@ -51,7 +53,7 @@ def sample(args):
         more = command("semgan.py", *args.words, "--seed", args.seed + 1, "--out", free)
         raise InputError(f"{out} already holds maps; remove them, or draw others: {more}")
     g, header = generator_and_header(path, args.device)
-    palette, names = header["palette"], header["names"]
+    palette = header["palette"]
     memory.require_for_sampling(g.s, len(palette), args.count, "--count")
     z = np.random.default_rng(args.seed).standard_normal((args.count, g.s.latent))
     maps = g.sample(z)
@@ -62,7 +64,7 @@ def sample(args):
         if not g.rgb:
             image.putpalette(palette.tobytes())
         save_image(image, out / f"map_{i:05d}.png", sync=False)
-    write_palette(out / "palette.txt", palette, names)
+    write_palette(out / "palette.txt", LabelMaps(maps, palette, header["names"]))
     picture = out.with_name(out.name + ".png")  # beside the folder, which can then be a data set
     save_image(grid(maps[:256], palette), picture)
     print(f"{len(maps)} maps in {out}, a picture of them in {picture}")
@@ -76,7 +78,7 @@ def interpolate(args):
     """`interpolate RUN`: a closed walk through the latent space, as a GIF and as a picture."""
     path, folder = source(args)
     g, palette = load_generator(path, args.device)
-    pixels = max(64, g.s.side) ** 2 * ENLARGED ** 2
+    pixels = ENLARGED ** 2 * prod(max(64, side) for side in memory.size(g.s))
     memory.require_for_sampling(g.s, len(palette), args.keys * args.frames, "--keys and --frames",
                                 5 * pixels)  # Pillow's images in RGB and in the colours of the GIF
     keys = np.random.default_rng(args.seed).standard_normal((args.keys, g.s.latent))

@@ -4,8 +4,8 @@ import signal
 import sys
 from contextlib import contextmanager
 
-from app.memory import TooLarge
 from formats.files import InputError
+from formats.memory import TooLarge
 from kernels import DeviceError, KernelError
 
 

@@ -1,12 +1,10 @@
-"""How much memory a run or a sample takes, estimated before anything large is allocated."""
-import os
-from contextlib import suppress
+"""How much memory a run or samples take, estimated before anything large is allocated."""
 from math import prod
-from pathlib import Path
 
 import numpy as np
 
 import semgan
+from formats import memory
 from kernels import buffers
 from kernels.fourier_conv import is_cheaper, tables
 from kernels.workers import CHUNK_BYTES, available_cores
@@ -14,80 +12,30 @@ from kernels.workers import CHUNK_BYTES, available_cores
 NUMBER = 4  # bytes, float32
 
 
-class TooLarge(MemoryError):
-    """More than this machine has. The text says how much, what for, and what to lower."""
-
-
-def require(what, parts):
-    """Raises TooLarge if the sum of all parts is more than the memory that is available.
-
-    parts: {the flags that a part grows with: its bytes}.
-    """
-    free, total = available(), sum(parts.values())
-    if free is not None and total > free:
-        flags = max(parts, key=parts.get)
-        raise TooLarge(f"not enough memory: {what} takes about {shown(total)}, and {shown(free)} "
-                       f"are available; {shown(parts[flags])} of it go with {flags}: expected "
-                       "smaller ones")
-
-
-def shown(size):
-    """1.5e9 -> '1.5 GB'."""
-    return f"{size / 1e9:,.1f} GB" if size < 1e15 else "more than a million GB"
-
-
-# ------------------------------------------------------------------------------------ what there is
-def available():
-    """Bytes that this process can still get, swapping included; None where nothing tells."""
-    with suppress(OSError, ValueError, KeyError):
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        kilobytes = {name: int(rest.split()[0]) for name, rest in
-                     (line.split(":", 1) for line in lines)}
-        free = 1024 * (kilobytes["MemAvailable"] + kilobytes["SwapFree"])
-        return min([free, *_group_limits()])
-    with suppress(AttributeError, OSError, ValueError):  # macOS: all that is built in
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-
-
-def _group_limits():
-    """The limits of Linux's control groups, as containers have them, in bytes."""
-    root = Path("/sys/fs/cgroup")
-    files = [root / "memory/memory.limit_in_bytes"]  # version 1
-    with suppress(OSError, IndexError):
-        own = Path("/proc/self/cgroup").read_text().split("0::", 1)[1].split("\n")[0]
-        folder = root / own.strip("/")
-        files += [path / "memory.max" for path in (folder, *folder.parents) if root in
-                  (path, *path.parents)]
-    for file in {*files, root / "memory.max"}:
-        with suppress(OSError, ValueError):  # no such file; or "max"
-            yield int(file.read_text())
-
-
-# ----------------------------------------------------------------------------------- what is needed
-def require_for_training(s, classes=2, maps=0, on_gpu=False):
+def require_for_training(s, classes=2, maps=None, on_gpu=False):
     """Raises TooLarge if training takes more memory than there is.
 
-    maps: their number, 0 before they are read. on_gpu: then only what the host holds is counted.
+    maps: their number, None before they are read. on_gpu: only what the host holds is counted.
     """
-    height, width = _size(s)
-    if s.dataset == "shapes":  # one for each position of the square, which is 0.16 as wide
-        maps = max(maps, s.maps or 0, int(0.7 * height * width))
-    networks = [network(None, s, classes, None).shapes
-                for network in (semgan.Generator, semgan.Discriminator)]
-    parameters = sum(buffers.places(shapes, np.float32)[1] for shapes in networks)
+    height, width = size(s)
+    copies = (maps is None) + (not on_gpu)  # the data set itself, and Trainer.labels
+    if maps is None:  # shapes: one for each position of the square, which is 0.16 as wide
+        maps = max(s.maps or 0, int(0.7 * height * width)) if s.dataset == "shapes" else 1
+    parameters = sum(buffers.places(network.shapes, np.float32)[1]
+                     for network in _networks(s, classes))
     inputs = semgan.INPUT_STEPS * s.batch_size * s.latent
     parts = {
         # Parameters, gradients and two moments; copies of all but the gradients to be saved.
         "--generator-filters, --discriminator-filters, --latent and --kernel-size":
             7 * NUMBER * parameters,
         "--batch-size and --latent": 12 * inputs,  # drawn in float64, kept in float32
-        "the data set: --maps and --side": 2 * max(1, maps) * height * width}  # and Trainer.labels
-    require("training", parts)
+        "the number of maps and --side": copies * maps * height * width}
+    memory.require("training", parts)
     if not on_gpu:
         parts["--batch-size and --side"] = NUMBER * _numbers_of_a_step(s, classes)
-        require("training", parts)
+        memory.require("training", parts)
         parts["--batch-size and --side"] += NUMBER * _scratch(s, classes)
-        require("training", parts)
+        memory.require("training", parts)
 
 
 def require_for_sampling(s, classes, count, flags, bytes_of_map=0):
@@ -95,40 +43,42 @@ def require_for_sampling(s, classes, count, flags, bytes_of_map=0):
 
     flags: those that the number comes from. bytes_of_map: of what is made of each sample.
     """
-    height, width = _size(s)
+    height, width = size(s)
     of_map = 2 * height * width * (3 if semgan.OUTPUTS[s.model].rgb else 1)  # once more to join
     of_network, _ = _convolutions(s, classes, min(64, count))
-    require("drawing so many maps", {
+    memory.require("drawing the samples", {
         flags: count * (of_map + 8 * s.latent + bytes_of_map),
-        "the run's side": NUMBER * sum(2 * prod(x) + prod(_output(x, w, stride))
-                                       for x, w, stride in of_network)})
+        "the size of a map": NUMBER * sum(2 * prod(x) + prod(_output(x, w, stride))
+                                          for x, w, stride in of_network)})
 
 
-def _size(s):
+def size(s):
     """(height, width) of a map."""
-    return s.side, getattr(s, "width", 0) or s.side
+    return s.side, s.width or s.side
 
 
 def _convolutions(s, classes, maps):
-    """[(x shape, w shape, stride)] of both networks, the generator's first.
+    """[(x shape, w shape, stride)] of the generator for so many maps, then of the discriminator.
 
     Transposed convolutions are listed as those whose input gradients they are.
     """
-    g, d = (network(None, s, classes, None) for network in
-            (semgan.Generator, semgan.Discriminator))
-    height, width = _size(s)
-    layers, scale = [], prod(g.strides)
-    for i, stride in enumerate(g.strides, 1):
+    g, d = _networks(s, classes)
+    height, width = size(s)
+    of_g, of_d, scale = [], [], prod(g.strides)
+    for name, stride in [*((f"deconv{i}", n) for i, n in enumerate(g.strides, 1)), ("conv", 1)]:
         scale //= stride
-        w = g.shapes[f"deconv{i}.w"]
-        layers.append(((maps, height // scale, width // scale, w[2]), w, stride))
-    w = g.shapes["conv.w"]
-    layers.append(((maps, height, width, w[2]), w, 1))
-    of_d = []
+        w = g.shapes[name + ".w"]
+        of_g.append(((maps, height // scale, width // scale, w[2]), w, stride))
     for i in range(d.layers):
         w = d.shapes[f"conv{i + 1}.w"]
         of_d.append(((2 * maps, height >> i, width >> i, w[2]), w, 2))
-    return layers, of_d
+    return of_g, of_d
+
+
+def _networks(s, classes):
+    """Both networks as drawings, without memory."""
+    return [network(None, s, classes, None) for network in
+            (semgan.Generator, semgan.Discriminator)]
 
 
 def _output(x, w, stride):
@@ -137,16 +87,14 @@ def _output(x, w, stride):
 
 def _numbers_of_a_step(s, classes):
     """The numbers that the arena of a step holds, layer by layer: see Trainer.operations."""
-    of_g, of_d = _convolutions(s, classes, s.batch_size)
-    *deconvs, last = of_g
-    x, w, _ = of_d[0]
-    numbers = prod(x)  # real and generated maps
+    (*deconvs, last), of_d = _convolutions(s, classes, s.batch_size)
+    dense = s.batch_size * _networks(s, classes)[0].shapes["dense.b"][0]
+    x, w, stride = last
+    numbers = 2 * dense  # the output, and its gradient
+    numbers += prod(x) + 2 * prod(_output(x, w, stride))
     for x, w, stride in deconvs:  # forward: a, y. Backward: da, and dx of the layer's input
         numbers += 3 * prod(x) + prod(_output(x, w, stride))
-    x, w, stride = deconvs[0] if deconvs else last
-    numbers += 2 * prod(_output(x, w, stride))  # the dense layer's output, and its gradient
-    x, w, stride = last
-    numbers += prod(x) + 2 * prod(_output(x, w, stride))
+    numbers += prod(of_d[0][0])  # real and generated maps
     for x, w, stride in of_d:  # two passes forward, dy, dx; then dx of the generated half
         numbers += 4 * prod(_output(x, w, stride)) + prod(x) // 2
     return numbers

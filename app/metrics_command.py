@@ -12,12 +12,12 @@ from tqdm import tqdm
 
 import image_metrics
 import kernels
-from app import evaluation, memory
+from app import evaluation
 from app.command_line import natural, positive
 from app.commands import fid_weights
 from app.failures import reported
 from app.run_folder import make_folder
-from formats import archives
+from formats import archives, memory
 from formats.files import InputError, printable, written
 from formats.images import UNKNOWN, decode
 from formats.label_maps import IMAGES, MOST_CLASSES, load_maps

@@ -2,6 +2,7 @@
 import argparse
 import csv
 import json
+import os
 import zlib
 from contextlib import contextmanager
 from pathlib import Path
@@ -145,12 +146,12 @@ def _checked_header(header):
     if not all(type(name) is str for name in names):
         raise InputError("the name of a class is not a text")
     if type(header["step"]) is not int or not 0 <= header["step"] <= MOST_STEPS:
-        raise InputError(f"its step is {header['step']!r}")
+        raise InputError(f"its step is {header['step']!r:.40}")
     header = {"maps": None, "arithmetic": None} | header
     if type(header["maps"]) not in (int, type(None)):
-        raise InputError(f"its maps are {header['maps']!r}")
+        raise InputError(f"its maps are {header['maps']!r:.40}")
     if type(header["arithmetic"]) not in (str, type(None)):
-        raise InputError(f"its arithmetic is {header['arithmetic']!r}")
+        raise InputError(f"its arithmetic is {header['arithmetic']!r:.40}")
     return header
 
 
@@ -165,7 +166,7 @@ def _checked_settings(saved):
     for name, default in known.items():
         kinds = (type(None), data.OPTIONS[name]) if name in data.OPTIONS else (type(default),)
         if type(saved[name]) not in kinds:
-            raise InputError(f"the setting {name} is {saved[name]!r}")
+            raise InputError(f"the setting {name} is {saved[name]!r:.100}")
     s = argparse.Namespace(**{name: saved[name] for name in known})
     semgan.check_settings(s)
     return s
@@ -237,7 +238,7 @@ def export_generator(run, path):
     """
     g, header = generator_and_header(run, "numpy")
     path = Path(path)
-    if path.exists():
+    if os.path.lexists(path):
         raise InputError(f"{path} exists already; remove it, or choose another name")
     del header["added"]
     header |= dict(settings=vars(g.s), palette=header["palette"].tolist())
@@ -257,7 +258,7 @@ def start_folder(run, trainer):
         (run / "samples").mkdir(parents=True, exist_ok=True)
         with written(run / "settings.json", "w") as file:
             file.write(json.dumps(vars(trainer.s), indent=1) + "\n")
-        write_palette(run / "palette.txt", trainer.dataset.palette, trainer.dataset.names)
+        write_palette(run / "palette.txt", trainer.dataset)
         remove_left_over(run / "samples")
         return open_log(run / "log.csv", trainer)
     except OSError as error:

@@ -77,6 +77,8 @@ def written(path, mode="wb", sync=True, **options):
     """
     path = Path(path)
     aside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EEXIST, "a folder or a device; expected a file", str(path))
     try:
         with open(aside, mode, **options) as file:
             yield file
@@ -117,9 +119,9 @@ def locked(folder):
     that is killed. Folders that were made and are still empty at the end are removed. Raises
     InputError, which says who holds the lock.
     """
-    made = [path for path in (folder, *folder.parents) if not path.exists()]
     path = folder / ".lock"
     try:
+        made = [path for path in (folder, *folder.parents) if not path.exists()]
         folder.mkdir(parents=True, exist_ok=True)
         file = _locked_file(path)
         remove_left_over(folder)
@@ -127,13 +129,16 @@ def locked(folder):
         raise InputError(f"{folder}: cannot write there ({error.strerror or error})") from None
     try:
         yield
+    except OSError as error:  # a full disk does not name the file
+        error.filename = error.filename or str(folder)
+        raise
     finally:
         with suppress(OSError):  # before the lock ends: later it can be another's. Not on Windows.
             path.unlink()
         file.close()
         with suppress(OSError):
-            for folder in made:
-                folder.rmdir()
+            for empty in made:
+                empty.rmdir()
 
 
 def _locked_file(path):

@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from formats import archives
+from formats import archives, memory
 from formats.files import InputError, note, printable, written
 from formats.images import PHOTOS, UNKNOWN, prepare_image
 from formats.palettes import color_code, distinct_colors, split_code
@@ -78,7 +78,8 @@ def load_maps(paths, size, classes=None, palette=None, names=None, labels=None, 
         table = _class_table(table, known, void)
     with (_members(paths, labels, choose, jpeg) as members,
           thread_map(available_cores()) as parallel_map):
-        refuse_too_large(2 * len(members), size)  # once each, then together
+        memory.require("reading the maps",  # once each, then together
+                       {"--side or --size": 2 * len(members) * size[0] * size[1]})
         if cache:
             options = [size, known, labels, bool(crop), void, least, names,
                        *(a if a is None else a.tolist() for a in (palette, table))]
@@ -110,24 +111,6 @@ def _known_classes(classes, palette, void):
     if void is not None and known and known > 254:
         raise InputError(f"--void {void}: expected at most 254 classes beside it, not {known}")
     return known
-
-
-def refuse_too_large(count, size):
-    """Raises InputError if `count` maps of (height, width) are more than the memory holds."""
-    needed, free = count * size[0] * size[1], free_memory()
-    if needed > free:
-        shown = f"{needed / 1e9:,.1f}" if needed < 1e15 else "more than a million"
-        raise InputError(f"maps of {shown_size(size)} pixels need {shown} GB of memory; "
-                         f"this machine has {free / 1e9:.1f} GB free")
-
-
-def free_memory():
-    """Bytes of memory that are free or could be freed, infinity if the system does not say."""
-    try:
-        with open("/proc/meminfo") as file:
-            return next(int(line.split()[1]) << 10 for line in file if "MemAvailable" in line)
-    except (OSError, StopIteration):
-        return float("inf")
 
 
 @contextmanager

@@ -55,6 +55,7 @@ def check_size(s):
         raise InputError(f"{flag}: expected at most {MOST_PIXELS} pixels")
     for network, layers in (("generator", len(s.generator_filters) - 1),
                             ("discriminator", len(s.discriminator_filters))):
+        require(s, f"{network}_filters", layers < 31, "fewer layers: each halves the side")
         if (height | width) % 2 ** layers:
             raise InputError(f"{flag}: expected {multiple} of {2 ** layers}, since the {network} "
                              f"has {layers} layers of stride 2")

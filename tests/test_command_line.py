@@ -1,13 +1,17 @@
 """The command line: the commands, the files they write, one clear line for every mistake."""
+import ast
 import csv
+import errno
 import json
+import os
 import pickle
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,12 +26,13 @@ import data
 import inception
 import kernels
 import semgan
-from app import commands, comparison, evaluation, pictures, training
+from app import commands, comparison, data_command, evaluation, memory, pictures, training
 from app.command_line import main, parse
 from app.run_folder import load_checkpoint, load_generator
 from app.run_settings import given_settings, load_dataset, resolve
-from formats import label_maps
-from formats.files import InputError
+from formats import files, label_maps
+from formats import memory as machine
+from formats.files import InputError, locked
 from formats.label_maps import load_maps
 
 
@@ -257,7 +262,7 @@ def test_every_command_takes_maps_that_are_not_square(tmp_path, capsys, model):
         out = str(tmp_path / f"maps of {source.stem}")
         main(["sample", str(source), "--count", "20", "--out", out])
         main(["interpolate", str(source), "--keys", "2", "--frames", "3", "--out", out])
-        sizes = [Image.open(path).size for path in sorted(Path(out).iterdir())]
+        sizes = [Image.open(path).size for path in sorted(Path(out).glob("*.png"))]
         grid = Image.open(out + ".png").size
         assert sizes == [(8 * 32, 8 * 16), (2 * (3 * 33 - 1), 2 * (2 * 17 - 1)), *[(32, 16)] * 20]
         assert grid == (2 * (16 * 33 - 1), 2 * (2 * 17 - 1))
@@ -563,7 +568,14 @@ def test_paper_networks_have_the_papers_shapes():
     (["--dataset", ".", "--split", "val"], "--split is for cityscapes and facades"),
     (["--split", "most"], "invalid choice"),
     (["--half-life", "-1"], "--half-life -1"),
+    (["--side", "7" * 400], f"--side {'7' * 100}...: expected 1 or more, below 2147483648"),
+    (["--seed", "1" * 30], "expected 0 or more, below 2147483648"),
+    (["--learning-rate", "7" * 400], "--learning-rate inf"),
+    (["--learning-rate", "1e39"], "float32 can hold"),
+    (["--generator-filters", *["1"] * 20_000], "expected fewer layers"),
+    (["--out", ""], "--out is empty"),
 ])
+@pytest.mark.filterwarnings("error")
 def test_wrong_flags(flags, message, tmp_path, capsys):
     out = tmp_path / "run"
     assert message in fails(capsys, "--preset", "small", "--out", out, *flags)
@@ -603,10 +615,92 @@ def test_resume_with_other_settings(run, flags, message, capsys):
     assert re.search(message, fails(capsys, "--resume", "--out", run, *flags))
 
 
-def test_memory_that_is_not_there(tmp_path, capsys):
-    line = fails(capsys, *TINY_FLAGS, "--latent", 2 ** 30, "--batch-size", 2 ** 30,
-                 "--out", tmp_path / "run", code=1)
-    assert "not enough memory" in line and not (tmp_path / "run").exists()
+@pytest.mark.parametrize("words, flags", [
+    (["--latent", 2 ** 30], "--batch-size and --latent"),
+    (["--kernel-size", 2 ** 31 - 1], "--kernel-size"),
+    (["--generator-filters", 2 ** 31 - 1, 2 ** 31 - 1], "--generator-filters"),
+    (["--batch-size", 2 ** 31 - 1], "--batch-size"),
+    (["--side", 65536], "--side"),
+    (["--batch-size", 2 ** 18, "--latent", 1], "--batch-size and --side"),
+    (["sample", "--trained", "--count", "7" * 400], "--count"),
+    (["interpolate", "--trained", "--frames", 10 ** 9], "--keys and --frames"),
+    (["interpolate", "--trained", "--keys", 10 ** 30], "--keys and --frames")], ids=str)
+def test_memory_that_is_not_there(tmp_path, monkeypatch, capsys, words, flags):
+    """One line before anything is allocated: how much, what for, what to lower."""
+    monkeypatch.setattr(memory, "available", lambda: 4e9)
+    monkeypatch.setattr(semgan, "Trainer", None)
+    monkeypatch.setattr(semgan.Generator, "sample", None)
+    words = words if words[0] in ("sample", "interpolate") else [*TINY_FLAGS, *words]
+    line = fails(capsys, *words, "--out", tmp_path / "new" / "run", code=1)
+    assert line.startswith("semgan: not enough memory: ") and "but 4.0 GB are available" in line
+    assert flags in line and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("side, code, message", [
+    ("0", 2, "--side 0: expected 1 or more"), ("200000", 1, "not enough memory"),
+    ("7" * 400, 1, "depend on --side")])
+def test_sides_that_inspect_refuses(tmp_path, capsys, side, code, message):
+    with pytest.raises(SystemExit) as stop:
+        data_command.main(["inspect", "--side", side, "--out", str(tmp_path / "picture.png")])
+    assert stop.value.code == code and message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("changes", [
+    dict(), dict(model="gan"), dict(bottleneck=True, moment_matching=0.0),
+    dict(kernel_size=3, generator_filters=[64, 16], discriminator_filters=[8, 16, 16, 32]),
+    dict(kernel_size=31, batch_size=2), dict(side=64, generator_filters=[8])], ids=str)
+def test_memory_is_estimated_from_what_a_step_takes(changes):
+    """The arena to the percent; what convolutions take beside it not below, and not far above."""
+    s = semgan.settings(preset="small", **dict(maps=1, batch_size=8) | changes)
+    t = semgan.Trainer(kernels.load("numpy"), s, data.colored_shapes(s.side))
+    t.train_step()
+    arena, scratch = (sum(buffer.nbytes for buffer in arena.buffers)
+                      for arena in (t.ops.arena, t.ops.fourier.scratch))
+    estimated = [memory.NUMBER * count(s, 4) for count in
+                 (memory._numbers_of_a_step, memory._scratch)]
+    assert estimated[0] == pytest.approx(arena, rel=0.01)
+    assert scratch * 0.99 <= estimated[1] <= 3 * scratch + 100e6
+
+
+def test_what_fits_is_never_refused(monkeypatch):
+    s, parts = semgan.settings(preset="small"), []
+    require = machine.require
+    monkeypatch.setattr(machine, "require", lambda what, of: parts.append(sum(of.values())))
+    memory.require_for_training(s, 4, 2916)
+    monkeypatch.setattr(machine, "require", require)
+    assert 100e6 < parts[-1] < 150e6
+    for free, refused in (parts[-1], False), (None, False), (parts[-1] - 1, True):
+        monkeypatch.setattr(machine, "available", lambda free=free: free)
+        with pytest.raises(machine.TooLarge) if refused else nullcontext():
+            memory.require_for_training(s, 4, 2916)
+    monkeypatch.undo()
+    assert sys.platform != "linux" or 1e8 < machine.available() < 1e14
+
+
+def test_a_run_whose_maps_have_moved(tmp_path, capsys):
+    """The same maps elsewhere: training, and evaluation, go on there. Others are refused."""
+    old, new, other, run = (tmp_path / name for name in ("old", "new", "other", "run"))
+    ids = np.array([0, 1], np.uint8)
+    save_maps(old, ids, count=5)
+    save_maps(other, ids, count=4)
+    main([*TINY_FLAGS, "--dataset", str(old), "--out", str(run), "--steps", "3"])
+    old.rename(new)
+    again = "--resume", "--steps", "4", "--out", run, "--dataset"
+    assert "old: no such folder" in fails(capsys, *again[:-1])
+    assert "other: its maps or colours have changed" in fails(capsys, *again, other)
+    assert "--dataset shapes: " in fails(capsys, *again, "shapes")
+    assert "other: its maps or colours" in fails(capsys, "evaluate", run, "--dataset", other)
+    main(["evaluate", str(run), "--dataset", str(new)])
+    capsys.readouterr()
+    main([*map(str, again), str(new)])
+    assert f"{run} continues with the same maps and colours, from {new}." in capsys.readouterr().out
+    assert load_checkpoint(run)[0]["settings"].dataset == str(new)
+    main(["--resume", "--steps", "5", "--out", str(run)])  # the new place is kept
+    palette = tmp_path / "other colours"
+    palette.write_text("0 0 0\n255 0 9\n")
+    for words in ["evaluate", run], ["--resume", "--out", run]:
+        assert "colours have changed" in fails(capsys, *words, "--palette", palette)
+    main(["evaluate", str(run), "--palette", str(run / "palette.txt")])
 
 
 def test_resume_with_other_maps(tmp_path, capsys):
@@ -739,12 +833,26 @@ def damage(kind, path):
         header["step"] = -1
     elif kind == "another step":
         header["step"] += 1
+    elif kind == "a bomb":
+        arrays["g.params"] = np.zeros(50_000_000, np.float32)
+    elif kind == "float64":
+        arrays["g.params"] = np.full(arrays["g.params"].shape, 1e300)
+    elif kind == "a negative variance":
+        arrays["g.deconv1.gamma.running_var"][0] = -1
+    elif kind == "a negative moment":
+        arrays["g.v"][0] = -1
+    elif kind == "an unknown array":
+        arrays["g.more"] = np.zeros(3)
+    elif kind == "a long header":
+        header["names"][0] = "x" * 5_000_000
+    elif kind == "numbers for names":
+        header["names"] = [1, 2, 3, 4]
     elif kind.startswith("setting"):
         _, name, value = kind.split()
         settings[name] = json.loads(value)
     if kind != "no header":
         arrays["header"] = json.dumps(header)
-    np.savez(path, **arrays)
+    (np.savez_compressed if kind == "a bomb" else np.savez)(path, **arrays)
 
 
 @pytest.mark.parametrize("kind, message", [
@@ -758,6 +866,11 @@ def damage(kind, path):
     ("setting generator_filters []", "--generator-filters"), ('setting data "x"', "data is 'x'"),
     ("setting data [5]", "--data [5]: expected paths"), ("setting crop 2", "crop is 2"),
     ("setting learning_rate null", "learning_rate is None"), ('setting model "vae"', "--model vae"),
+    ("a bomb", "declares 200,0"), ("float64", "beyond float32"), ("a negative moment", "g.v holds"),
+    ("a negative variance", "a negative number"), ("an unknown array", "an array g.more"),
+    ("a long header", "header: expected a text"), ("numbers for names", "name of a class"),
+    ("setting side 1073741824", "g.params: expected"), (f"setting side {'7' * 400}", "--side 777"),
+    ("setting generator_filters [2147483647,2147483647,2147483647]", "g.params: expected"),
 ])
 def test_damaged_checkpoints(run, tmp_path, kind, message, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -766,7 +879,7 @@ def test_damaged_checkpoints(run, tmp_path, kind, message, capsys, monkeypatch):
     damage(kind, path)
     damaged = path.read_bytes()
     line = fails(capsys, "--resume", "--steps", "12", "--out", tmp_path)
-    assert "checkpoint" in line and str(tmp_path) in line and message in line
+    assert "checkpoint" in line and str(tmp_path) in line and message in line and len(line) < 600
     if kind != "a missing array":
         assert "checkpoint" in fails(capsys, "sample", tmp_path)
     assert not (tmp_path / "evil_was_here").exists() and path.read_bytes() == damaged
@@ -843,3 +956,187 @@ def test_a_log_with_negative_losses_is_continued(tmp_path, monkeypatch):
     main(["--resume", "--steps", "5", *flags])
     rows = (tmp_path / "log.csv").read_text().split()[1:]
     assert [row.split(",")[2:4] for row in rows] == [["-0.0002", "0.003"]] * 5
+
+
+POSIX = pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals and shells")
+
+
+# ------------------------------------------------------------------------------- commands to paste
+def shell(line, cwd):
+    """(exit code, stdout, stderr) of a command line as a user pastes it."""
+    done = subprocess.run(line, shell=True, capture_output=True, text=True, cwd=cwd, timeout=120,
+                          env=WITHOUT_GPU | {"PYTHONUNBUFFERED": ""})
+    return done.returncode, done.stdout, done.stderr
+
+
+@POSIX
+def test_printed_commands_work_when_pasted(tmp_path):
+    """From another folder than the program's, with names that a shell or argparse would misread."""
+    odd = "-it's$HOME&more"
+    code, out, err = call(*TINY_FLAGS, "--steps", "2", f"--out={odd}", cwd=tmp_path)
+    assert code == 0, err
+    line = next(line for line in out.splitlines() if line.startswith("More maps:"))
+    assert shell(line.split(":", 1)[1] + " --count 2", tmp_path)[0] == 0
+    code, out, err = shell(line.split(":", 1)[1] + " --count 2", tmp_path)
+    assert code == 2 and "already holds maps" in err
+    code, out, _ = shell(err.split("draw others: ")[1], tmp_path)
+    assert code == 0 and "2 maps in" in out
+    assert len(list((tmp_path / odd / "generated-2").glob("map_*.png"))) == 2
+    code, out, err = call("export", f"./{odd}", "g 1.npz", cwd=tmp_path)
+    assert shell(out.split("New maps from it: ")[1], tmp_path)[0] == 0
+
+
+@POSIX
+@pytest.mark.parametrize("name", ["train", "resume", "compare"])
+@pytest.mark.parametrize("times", [1, 2])
+def test_ctrl_c_in_training(tmp_path, monkeypatch, capfd, name, times):
+    """It says at once that it stops, and how to go on. The second time it stops in the step."""
+    words = [*COMPARE[name != "compare":], "--steps", "9", "--out", str(tmp_path)]
+    if name == "resume":
+        main([*words[:-4], "--steps", "3", *words[-2:]])
+        words.append("--resume")
+    step = semgan.Trainer.train_step
+
+    def interrupted(self):
+        if self.step == 5:
+            for _ in range(times):
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(0.01)
+        step(self)
+    monkeypatch.setattr(semgan.Trainer, "train_step", interrupted)
+    with pytest.raises(SystemExit) as stop:
+        main(words)
+    out, err = capfd.readouterr()
+    assert stop.value.code == 130 and err.count("Stopping:") == 1
+    run = tmp_path / "semgan" if name == "compare" else tmp_path
+    saved = load_checkpoint(run)[0]["step"]
+    assert saved == (6 if times == 1 else 4)  # --save-every 2
+    expected = words if name != "train" else [*words, "--resume"]
+    last = out.strip().splitlines()[-1]
+    assert last == f"Stopped at step {saved}. To continue: {files.command('semgan.py', *expected)}"
+
+
+@POSIX
+@pytest.mark.parametrize("program", ["semgan.py", "data.py", "inception.py"])
+def test_ctrl_c_while_importing(tmp_path, program):
+    (tmp_path / "tqdm.py").write_text("import os\nos.kill(os.getpid(), 2)\n")
+    done = subprocess.run([sys.executable, str(ROOT / program)], capture_output=True, text=True,
+                          env=WITHOUT_GPU | {"PYTHONPATH": str(tmp_path)}, cwd=tmp_path)
+    assert done.returncode == -signal.SIGINT and done.stderr == ""
+
+
+@POSIX
+@pytest.mark.parametrize("words", [["--help"], ["doctor"], ["sample", "--trained"],
+                                   [*TINY_FLAGS, "--steps", "2"]], ids=lambda words: words[0])
+@pytest.mark.parametrize("end", ["| true", ">&-", ">&- 2>&- <&-", "2>&-", "> /dev/full"])
+def test_output_that_nobody_reads(tmp_path, monkeypatch, words, end):
+    monkeypatch.chdir(tmp_path)
+    line = files.command("semgan.py", *words)
+    code, out, err = shell(f"({line}; echo $? > code) {end}", tmp_path)
+    code = int((tmp_path / "code").read_text())
+    if "full" in end:
+        assert code <= 1 and re.fullmatch("(semgan: .*: No space left on device\n)?", err)
+    else:
+        assert code in (0, 141 if "|" in end else 0) and err == ""
+
+
+def test_progress_bars_are_quiet_in_files():
+    """tqdm(disable=None) draws only on a terminal."""
+    for path in [*ROOT.glob("*.py"), *(ROOT / "app").glob("*.py"), *(ROOT / "formats").glob("*")]:
+        if path.suffix == ".py":
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "tqdm":
+                    assert "disable" in [word.arg for word in node.keywords], path
+
+
+@pytest.mark.parametrize("words, message", [
+    (["sample", ""], "RUN is empty"), (["export", "x", ""], "FILE is empty"),
+    (["evaluate", "x", "--weights", ""], "--weights is empty"),
+    (["sample", "x", "--out", ""], "--out is empty"), (["sample", "loop"], "loop: not found"),
+    (["--out", "loop"], "loop: cannot write"), (["--dataset", "loop"], "loop: no such folder"),
+    (["--resume", "--out", "file"], "file: cannot write there")])
+def test_paths_that_lead_nowhere(tmp_path, monkeypatch, capsys, words, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("in the way")
+    (tmp_path / "loop").symlink_to("loop")
+    assert message in fails(capsys, *words)
+    assert sorted(os.listdir()) == ["file", "loop"]
+
+
+# --------------------------------------------------------------------- a run folder is one run's
+def test_two_runs_at_once(run, tmp_path, capsys):
+    """The second is told who holds the folder. Folders that were made for nothing go away."""
+    new = tmp_path / "runs" / "new"
+    for folder in run, new:
+        with locked(folder):
+            line = fails(capsys, "--resume", "--out", folder)
+            assert f"{folder} is in use by process {os.getpid()} on " in line and " since " in line
+            assert (folder / ".lock").exists()
+        assert not (folder / ".lock").exists()
+    assert not (tmp_path / "runs").exists()
+
+
+@POSIX
+def test_a_killed_run_holds_no_lock(tmp_path):
+    """What it had begun to write is removed by the next run."""
+    code = ("import os\nfrom pathlib import Path\nfrom formats.files import locked, written\n"
+            f"with locked(Path({str(tmp_path)!r})), written({str(tmp_path / 'a')!r}):\n"
+            "    os.kill(os.getpid(), 9)")
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT)
+    assert len(list(tmp_path.iterdir())) == 2
+    (tmp_path / "mine.tmp").write_text("not of this program")
+    with locked(tmp_path):
+        assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "mine.tmp"]
+
+
+def test_a_file_system_without_locks(tmp_path, monkeypatch, capsys):
+    def fail(file):
+        raise OSError(errno.ENOLCK, "No locks available")
+    monkeypatch.setattr(files, "_lock", fail)
+    with locked(tmp_path):
+        assert "this file system has no locks" in capsys.readouterr().err
+
+
+def test_what_a_kill_after_the_checkpoint_prevented_is_redone(run, tmp_path):
+    """The last grid, with the same pixels, and the last metrics."""
+    copy = shutil.copytree(run, tmp_path / "copy")
+    grid = copy / "samples" / "step_000010.png"
+    before = grid.read_bytes()
+    grid.unlink()
+    main(["--resume", "--evaluate-every", "5", "--out", str(copy)])
+    assert grid.read_bytes() == before
+    assert {row["step"] for row in evaluation.read_table(copy / "metrics.csv")} == {"10"}
+
+
+def test_compare_needs_no_grids(tmp_path):
+    """It draws from the checkpoints, and evaluates again what is missing."""
+    words = [*COMPARE, "--steps", "2", "--evaluate-every", "2", "--out", str(tmp_path)]
+    main(words)
+    page = (tmp_path / "compare.png").read_bytes()
+    for model in "semgan", "gan":
+        for grid in (tmp_path / model / "samples").iterdir():
+            grid.write_bytes(b"torn")
+        (tmp_path / model / "metrics.csv").unlink()
+    main(words)
+    assert (tmp_path / "compare.png").read_bytes() == page
+
+
+@POSIX
+@pytest.mark.parametrize("words, size, named", [
+    (["sample", "--trained", "--out", "new"], 0, "new/map_00000.png"),
+    (["interpolate", "--trained", "--out", "new"], 4000, "new/interpolation.gif"),
+    (["evaluate", "run", "--out", "new"], 100, "new/metrics.csv"),
+    ([*TINY_FLAGS, "--steps", "50", "--log-every", "1", "--out", "new"], 1500, "new"),
+    (["export", "run", "new/g.npz"], 1000, "new/g.npz")], ids=lambda words: str(words)[:20])
+def test_a_full_disk_leaves_no_half_written_file(run, tmp_path, words, size, named):
+    shutil.copytree(run, tmp_path / "run")
+    code = ("import resource, sys\nfrom app.command_line import main\n"
+            f"resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size}))\nmain(sys.argv[1:])")
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True,
+                          cwd=tmp_path, env=WITHOUT_GPU | {"PYTHONPATH": str(ROOT)})
+    line, = done.stderr.splitlines()
+    assert done.returncode in (1, 2) and line.startswith(f"semgan: {named}"), line
+    assert "File too large" in line
+    left = [path for path in (tmp_path / "new").rglob("*") if path.is_file()]
+    assert {path.name for path in left} <= {"log.csv", "settings.json", "palette.txt",
+                                            "step_000001.png", "step_000010.png"}

@@ -26,7 +26,7 @@ from shared import Answer, Evil, serving
 import data
 import metrics
 from app import data_command
-from formats import archives, images, label_maps, palettes
+from formats import archives, images, label_maps, memory, palettes
 from formats.files import InputError
 from formats.label_maps import load_maps
 from kernels.workers import available_cores
@@ -1019,9 +1019,10 @@ def test_the_picture_of_large_maps_is_small():
     (["--side", 400 * "9"], "--side 999"),
     (["--maps", "-5"], "--maps -5: expected 1 or more, below 1048576"),
     (["--maps", "0"], "--maps 0: expected 1 or more"),
-    (["--side", "2147483647"], "maps of 2147483647x2147483647 pixels need"),
-    (["--side", "200000"], "maps of 200000x200000 pixels need more than a million GB"),
-    (["--dataset", "m", "--side", "200000"], "maps of 200000x200000 pixels need 80.0 GB of memory"),
+    (["--side", "2147483647"], "not enough memory: by estimate drawing the maps takes"),
+    (["--side", "200000"], "not enough memory: by estimate drawing the maps takes over a million GB"),
+    (["--dataset", "m", "--side", "200000"],
+     "not enough memory: by estimate reading the maps takes 80.0 GB, but 24.0 GB are available"),
     (["--dataset", "m", "--palette", ""], "--palette is empty: expected"),
     (["--dataset", "m", "--labels", ""], "--labels is empty: expected"),
     (["--dataset", ""], "--dataset is empty: expected"),
@@ -1030,12 +1031,12 @@ def test_the_picture_of_large_maps_is_small():
 ])
 def test_inspect_refuses_in_one_line(tmp_path, monkeypatch, capsys, flags, message):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(label_maps, "free_memory", lambda: 24e9)
+    monkeypatch.setattr(memory, "available", lambda: 24e9)
     write(tmp_path / "m", a__png=GOOD)
     with pytest.raises(SystemExit) as stop:
         data_command.main(["inspect", *flags])
     err = capsys.readouterr().err
-    assert stop.value.code == 2 and err.startswith(f"data: {message}") and err.count("\n") == 1
+    assert stop.value.code == 1 + ("memory" not in message) and err.startswith(f"data: {message}") and err.count("\n") == 1
     assert [file.name for file in tmp_path.iterdir()] == ["m"]
 
 
@@ -1276,7 +1277,7 @@ BAD = {  # name: how to make it, the message, options of load_maps
     "a link to itself": (lambda folder: folder.symlink_to(folder) or folder,
                          "d: cannot be read.*Too many levels"),
     "3 GB": (sparse, "a.png: 3,221,225,472 bytes; expected 268,435,456 at most"),
-    "more than the memory": (holding(a__png=GOOD), "maps of 2147483647x8 pixels need 34.4 GB",
+    "more than the memory": (holding(a__png=GOOD), "reading the maps takes 34.4 GB",
                              dict(size=(2**31 - 1, 8))),
     "one class": (holding(a__png=png(np.zeros((4, 4), np.uint8))), "at least 2 classes"),
     "palette and classes": (holding(a__png=GOOD), "--classes 5.*3 colours",
@@ -1290,12 +1291,12 @@ def test_bad_input_is_one_clear_line(tmp_path, name, monkeypatch):
     make, message, *options = BAD[name]
     path = make(tmp_path / "d")
     path = path if path is not None and not os.path.isdir(path) else tmp_path / "d"
-    monkeypatch.setattr(label_maps, "free_memory", lambda: 24e9)
-    with pytest.raises(InputError, match=message) as error:
+    monkeypatch.setattr(memory, "available", lambda: 24e9)
+    with pytest.raises((InputError, memory.TooLarge), match=message) as error:
         load_maps(path, **dict(dict(size=(8, 8)), **dict(*options)))
     assert "\n" not in str(error.value)
     named = str(tmp_path) in str(error.value) or path == "/dev/zero"
-    assert named or re.match("--(classes|void)|maps of", str(error.value))
+    assert named or re.match("--(classes|void)|not enough memory", str(error.value))
 
 
 def test_mixed_sizes_are_named(tmp_path, capsys):
