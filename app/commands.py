@@ -24,7 +24,6 @@ from app.run_folder import (
 )
 from app.run_settings import MOVABLE, load_dataset, resumed, with_absolute_paths
 from formats.files import InputError, command, remove_left_over, save_image
-from formats.label_maps import LabelMaps
 from formats.palettes import write_palette
 
 
@@ -64,7 +63,7 @@ def sample(args):
         if not g.rgb:
             image.putpalette(palette.tobytes())
         save_image(image, out / f"map_{i:05d}.png", sync=False)
-    write_palette(out / "palette.txt", LabelMaps(maps, palette, header["names"]))
+    write_palette(out / "palette.txt", palette, header["names"])
     picture = out.with_name(out.name + ".png")  # beside the folder, which can then be a data set
     save_image(grid(maps[:256], palette), picture)
     print(f"{len(maps)} maps in {out}, a picture of them in {picture}")

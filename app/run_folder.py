@@ -258,7 +258,7 @@ def start_folder(run, trainer):
         (run / "samples").mkdir(parents=True, exist_ok=True)
         with written(run / "settings.json", "w") as file:
             file.write(json.dumps(vars(trainer.s), indent=1) + "\n")
-        write_palette(run / "palette.txt", trainer.dataset)
+        write_palette(run / "palette.txt", trainer.dataset.palette, trainer.dataset.names)
         remove_left_over(run / "samples")
         return open_log(run / "log.csv", trainer)
     except OSError as error:

@@ -68,7 +68,7 @@ def load_maps(paths, size, classes=None, palette=None, names=None, labels=None, 
     table    (256,) uint8, which turns ids into classes
     jpeg     function that decodes a JPEG: (name, bytes) -> (image of ids, share in doubt)
     least    a map without any id of `least` or more is refused as a dummy
-    cache    folder in which prepared maps are kept
+    cache    folder for prepared maps
     survey   a list to fill with what `inspect` shows of each map; see data.load
     Raises InputError, and then leaves nothing behind.
     """
@@ -76,21 +76,20 @@ def load_maps(paths, size, classes=None, palette=None, names=None, labels=None, 
     known = _known_classes(classes, palette, void)
     if table is not None or known:
         table = _class_table(table, known, void)
-    with (_members(paths, labels, choose, jpeg) as members,
-          thread_map(available_cores()) as parallel_map):
-        memory.require("reading the maps",  # once each, then together
-                       {"--side or --size": 2 * len(members) * size[0] * size[1]})
+    with _members(paths, labels, choose, jpeg) as members, thread_map(available_cores()) as mapped:
+        copies = 2 * len(members)  # each map, then all in one array
+        memory.require("reading the maps", {"--side or --size": copies * size[0] * size[1]})
         if cache:
-            options = [size, known, labels, bool(crop), void, least, names,
-                       *(a if a is None else a.tolist() for a in (palette, table))]
-            file = _cache_file(Path(cache), paths[0], size, members, options, parallel_map)
+            arrays = (a if a is None else a.tolist() for a in (palette, table))
+            options = [size, known, labels, bool(crop), void, least, names, *arrays]
+            file = _cache_file(Path(cache), paths[0], size, members, options, mapped)
             if found := read_cache(file, (len(members), *size)):
                 return found
         # The ids and the colours that are classes; None: any.
         allowed = table, None if palette is None else set(color_code(palette).tolist())
         prepare = functools.partial(prepare_image, size=size, crop=crop, allowed=allowed, void=void,
                                     jpeg=jpeg, survey=survey is not None)
-        images = _prepare_all(members, prepare, parallel_map, paths[0].name, least)
+        images = _prepare_all(members, prepare, mapped, paths[0].name, least)
     if jpeg is None:  # facades differ in size by nature
         _note_mixed_sizes(images, size)
     loaded = _to_classes(images, members, paths[0], known, palette, names, table, void, survey)

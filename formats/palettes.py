@@ -54,10 +54,10 @@ def _parse_color(fields):
     return color if len(color) == 3 and all(0 <= value <= 255 for value in color) else None
 
 
-def write_palette(path, dataset):
-    """Write the palette and class names of a data set to a file that read_palette reads."""
+def write_palette(path, palette, names):
+    """Write a palette (K, 3) and K class names to a file that read_palette reads."""
     with written(path) as file:
-        for (r, g, b), name in zip(dataset.palette.tolist(), dataset.names):
+        for (r, g, b), name in zip(palette.tolist(), names):
             name = printable(name).replace("#", "?")  # where a comment would begin
             file.write(f"{r} {g} {b} {name}\n".encode(errors="replace"))
 

@@ -18,8 +18,9 @@ import data
 import image_metrics
 import inception
 import kernels
-from app import evaluation, memory
+from app import evaluation
 from app.metrics_command import main
+from formats import memory
 
 SHAPES = data.colored_shapes(16)
 REAL = SHAPES.maps[:40]
