@@ -270,7 +270,7 @@ def test_every_command_takes_maps_that_are_not_square(tmp_path, capsys, model):
     values = {name: row["value"] for name, row in metrics_of(run).items()}
     assert float(values["SWD x1e3, 16"]) > 0 and 0 <= float(values["MS-SSIM, mean"]) <= 1
     main(["--resume", "--size", "16x32", "--steps", "3", "--out", str(run)])
-    message = f"--size 16x16: {run} was started with 16x32; only --steps can change, and where the maps are"
+    message = f"--size 16x16: {run} was started with 16x32; only --steps can change"
     assert message in fails(capsys, "--resume", "--side", "16", "--out", run)
 
 

@@ -204,7 +204,7 @@ def test_void(capsys):
 def test_too_much_memory(monkeypatch, capsys):
     monkeypatch.setattr(memory, "available", lambda: 1_000_000)
     save("real", REAL)
-    refused(capsys, "not enough memory: comparing them takes about .* with --count", "real", "real",
+    refused(capsys, "not enough memory: by estimate comparing them takes .* depend on --count", "real", "real",
             code=1)
 
 
