@@ -84,6 +84,9 @@ def load(dataset, side, seed=0, data=None, split=None, classes=None, crop=False,
     _check_options(dataset, size, classes=classes, crop=crop, palette=palette, labels=labels,
                    data=data, split=split, maps=maps, void=void, mirror=mirror)
     if dataset == "shapes":
+        pixels = size[0] * size[1]
+        most = max(maps or 1, pixels)  # maps: one for each position of the square
+        memory.require("drawing the maps", {"--side or --size, and --maps": most * pixels})
         return colored_shapes(side, seed, maps or 1, width)
     complete = None
     if dataset in NAMED:
@@ -299,11 +302,8 @@ def colored_shapes(side=64, seed=0, least=1, width=None):
     if side < 8 or width <= 2 * radius:
         raise InputError(f"maps of {side}x{width}: colored shapes need a height of at least 8, and "
                          f"a width of at least {2 * round(10 * max(side, 8) / 64) + 1}")
-    positions = (side - square) * (width - square)
-    repeats = -(-least // positions)  # rounded up
-    memory.require("drawing the maps",
-                   {"--side or --size, and --maps": positions * repeats * side * width})
-    corners = list(np.ndindex(side - square, width - square)) * repeats
+    corners = list(np.ndindex(side - square, width - square))
+    corners *= -(-least // len(corners))  # rounded up
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:side, :width]
     maps = np.zeros((len(corners), side, width), np.uint8)
