@@ -84,9 +84,6 @@ def load(dataset, side, seed=0, data=None, split=None, classes=None, crop=False,
     _check_options(dataset, size, classes=classes, crop=crop, palette=palette, labels=labels,
                    data=data, split=split, maps=maps, void=void, mirror=mirror)
     if dataset == "shapes":
-        pixels = size[0] * size[1]
-        most = max(maps or 1, pixels)  # maps: one for each position of the square
-        memory.require("drawing the maps", {"--side or --size, and --maps": most * pixels})
         return colored_shapes(side, seed, maps or 1, width)
     complete = None
     if dataset in NAMED:
@@ -107,7 +104,8 @@ def load(dataset, side, seed=0, data=None, split=None, classes=None, crop=False,
 
 
 def _check_options(dataset, size, **options):
-    """Raises InputError for options that do not go with this data set."""
+    """Raises InputError for options that do not go with this data set, TooLarge for too many maps.
+    """
     shapes, own = dataset == "shapes", dataset not in NAMED
     fits = dict(classes=(not shapes, "maps in files"),
                 maps=(shapes, "the shapes"),
@@ -129,6 +127,10 @@ def _check_options(dataset, size, **options):
                               ("maps", options["maps"], 1 << 20)):
         if value is not None and not 1 <= value < most:
             raise InputError(f"--{flag} {value}: expected 1 or more, below {most}")
+    if shapes:  # one map for each position of the square, or more
+        pixels = size[0] * size[1]
+        needed = max(pixels, options["maps"] or 1) * pixels
+        memory.require("drawing the maps", {"--side or --size, and --maps": needed})
     if not shapes and not own and not options["data"]:
         wanted = f"the folder that `{command('data.py', 'facades', '--download')}` fills"
         if dataset == "cityscapes":
