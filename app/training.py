@@ -208,8 +208,8 @@ def loop(trainer, recorder, stop):
         kept = "no checkpoint was saved yet"
         if recorder.saved:
             kept = f"the last good checkpoint, of step {recorder.saved}, is {recorder.checkpoint}"
-        sys.exit(f"semgan: {error}; {kept}. Try a lower --learning-rate, a lower "
-                 "--discriminator-learning-rate, or --feature-matching mean.")
+        sys.exit(printable(f"semgan: {error}; {kept}. Try a lower --learning-rate, a lower "
+                           "--discriminator-learning-rate, or --feature-matching mean."))
 
 
 def latents_of_grids(s):
