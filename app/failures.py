@@ -18,7 +18,7 @@ def reported(program):
     (`| head`), the program ends without a word, with 141.
     """
     open_streams()
-    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # while importing: see semgan.py's top
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # see start.py
         signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with redirect_stdout(Output(sys.stdout)) as out:
