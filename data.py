@@ -6,9 +6,9 @@ stays uint8 in memory. formats/label_maps.py reads the files. Two commands to ru
     python data.py inspect --dataset maps.zip     # a picture of 16 maps and the class frequencies
     python data.py facades --download             # fetches the CMP Facades
 """
-if __name__ == "__main__":  # Ctrl-C ends the program at once until main() has started
-    import signal
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+if __name__ == "__main__":  # before all other imports
+    from app.start import start
+    start()
 
 import functools
 import io

@@ -6,9 +6,9 @@ The network is that of Szegedy et al. 2016, "Rethinking the Inception Architectu
 operations of kernels/. These weights need two changes: average pooling does not count its padding,
 and the last module pools by maximum. Activations are NHWC.
 """
-if __name__ == "__main__":  # Ctrl-C ends the program at once until main() has started
-    import signal
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+if __name__ == "__main__":  # before all other imports
+    from app.start import start
+    start()
 
 import numpy as np
 from tqdm import tqdm

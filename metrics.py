@@ -8,9 +8,9 @@ folders or archives, of label maps or of images, by every metric that applies:
 
     python metrics.py REAL SAMPLES
 """
-if __name__ == "__main__":  # Ctrl-C ends the program at once until main() has started
-    import signal
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+if __name__ == "__main__":  # before all other imports
+    from app.start import start
+    start()
 
 import numpy as np
 from scipy import ndimage, special

@@ -5,9 +5,9 @@ this file from top to bottom: settings -> layers -> generator and discriminator 
 step. The arithmetic, called `ops` here, is in kernels/; data.py makes the label maps; app/ is the
 program around it: training loop, files, command line.
 """
-if __name__ == "__main__":  # Ctrl-C ends the program at once until main() has started
-    import signal
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+if __name__ == "__main__":  # before all other imports
+    from app.start import start
+    start()
 
 from argparse import Namespace
 from collections import namedtuple

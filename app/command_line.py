@@ -8,7 +8,7 @@ import semgan
 from app.commands import doctor, evaluate, export, interpolate, sample
 from app.comparison import compare
 from app.data_command import add_arguments
-from app.failures import reported
+from app.failures import Parser, reported
 from app.run_settings import shown
 from app.training import train
 from formats.files import InputError
@@ -51,7 +51,7 @@ def parse(argv):
 # ----------------------------------------------------------------------- commands on a finished run
 def run_parser(command, description):
     """The flags that sample, evaluate and interpolate share, without RUN."""
-    parser = argparse.ArgumentParser(prog=f"semgan.py {command}", description=description)
+    parser = Parser(prog=f"semgan.py {command}", description=description)
     parser.add_argument("--seed", type=natural, default=0, metavar="N",
                         help="determines the latent vectors (default 0)")
     parser.add_argument("--out", metavar="DIR",
@@ -110,7 +110,7 @@ def interpolate_parser():
 
 
 def export_parser():
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="semgan.py export",
         description="The generator of a run in one small file, without what only training needs. "
                     "sample and interpolate take the file in place of RUN.")
@@ -120,7 +120,7 @@ def export_parser():
 
 
 def doctor_parser():
-    return argparse.ArgumentParser(
+    return Parser(
         prog="semgan.py doctor",
         description="What this machine has, what will be used, and why.")
 
@@ -128,7 +128,7 @@ def doctor_parser():
 # ----------------------------------------------------------------------------------------- training
 def training_parser():
     """The flags of train and compare."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="semgan.py", usage=USAGE, description=DESCRIPTION,
         formatter_class=lambda prog: argparse.HelpFormatter(prog, width=80))
     add_arguments(parser)

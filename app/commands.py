@@ -58,14 +58,19 @@ def sample(args):
     maps = g.sample(z)
     make_folder(out)
     remove_left_over(out)
-    for i, pixels in enumerate(tqdm(maps, unit=" maps", disable=None, delay=1)):
-        image = Image.fromarray(pixels)
-        if not g.rgb:
-            image.putpalette(palette.tobytes())
-        save_image(image, out / f"map_{i:05d}.png", sync=False)
-    write_palette(out / "palette.txt", palette, header["names"])
     picture = out.with_name(out.name + ".png")  # beside the folder, which can then be a data set
-    save_image(grid(maps[:256], palette), picture)
+    try:
+        for i, pixels in enumerate(tqdm(maps, unit=" maps", disable=None, delay=1)):
+            image = Image.fromarray(pixels)
+            if not g.rgb:
+                image.putpalette(palette.tobytes())
+            save_image(image, out / f"map_{i:05d}.png", sync=False)
+        write_palette(out / "palette.txt", palette, header["names"])
+        save_image(grid(maps[:256], palette), picture)
+    except BaseException:  # a full disk, or Ctrl-C: a part would look like all
+        for path in out.glob("map_*.png"):
+            path.unlink()
+        raise
     print(f"{len(maps)} maps in {out}, a picture of them in {picture}")
 
 

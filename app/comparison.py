@@ -27,19 +27,22 @@ def compare(args):
         raise InputError("compare trains both models; leave out --model")
     folder = Path(args.out or f"runs/{Path(args.dataset or 'shapes').stem}-compare")
     every = args.evaluate_every or max(1, total_steps(args) // 10)
+    headers = {}  # of the checkpoints
     for number, model in enumerate(TITLES, 1):
         run = folder / model
         started = (run / "checkpoint.npz").exists()
         print(f"\n--- {model}, run {number} of {len(TITLES)}"
               + ": continues from its checkpoint" * started, flush=True)
-        changes = dict(model=model, out=str(run), resume=started, evaluate_every=every)
+        changes = dict(model=model, out=str(run), resume=started, evaluate_every=every,
+                       like=headers.get("semgan"))  # both models learn the same colours
         train(argparse.Namespace(**vars(args) | changes))
-    steps = [load_checkpoint(folder / model)[0]["step"] for model in TITLES]
-    s = load_checkpoint(folder / "semgan")[0]["settings"]
-    facts = (f"{steps[0]} and {steps[1]} steps, seed {s.seed}, size "
-             f"{shown_size(semgan.map_size(s))}, kernel size {s.kernel_size}.")
+        headers[model], _ = load_checkpoint(run)
+    steps = " and ".join(str(header["step"]) for header in headers.values())
+    s = headers["semgan"]["settings"]
+    facts = (f"{steps} steps, seed {s.seed}, size {shown_size(semgan.map_size(s))}, "
+             f"kernel size {s.kernel_size}.")
     title = f"SemGAN and GAN on {Path(s.dataset).name}"
-    comparison_page(folder, title, pictures(folder, s, args.device), facts)
+    comparison_page(folder, title, pictures(folder, headers["semgan"], args.device), facts)
 
 
 def total_steps(args):
@@ -50,9 +53,9 @@ def total_steps(args):
     return resolve(given_settings(args), gpu)[0].steps
 
 
-def pictures(folder, s, device):
+def pictures(folder, header, device):
     """{title: image} of 16 real maps and of 16 samples of both models, as in their last grids."""
-    dataset = load_dataset(s)
+    dataset = load_dataset(header["settings"], header)
     some = np.linspace(0, len(dataset.maps) - 1, 16).astype(int)
     images = {"real maps": grid(dataset.maps[some], dataset.palette)}
     for model, title in TITLES.items():

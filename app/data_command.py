@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 import data
-from app.failures import reported
+from app.failures import Parser, reported
 from formats.files import InputError, command, download, printable, written
 from formats.images import UNKNOWN, Prepared
 from formats.palettes import UNKNOWN_COLOR
@@ -51,6 +51,9 @@ def _check_archive(file, name):
 def inspect(args):
     """`inspect`: what to look at before training: 16 maps, class frequencies, sizes."""
     survey = []
+    path = Path(args.out or f"inspect-{Path(args.dataset).stem or 'maps'}.png")
+    if path.suffix.lower() != ".png":
+        raise InputError(f"--out {path}: expected a name that ends in .png")
     side, width = given_size(args) or (64 if args.dataset == "shapes" else 128, None)
     options = {name: getattr(args, name) for name in data.OPTIONS}
     loaded = data.load(args.dataset, side, survey=survey, width=width, **options)
@@ -68,7 +71,6 @@ def inspect(args):
     void = pixels[loaded.classes] / total
     facts = _facts(loaded, survey, args.crop, void) + _describe_unknown(unknown)
     print("\n" + "\n".join(map(printable, facts)))
-    path = Path(args.out or f"inspect-{Path(args.dataset).stem or 'maps'}.png")
     try:
         with written(path) as file:
             picture(loaded, rows, facts[0]).savefig(file, dpi=100, format="png")
@@ -209,7 +211,7 @@ def add_arguments(parser):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(prog="data.py", description="Look at label maps before "
+    parser = Parser(prog="data.py", description="Look at label maps before "
                                      "training, or fetch the CMP Facades.")
     commands = parser.add_subparsers(required=True, metavar="{inspect,facades}")
     one = commands.add_parser("inspect", help="a picture of 16 maps and of the class frequencies; "

@@ -1,10 +1,11 @@
 """How the programs begin and end: one line on stderr for every failure, and an exit code."""
+import argparse
 import os
 import signal
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 
-from formats.files import InputError
+from formats.files import InputError, printable
 from formats.memory import TooLarge
 from kernels import DeviceError, KernelError
 
@@ -17,21 +18,23 @@ def reported(program):
     (`| head`), the program ends without a word, with 141.
     """
     open_streams()
-    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # while importing: see semgan.py's top
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # see start.py
         signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        try:
-            yield
-        finally:
-            flush()
+        with redirect_stdout(Output(sys.stdout)) as out:
+            try:
+                yield
+            finally:
+                out.flush()
     except (InputError, DeviceError) as error:
-        fail(program, error, 2)
+        fail(program, printable(str(error)), 2)
     except (KernelError, TooLarge) as error:
         fail(program, error, 1)
     except BrokenPipeError:
         sys.exit(128 + 13)
     except OSError as error:
-        fail(program, f"{error.filename or 'a file'}: {error.strerror or error}", 1)
+        named = error.filename or "a file"
+        fail(program, printable(f"{named}: {error.strerror or error}"), 1)
     except MemoryError as error:
         fail(program, f"not enough memory ({error}); try a smaller side, batch size or count", 1)
     except KeyboardInterrupt:
@@ -53,11 +56,36 @@ def open_streams():
     sys.stderr = sys.stderr or open(os.devnull, "w")
 
 
-def flush():
-    """Write out what was printed. If that fails, the rest leads nowhere. Raises OSError."""
+class Output:
+    """Standard output without terminal codes. If it fails, the OSError names it."""
+
+    def __init__(self, stream):
+        self.stream = stream
+
+    def write(self, text):
+        encoding = self.stream.encoding or "utf-8"
+        lines = "\n".join(map(printable, text.split("\n")))
+        with naming():
+            return self.stream.write(lines.encode(encoding, "replace").decode(encoding))
+
+    def flush(self):
+        with naming():
+            self.stream.flush()
+
+
+@contextmanager
+def naming():
+    """A context in which errors name standard output, and after which the rest leads nowhere."""
     try:
-        sys.stdout.flush()
+        yield
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # else Python tries once more at its end
         error.filename = "standard output"
         raise
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose messages have no terminal codes, which flags may contain."""
+
+    def error(self, message):
+        super().error(printable(message))

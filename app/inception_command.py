@@ -1,12 +1,11 @@
 """The command `python inception.py --download`."""
-import argparse
 
 import inception
-from app.failures import reported
+from app.failures import Parser, reported
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(prog="inception.py", description="Fetch and verify the "
+    parser = Parser(prog="inception.py", description="Fetch and verify the "
                                      "weights of Inception-v3, which FID needs.")
     parser.add_argument("--download", action="store_true",
                         help=f"fetch the weights to {inception.cached_file()}")
@@ -15,4 +14,4 @@ def main(argv=None):
         if args.download and not inception.cached_file().exists():
             inception.download()
         inception.load_weights()
-    print(f"{inception.cached_file()}: Inception's published weights, verified")
+        print(f"{inception.cached_file()}: Inception's published weights, verified")

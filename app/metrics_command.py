@@ -1,5 +1,4 @@
 """The command `python metrics.py REAL SAMPLES`: two folders or archives, by every metric."""
-import argparse
 import csv
 import io
 import warnings
@@ -15,7 +14,7 @@ import kernels
 from app import evaluation
 from app.command_line import natural, positive
 from app.commands import fid_weights
-from app.failures import reported
+from app.failures import Parser, reported
 from app.run_folder import make_folder
 from formats import archives, memory
 from formats.files import InputError, printable, written
@@ -271,7 +270,7 @@ def read_labels(both, size, args):
 
 # ------------------------------------------------------------------------------------- command line
 def metrics_parser():
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="metrics.py", description="Compare two folders, .zip or .tar files of label maps or "
         "of images by every metric that applies. Label maps are lossless files of at most "
         f"{MOST_CLASSES} colours or grey levels; everything else is compared as images.")

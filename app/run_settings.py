@@ -4,7 +4,7 @@ from argparse import Namespace
 
 import data
 import semgan
-from formats.files import InputError
+from formats.files import InputError, printable
 from formats.settings import given_size, shown_size
 
 PATHS = {"dataset": "folder or archive", "data": "folder or archive", "palette": "palette"}
@@ -116,4 +116,4 @@ def print_settings(s, origin, run, dataset):
     rows += [("maps", f"{len(dataset.maps)} of {dataset.classes} classes", blurred),
              ("run folder", run, "")]
     for name, value, source in rows:
-        print(f"{name.replace('_', ' '):28s} {value!s:24s} {source}".rstrip())
+        print(printable(f"{name.replace('_', ' '):28s} {value!s:24s} {source}".rstrip()))

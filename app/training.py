@@ -70,7 +70,7 @@ def prepare(args, given, run):
     else:
         s, origin = resolve(given, gpu=ops.name == "gpu")
     memory.require_for_training(s, on_gpu=ops.name == "gpu")  # before the maps are read
-    dataset = load_dataset(s, header)
+    dataset = load_dataset(s, header or vars(args).get("like"))
     memory.require_for_training(s, dataset.classes, len(dataset.maps), ops.name == "gpu")
     trainer = semgan.Trainer(ops, s, dataset)
     trainer.inputs(0)  # a batch that does not fit into memory fails here
@@ -208,8 +208,8 @@ def loop(trainer, recorder, stop):
         kept = "no checkpoint was saved yet"
         if recorder.saved:
             kept = f"the last good checkpoint, of step {recorder.saved}, is {recorder.checkpoint}"
-        sys.exit(f"semgan: {error}; {kept}. Try a lower --learning-rate, a lower "
-                 "--discriminator-learning-rate, or --feature-matching mean.")
+        sys.exit(printable(f"semgan: {error}; {kept}. Try a lower --learning-rate, a lower "
+                           "--discriminator-learning-rate, or --feature-matching mean."))
 
 
 def latents_of_grids(s):

@@ -45,12 +45,10 @@ def opened(path, patterns):
                 yield _members_of_tar(path, archive, patterns)
         else:
             raise InputError(f"{path}: neither a folder nor a readable .zip or .tar")
-    except FileNotFoundError as error:
-        if error.filename != str(path):  # a file in the folder
-            raise InputError(f"{path}: cannot be read ({error})") from None
-        raise InputError(f"{path}: no such folder or archive") from None
     except UNREADABLE as error:
-        raise InputError(f"{path}: cannot be read ({error})") from None
+        if isinstance(error, FileNotFoundError) and error.filename == str(path):
+            raise InputError(f"{path}: no such folder or archive") from None
+        raise _unreadable(path, error) from None
 
 
 def content(member):
@@ -58,7 +56,13 @@ def content(member):
     try:
         return member.read()
     except UNREADABLE as error:
-        raise InputError(f"{member.full}: cannot be read ({error})") from None
+        raise _unreadable(member.full, error) from None
+
+
+def _unreadable(path, error):
+    """The InputError for a path, or for the file in it that the error names."""
+    named = getattr(error, "filename", None) or path
+    return InputError(f"{named}: cannot be read ({getattr(error, 'strerror', None) or error})")
 
 
 def _members_of_folder(path, patterns):

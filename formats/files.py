@@ -103,11 +103,17 @@ def save_image(image, path, sync=True, **options):
         file.write(content.getvalue())
 
 
-def remove_left_over(folder):
-    """Remove what `written` left in a folder when its process was killed. Raises OSError."""
+def remove_left_over(folder, age=0):
+    """Remove what `written` left in a folder when its process was killed. Raises OSError.
+
+    age: seconds since the last byte. In a folder that several processes write to at once, a file
+    that has not grown for an hour is no longer written.
+    """
     for path in folder.glob("*.tmp"):
         if re.fullmatch(r".+\.\d+\.tmp", path.name):
-            path.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):  # another process has just removed it
+                if time.time() - path.stat().st_mtime >= age:
+                    path.unlink()
 
 
 # ------------------------------------------------------------------------------------------- locks
@@ -184,6 +190,8 @@ def require_file(path, most_bytes):
 
     Reading a pipe or a device such as /dev/zero might never end.
     """
+    if os.path.islink(path) and not os.path.exists(path):
+        raise InputError(f"{path}: a link that leads to no file")
     found = os.stat(path)
     if not stat.S_ISREG(found.st_mode):
         kind = "a folder" if stat.S_ISDIR(found.st_mode) else "a pipe, a socket or a device"

@@ -62,7 +62,12 @@ def decode(name, content):
         # Of 16 bits a colour Pillow would drop the lower 8.
         if image.mode[0] != "I" and any(f";16{order}" in str(image.tile) for order in "BLN"):
             raise ValueError("16 bits a channel; expected 8")
+        # In photos of several images the first is the photo.
+        if (count := getattr(image, "n_frames", 1)) > 1 and image.format != "MPO":
+            raise ValueError(f"{count} pages or frames; expected one")
+        bits = next((bits for bits in (2, 4) if f"'L;{bits}" in str(image.tile)), 8)
         image.load()
+        image.info["grey step"] = 255 // (2 ** bits - 1)  # Pillow spreads grey levels up to 255
         return image
     except UnidentifiedImageError:
         raise InputError(f"{name}: not an image") from None
@@ -97,6 +102,8 @@ def _in_8_bits(name, image):
         values = np.asarray(image)
         _refuse_first(name, "value", values, (values < 0) | (values > 255), "class ids up to 255")
         return Image.fromarray(values.astype(np.uint8))
+    if (step := image.info.get("grey step", 1)) > 1:
+        return Image.fromarray(np.asarray(image) // step)
     if image.mode not in ("L", "P", "RGB"):
         raise InputError(f"{name}: image mode {image.mode}; "
                          "expected grey, palette-indexed or RGB")

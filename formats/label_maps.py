@@ -19,7 +19,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from formats import archives, memory
-from formats.files import InputError, note, printable, written
+from formats.files import InputError, note, printable, remove_left_over, written
 from formats.images import PHOTOS, UNKNOWN, prepare_image
 from formats.palettes import color_code, distinct_colors, split_code
 from formats.settings import shown_size
@@ -182,6 +182,8 @@ def _to_classes(images, members, path, known, palette, names, table, void, surve
     raw = sorted(set().union(*(image.pixels for image in images)))
     rgb = _are_rgb(images, path)
     learnt = rgb and palette is None
+    if rgb and not learnt:
+        _require_distinct(palette, path)
     if learnt:
         palette = _learn_palette(raw, path, known)
         known = len(palette)
@@ -228,6 +230,15 @@ def _are_rgb(images, path):
         raise InputError(f"{path}: some maps are RGB and some hold class ids, such as {other[0]}; "
                          f"expected one kind; {PHOTOS}")
     return images[0].small.dtype == np.uint32
+
+
+def _require_distinct(palette, path):
+    """Raises InputError if two classes have the same colour, so that it tells no class."""
+    colors = palette.tolist()
+    for k, color in enumerate(colors):
+        if (first := colors.index(color)) < k:
+            raise InputError(f"{path}: RGB maps, but the palette gives classes {first} and {k} the "
+                             f"same colour {tuple(color)}; expected one colour per class")
 
 
 def _learn_palette(raw, path, known):
@@ -354,6 +365,7 @@ def write_cache(file, loaded):
     header = json.dumps(dict(key=_key(file), fields=fields))
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
+        remove_left_over(file.parent, age=3600)
         with written(file) as aside:
             np.savez_compressed(aside, **arrays, header=header)
     except OSError as error:

@@ -13,7 +13,7 @@ UNKNOWN_COLOR = (255, 0, 255)    # drawn where a pixel is no class
 def read_palette(path):
     """Read a text file with one class per line, `R G B` and an optional name.
 
-    Returns (K, 3) uint8 and K names. Raises InputError.
+    Returns (K, 3) uint8 and K names. Classes can share a colour. Raises InputError.
     """
     try:
         require_file(path, LARGEST_FILE)
@@ -31,8 +31,6 @@ def read_palette(path):
         if color is None:
             raise InputError(f"{where}: expected `R G B name` with numbers from 0 to 255, "
                              f"found {line.strip()[:LONGEST_NAME]!r}")
-        if color in colors:
-            raise InputError(f"{where}: the colour {color} is already class {colors.index(color)}")
         name = fields[3].strip() if len(fields) > 3 else f"class {len(colors)}"
         if len(name) > LONGEST_NAME:
             raise InputError(f"{where}: a name of {len(name)} characters; "
