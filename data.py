@@ -104,7 +104,8 @@ def load(dataset, side, seed=0, data=None, split=None, classes=None, crop=False,
 
 
 def _check_options(dataset, size, **options):
-    """Raises InputError for options that do not go with this data set."""
+    """Raises InputError for options that do not go with this data set, TooLarge for too many maps.
+    """
     shapes, own = dataset == "shapes", dataset not in NAMED
     fits = dict(classes=(not shapes, "maps in files"),
                 maps=(shapes, "the shapes"),
@@ -126,6 +127,10 @@ def _check_options(dataset, size, **options):
                               ("maps", options["maps"], 1 << 20)):
         if value is not None and not 1 <= value < most:
             raise InputError(f"--{flag} {value}: expected 1 or more, below {most}")
+    if shapes:  # one map for each position of the square, or more
+        pixels = size[0] * size[1]
+        needed = max(pixels, options["maps"] or 1) * pixels
+        memory.require("drawing the maps", {"--side or --size, and --maps": needed})
     if not shapes and not own and not options["data"]:
         wanted = f"the folder that `{command('data.py', 'facades', '--download')}` fills"
         if dataset == "cityscapes":
@@ -299,11 +304,8 @@ def colored_shapes(side=64, seed=0, least=1, width=None):
     if side < 8 or width <= 2 * radius:
         raise InputError(f"maps of {side}x{width}: colored shapes need a height of at least 8, and "
                          f"a width of at least {2 * round(10 * max(side, 8) / 64) + 1}")
-    positions = (side - square) * (width - square)
-    repeats = -(-least // positions)  # rounded up
-    memory.require("drawing the maps",
-                   {"--side or --size, and --maps": positions * repeats * side * width})
-    corners = list(np.ndindex(side - square, width - square)) * repeats
+    corners = list(np.ndindex(side - square, width - square))
+    corners *= -(-least // len(corners))  # rounded up
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:side, :width]
     maps = np.zeros((len(corners), side, width), np.uint8)

@@ -204,8 +204,8 @@ def test_void(capsys):
 def test_too_much_memory(monkeypatch, capsys):
     monkeypatch.setattr(memory, "available", lambda: 1_000_000)
     save("real", REAL)
-    refused(capsys, "not enough memory: by estimate comparing them takes .* depend on --count", "real", "real",
-            code=1)
+    line = "not enough memory: by estimate comparing them takes .* depend on --count"
+    refused(capsys, line, "real", "real", code=1)
 
 
 def test_a_size_that_suits_all_metrics_is_proposed(capsys):
