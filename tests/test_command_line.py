@@ -751,12 +751,12 @@ def test_a_run_keeps_the_colours_that_an_earlier_version_made_up(tmp_path, monke
     main(["--resume", "--steps", "4", "--dataset", str(new), "--out", str(run)])
     header, _ = load_checkpoint(run)
     assert np.array_equal(header["palette"], before) and header["settings"].mirror
+    assert np.array_equal(load_dataset(header["settings"], header).palette, before)
     new.rename(maps)
     main(["evaluate", str(run), "--dataset", str(maps)])
     real = [float(row["real at half"]) for row in csv.DictReader(open(run / "metrics.csv"))
             if row["metric"] == "memorization, copies"]
     assert set(real) == {0}, "the real maps have no mirror images among them"
-    assert np.array_equal(load_dataset(header["settings"], header).palette, before)
 
 
 def save_maps(folder, colors, count):
