@@ -1178,6 +1178,14 @@ def test_compare_needs_no_grids(tmp_path):
     assert (tmp_path / "compare.png").read_bytes() == page
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="needs names that are no text")
+def test_compare_of_a_folder_whose_name_is_no_text(tmp_path):
+    maps = tmp_path / "m\udce9\x1b"
+    save_maps(maps, np.arange(3, dtype=np.uint8), count=4)
+    main(["compare", *TINY_FLAGS, "--dataset", str(maps), "--steps", "1", "--out", str(tmp_path)])
+    assert (tmp_path / "compare.md").read_text().startswith("# SemGAN and GAN on m??\n")
+
+
 @POSIX
 @pytest.mark.parametrize("words, size, named", [
     (["sample", "--trained", "--out", "new"], 0, "new/map_00000.png"),
