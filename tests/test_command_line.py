@@ -603,6 +603,8 @@ def test_unwritable_output(tmp_path, capsys):
     (tmp_path / "file").write_text("in the way")
     assert "cannot write there" in fails(capsys, *TINY_FLAGS, "--out", tmp_path / "file" / "run")
     assert "cannot write there" in fails(capsys, *TINY_FLAGS, "--out", tmp_path / "file")
+    (tmp_path / "log.csv").mkdir()
+    assert "log.csv: cannot write there (a folder" in fails(capsys, *TINY_FLAGS, "--out", tmp_path)
 
 
 def test_a_run_is_never_overwritten(run, capsys):
