@@ -11,7 +11,7 @@ from app.pictures import grid
 from app.run_folder import load_checkpoint, load_generator
 from app.run_settings import given_settings, load_dataset, resolve
 from app.training import latents_of_grids, train
-from formats.files import InputError, written
+from formats.files import InputError, printable, written
 from formats.settings import shown_size
 
 TITLES = {"semgan": "SemGAN", "gan": "GAN"}
@@ -41,7 +41,7 @@ def compare(args):
     s = headers["semgan"]["settings"]
     facts = (f"{steps} steps, seed {s.seed}, size {shown_size(semgan.map_size(s))}, "
              f"kernel size {s.kernel_size}.")
-    title = f"SemGAN and GAN on {Path(s.dataset).name}"
+    title = printable(f"SemGAN and GAN on {Path(s.dataset).name}")
     comparison_page(folder, title, pictures(folder, headers["semgan"], args.device), facts)
 
 

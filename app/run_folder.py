@@ -262,7 +262,8 @@ def start_folder(run, trainer):
         remove_left_over(run / "samples")
         return open_log(run / "log.csv", trainer)
     except OSError as error:
-        raise InputError(f"{run}: cannot write there ({error.strerror or error})") from None
+        raise InputError(f"{error.filename or run}: cannot write there "
+                         f"({error.strerror or error})") from None
 
 
 def open_log(path, trainer):

@@ -603,6 +603,8 @@ def test_unwritable_output(tmp_path, capsys):
     (tmp_path / "file").write_text("in the way")
     assert "cannot write there" in fails(capsys, *TINY_FLAGS, "--out", tmp_path / "file" / "run")
     assert "cannot write there" in fails(capsys, *TINY_FLAGS, "--out", tmp_path / "file")
+    (tmp_path / "log.csv").mkdir()
+    assert "log.csv: cannot write there (a folder" in fails(capsys, *TINY_FLAGS, "--out", tmp_path)
 
 
 def test_a_run_is_never_overwritten(run, capsys):
@@ -751,12 +753,12 @@ def test_a_run_keeps_the_colours_that_an_earlier_version_made_up(tmp_path, monke
     main(["--resume", "--steps", "4", "--dataset", str(new), "--out", str(run)])
     header, _ = load_checkpoint(run)
     assert np.array_equal(header["palette"], before) and header["settings"].mirror
+    assert np.array_equal(load_dataset(header["settings"], header).palette, before)
     new.rename(maps)
     main(["evaluate", str(run), "--dataset", str(maps)])
     real = [float(row["real at half"]) for row in csv.DictReader(open(run / "metrics.csv"))
             if row["metric"] == "memorization, copies"]
     assert set(real) == {0}, "the real maps have no mirror images among them"
-    assert np.array_equal(load_dataset(header["settings"], header).palette, before)
 
 
 def save_maps(folder, colors, count):
@@ -1176,6 +1178,14 @@ def test_compare_needs_no_grids(tmp_path):
         (tmp_path / model / "metrics.csv").unlink()
     main(words)
     assert (tmp_path / "compare.png").read_bytes() == page
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs names that are no text")
+def test_compare_of_a_folder_whose_name_is_no_text(tmp_path):
+    maps = tmp_path / "m\udce9\x1b"
+    save_maps(maps, np.arange(3, dtype=np.uint8), count=4)
+    main(["compare", *TINY_FLAGS, "--dataset", str(maps), "--steps", "1", "--out", str(tmp_path)])
+    assert (tmp_path / "compare.md").read_text().startswith("# SemGAN and GAN on m??\n")
 
 
 @POSIX

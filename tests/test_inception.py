@@ -349,7 +349,7 @@ def test_a_shared_storage_is_read_once(tmp_path, monkeypatch):
     ("pipe", r"cannot be read \(a pipe, a socket or a device; expected a file"),
     ("/dev/zero", r"cannot be read \(a pipe, a socket or a device; expected a file"),
     ("3 GB of holes", "3,000,000,000 bytes; expected 1,073,741,824 at most"),
-    ("loop of links", r"cannot be read \(Too many levels of symbolic links")])
+    ("loop of links", r"a link that leads to no file")])
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such files")
 def test_files_that_must_not_be_opened(tmp_path, kind, message, monkeypatch):
     path = Path(kind) if kind.startswith("/") else tmp_path / "w.pth"
