@@ -6,7 +6,7 @@ import sys
 from contextlib import contextmanager, redirect_stdout
 
 from formats.files import InputError, printable
-from formats.memory import TooLarge
+from formats.memory import TooLarge, require_to_start
 from kernels import DeviceError, KernelError
 
 
@@ -23,6 +23,7 @@ def reported(program):
     try:
         with redirect_stdout(Output(sys.stdout)) as out:
             try:
+                require_to_start()
                 yield
             finally:
                 out.flush()
@@ -86,6 +87,13 @@ def naming():
 
 class Parser(argparse.ArgumentParser):
     """A parser whose messages have no terminal codes, which flags may contain."""
+
+    def parse_known_args(self, args=None, namespace=None):
+        args = sys.argv[1:] if args is None else args
+        for word in args:
+            if word.endswith("=--"):  # argparse would make it an empty list
+                self.error(f"{word[:-3]}: expected a value, found --")
+        return super().parse_known_args(args, namespace)
 
     def error(self, message):
         super().error(printable(message))

@@ -4,8 +4,19 @@ from contextlib import suppress
 from pathlib import Path
 
 
+LEAST = 100_000_000  # bytes in which any command works; with fewer, libraries end the program
+
+
 class TooLarge(MemoryError):
     """More than this machine has. The text says how much, what for, and what to lower."""
+
+
+def require_to_start():
+    """Raises TooLarge if hardly any memory is available."""
+    free = available()
+    if free is not None and free < LEAST:
+        raise TooLarge(f"not enough memory: {free // 1_000_000} MB are available; "
+                       f"expected {LEAST // 1_000_000} or more")
 
 
 def require(what, parts):
@@ -33,7 +44,7 @@ def available():
         kilobytes = {name: int(rest.split()[0]) for name, rest in
                      (line.split(":", 1) for line in lines)}
         free = 1024 * (kilobytes["MemAvailable"] + kilobytes["SwapFree"])
-        return min([free, *_group_limits()])
+        return min([free, *_group_limits(), *_process_limit()])
     with suppress(AttributeError, OSError, ValueError):  # macOS: all that is built in
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
@@ -49,3 +60,13 @@ def _group_limits():
     for file in files:
         with suppress(OSError, ValueError):  # no such file; or "max"
             yield int(file.read_text())
+
+
+def _process_limit():
+    """What is left of the address space of this process (`ulimit -v`), in bytes, if it is limited.
+    """
+    import resource  # not on Windows
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit != resource.RLIM_INFINITY:
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        yield limit - pages * resource.getpagesize()
