@@ -3,7 +3,6 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-
 LEAST = 100_000_000  # bytes in which any command works; with fewer, libraries end the program
 
 

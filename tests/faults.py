@@ -46,7 +46,7 @@ def place():
         shutil.rmtree(root, ignore_errors=True)
 
 
-def test(names, source, seed=0, quick=False, out=sys.stdout):
+def try_groups(names, source, seed=0, quick=False, out=sys.stdout):
     """Run some groups. Returns {group: (tried, failures)}; prints the failures to `out`."""
     found = {}
     for name in names:
@@ -76,7 +76,7 @@ def main():
     parser.add_argument("--source", default=ROOT, help="the folder of the program to test")
     args = parser.parse_args()
     sys.path.insert(0, str(args.source))  # the parsers of flags are those of the program
-    found = test(args.group, args.source, args.seed, args.quick)
+    found = try_groups(args.group, args.source, args.seed, args.quick)
     tried = sum(count for count, _ in found.values())
     failed = sum(len(failures) for _, failures in found.values())
     print(f"\nall: tried {tried}, clean {tried - failed}, failed {failed}")
