@@ -162,10 +162,16 @@ def ms_ssim(a, b):
     if len(a) != len(b) or a.shape[1] % 16 or a.shape[2] % 16:
         raise ValueError(f"MS-SSIM of {a.shape} and {b.shape}: "
                          "expected pairs of images whose sides are multiples of 16")
-    starts = range(0, len(a), CHUNK)
+    pairs = pairs_at_once(a.shape[1] * a.shape[2])
+    starts = range(0, len(a), pairs)
     with thread_map(available_cores()) as parallel_map:
-        values = parallel_map(_ms_ssim, *([x[i:i + CHUNK] for i in starts] for x in (a, b)))
+        values = parallel_map(_ms_ssim, *([x[i:i + pairs] for i in starts] for x in (a, b)))
         return np.concatenate(list(values))
+
+
+def pairs_at_once(pixels):
+    """How many pairs of images with so many pixels ms_ssim takes at a time: 150 MB a thread."""
+    return max(1, min(CHUNK, (1 << 19) // pixels))
 
 
 def _ms_ssim(a, b):

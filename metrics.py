@@ -121,12 +121,15 @@ def nearest_agreement(maps, train, same=False):
 def _agreement(maps, train):
     """How many pixels of each of `maps` agree with each of `train`: (N, M)."""
     agreement = np.zeros((len(maps), len(train)), np.float32)  # float32 counts pixels exactly
-    for k in np.intersect1d(maps, train):
-        theirs = (train == k).reshape(len(train), -1).T.astype(np.float32)
-        for start in range(0, len(maps), CHUNK):
-            part = slice(start, start + CHUNK)
-            ours = (maps[part] == k).reshape(-1, len(theirs)).astype(np.float32)
-            agreement[part] += ours @ theirs
+    maps, train = (x.reshape(len(x), -1) for x in (maps, train))
+    pixels = max(1, (1 << 25) // len(train))  # at a time: 128 MB
+    for first in range(0, maps.shape[1], pixels):
+        here = slice(first, first + pixels)
+        for k in np.intersect1d(maps[:, here], train[:, here]):
+            theirs = (train[:, here] == k).T.astype(np.float32)
+            for start in range(0, len(maps), CHUNK):
+                part = slice(start, start + CHUNK)
+                agreement[part] += (maps[part, here] == k).astype(np.float32) @ theirs
     return agreement
 
 

@@ -109,7 +109,7 @@ def random_orders(both, args):
 def require_memory(both, size, as_images):
     """Raises TooLarge if comparing both sides takes more memory than there is."""
     pixels, counts = size[0] * size[1], [len(found.names) for found in both]
-    at_once = min(image_metrics.CHUNK * available_cores(), *counts)
+    at_once = min(image_metrics.pairs_at_once(pixels) * available_cores(), *counts)
     at_once *= 12 * 3 * 8  # bytes of MS-SSIM: 12 images in float64
     each = 3 if as_images else 3 + 1 + 4  # colours; ids, and their regions
     patches = 6 * image_metrics.PATCHES * 3 * image_metrics.PATCH ** 2 * min(counts)
