@@ -203,6 +203,7 @@ def test_void(capsys):
 
 def test_too_much_memory(monkeypatch, capsys):
     monkeypatch.setattr(memory, "available", lambda: 1_000_000)
+    monkeypatch.setattr(memory, "LEAST", 0)
     save("real", REAL)
     line = "not enough memory: by estimate comparing them takes .* depend on --count"
     refused(capsys, line, "real", "real", code=1)
