@@ -16,7 +16,7 @@ from PIL import Image
 
 from formats.files import InputError, cache_folder, note
 from formats.images import UNKNOWN
-from formats.label_maps import LabelMaps, load_maps
+from formats.label_maps import LabelMaps, load_maps, refuse_too_large
 from formats.palettes import read_palette
 
 # https://www.cityscapes-dataset.com
@@ -50,16 +50,17 @@ FACADES = [
 SPLITS = ("train", "val", "test")
 NAMED = ("shapes", "cityscapes", "facades")
 # The options of `load`, each also a flag, with their types.
-OPTIONS = dict(data=list, split=str, classes=int, crop=bool, palette=str, labels=str, maps=int)
+OPTIONS = dict(data=list, split=str, classes=int, crop=bool, palette=str, labels=str, maps=int,
+               void=int, mirror=bool)
 PAPER_MAPS = 54 ** 2  # Colored Shapes of the paper, at side 64
 
 
 # --------------------------------------------------------------------- a data set by name or path
 def load(dataset, side, seed=0, data=None, split=None, classes=None, crop=False, palette=None,
-         labels=None, maps=None, survey=None, width=None):
+         labels=None, maps=None, void=None, mirror=False, survey=None, width=None):
     """A data set's LabelMaps. Maps from files are prepared once and cached.
 
-    side     height of the maps, in pixels; width: None is the same as the height
+    side     height of the maps, and their width unless that is given
     dataset  "shapes", "cityscapes", "facades", or the path of a folder, .zip or .tar(.gz)
     data     path or paths of cityscapes (gtFine_trainvaltest.zip or its folder) or of facades
              (CMP base and extended, or pix2pix's archive)
@@ -69,13 +70,14 @@ def load(dataset, side, seed=0, data=None, split=None, classes=None, crop=False,
     crop     take the largest part of the wanted proportions in the middle instead of squeezing
     maps     shapes: at least so many (default: one for each position of the square)
     palette  path of a palette file; labels: a glob that picks the label maps; for your own maps
-    survey   a list that receives what `inspect` shows of each map. Unknown ids are then accepted,
-             and nothing is cached.
+    void     id of pixels that take the class of the nearest pixel with another id
+    mirror   add the mirror image of every map, left for right: twice as many maps
+    survey   a list that receives what `inspect` shows of each map. Unknown ids are then accepted.
     Raises InputError.
     """
     size = side, width or side
     _check_options(dataset, size, classes=classes, crop=crop, palette=palette, labels=labels,
-                   data=data, split=split, maps=maps)
+                   data=data, split=split, maps=maps, void=void, mirror=mirror)
     if dataset == "shapes":
         return colored_shapes(side, seed, maps or 1, width)
     complete = None
@@ -89,11 +91,11 @@ def load(dataset, side, seed=0, data=None, split=None, classes=None, crop=False,
             options["palette"], options["names"] = read_palette(palette)
         paths = [Path(dataset)]
     cache = cache_folder() if survey is None else None
-    loaded = load_maps(paths, size, crop=crop, cache=cache, survey=survey, **options)
-    if complete not in (None, len(loaded.maps)):
+    loaded = load_maps(paths, size, crop=crop, void=void, cache=cache, survey=survey, **options)
+    if complete and len(loaded.maps) < complete:
         where = ", ".join(map(str, paths))
         note(f"{len(loaded.maps)} maps in {where}; the complete data set has {complete}")
-    return loaded
+    return with_mirror_images(loaded) if mirror else loaded
 
 
 def _check_options(dataset, size, **options):
@@ -102,16 +104,23 @@ def _check_options(dataset, size, **options):
     fits = dict(classes=(not shapes, "maps in files"),
                 maps=(shapes, "the shapes"),
                 crop=(not shapes, "maps in files"),
+                void=(not shapes, "maps in files"),
+                mirror=(not shapes, "maps in files"),
                 palette=(own, "your own maps"),
                 labels=(own, "your own maps"),
                 data=(not own and not shapes, "cityscapes and facades"),
                 split=(not own and not shapes, "cityscapes and facades"))
     for flag, (good, meant) in fits.items():
-        if options[flag] not in (None, False) and not good:
+        if options[flag] is not None and options[flag] is not False and not good:
             where = "the shapes" if shapes else dataset
             raise InputError(f"--{flag} is for {meant}, not for {where}")
-    if min(size) < 1:
-        raise InputError(f"--side {min(size)}: expected 1 or more")
+    for flag, value in dict(options, dataset=dataset).items():
+        if "" in (value if isinstance(value, (list, tuple)) else [value]):
+            raise InputError(f"--{flag} is empty: expected a name, a path or a pattern")
+    for flag, value, most in (("side", size[0], 1 << 31), ("size", size[1], 1 << 31),
+                              ("maps", options["maps"], 1 << 20)):
+        if value is not None and not 1 <= value < most:
+            raise InputError(f"--{flag} {value}: expected 1 or more, below {most}")
     if not shapes and not own and not options["data"]:
         wanted = "the folder that `python data.py facades --download` fills"
         if dataset == "cityscapes":
@@ -140,6 +149,7 @@ def cityscapes(split=None, classes=None):
     19 classes: void pixels take the class of the nearest labelled pixel.
     34 classes: all ids.
     """
+    choose = functools.partial(_members_of_split, split)
     split, classes = split or "train", 22 if classes is None else classes
     if split not in SPLITS:
         raise InputError(f"--split {split}: expected train, val or test")
@@ -154,9 +164,30 @@ def cityscapes(split=None, classes=None):
     if classes == 22:
         table[18] = table[17]
     names, _, palette = zip(*(CITYSCAPES[i] for i in kept))
-    return dict(labels=f"{split}/*/*_gtFine_labelIds.png", table=table, names=list(names),
+    folders = [f"{name}/*/" for name in (split, *SPLITS)]  # the first that matches counts
+    globs = [f"{folder}*_gtFine_labelIds.png" for folder in (*folders, "")]
+    return dict(labels=globs, choose=choose, table=table, names=list(names),
                 palette=np.array(palette, np.uint8), least=5,
                 complete={"train": 2975, "val": 500, "test": 1525}[split])
+
+
+def _members_of_split(split, members):
+    """The Members in the folder of a split, by default train; all where there are no such folders.
+
+    Raises InputError.
+    """
+    in_folders = [member for member in members if "/" in member.pattern]
+    if in_folders:
+        chosen = [member for member in in_folders if member.pattern.startswith(split or "train")]
+        if not chosen:
+            there = sorted({member.pattern.split("/")[0] for member in in_folders})
+            raise InputError(f"{members[0].full}: no maps of --split {split or 'train'} beside it; "
+                             f"expected --split {' or '.join(there)}")
+        return chosen
+    if split:
+        raise InputError(f"{members[0].full}: not in a folder train, val or test, so its split is "
+                         "unknown; without --split all maps are taken")
+    return members
 
 
 def facades(split=None, classes=None):
@@ -178,6 +209,13 @@ def facades(split=None, classes=None):
     return dict(labels=labels, table=table, names=list(names),
                 palette=np.array(palette, np.uint8), jpeg=jpeg,
                 complete={"train": 400, "val": 100, "test": 106, None: 606}[split])
+
+
+def with_mirror_images(loaded):
+    """LabelMaps with twice as many maps: first all, then their mirror images in the same order."""
+    maps = np.concatenate([loaded.maps, loaded.maps[:, :, ::-1]])
+    sources = [*loaded.sources, *(f"{name} (mirrored)" for name in loaded.sources)]
+    return loaded._replace(maps=maps, sources=sources, mirrored=True)
 
 
 # --------------------------------------------------------------------- labels that were JPEG images
@@ -256,10 +294,12 @@ def colored_shapes(side=64, seed=0, least=1, width=None):
     if side < 8 or width <= 2 * radius:
         raise InputError(f"maps of {side}x{width}: colored shapes need a height of at least 8, and "
                          f"a width of at least {2 * round(10 * max(side, 8) / 64) + 1}")
+    positions = (side - square) * (width - square)
+    repeats = -(-least // positions)  # rounded up
+    refuse_too_large(positions * repeats, (side, width))
+    corners = list(np.ndindex(side - square, width - square)) * repeats
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:side, :width]
-    corners = [(top, left) for top in range(side - square) for left in range(width - square)]
-    corners *= -(-least // len(corners))  # rounded up
     maps = np.zeros((len(corners), side, width), np.uint8)
     for m, (top, left) in zip(maps, corners):
         cy, cx = rng.integers(radius, side - radius), rng.integers(radius, width - radius)

@@ -96,11 +96,12 @@ def evaluate(args):
     """`evaluate RUN`: every metric of new samples, next to the same metric of real maps."""
     header, _ = load_checkpoint(args.run)
     g, _ = load_generator(args.run, args.device)
-    dataset = load_dataset(g.s)
+    dataset = load_dataset(g.s, header)
     if not same_maps(header, dataset):
         raise InputError(f"{g.s.dataset}: its maps or colours have changed since {args.run} was "
                          "started")
-    count = min(args.count or len(dataset.maps), len(dataset.maps))
+    most = len(dataset.unpaired)
+    count = min(args.count or most, most)
     if count < 4:
         raise InputError(f"{count} maps: expected 4 or more, since one half is compared "
                          "with the other")

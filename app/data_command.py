@@ -11,6 +11,7 @@ import numpy as np
 import data
 from formats.files import InputError, download, printable, written
 from formats.images import UNKNOWN, Prepared
+from formats.palettes import UNKNOWN_COLOR
 from formats.settings import given_size, shown_size
 
 # Address, bytes, SHA-256; None: not published.
@@ -56,8 +57,9 @@ def inspect(args):
         survey = [_survey_of(m) for m in loaded.maps]
     pixels, present, unknown = _count(survey, loaded.classes)
     total = sum(h * w for h, w in (image.size for image in survey))
-    resized = np.bincount(loaded.maps.ravel(), minlength=256) / loaded.maps.size
-    rows = [(loaded.names[k], pixels[k] / total, resized[k], present[k])
+    resized = sum(np.bincount(m.ravel(), minlength=256) for m in loaded.maps) / loaded.maps.size
+    copies = len(loaded.maps) // len(survey)  # 2 with mirror images
+    rows = [(printable(loaded.names[k]), pixels[k] / total, resized[k], copies * present[k])
             for k in range(loaded.classes)]
     print(f"{'':4s}{'class':24s} {'pixels':>8s} {'resized':>8s} {'in maps':>8s}")
     for k, (name, share, small, count) in enumerate(rows):
@@ -71,7 +73,7 @@ def inspect(args):
             picture(loaded, rows, facts[0]).savefig(file, dpi=100, format="png")
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror or error})") from None
-    print(f"picture: {path}")
+    print(printable(f"picture: {path}"))
 
 
 def _survey_of(ids):
@@ -99,8 +101,9 @@ def _facts(loaded, survey, crop, void):
     listed = ", ".join(f"{shown_size(size)} ({count})" for size, count in sizes[:4])
     more = f" and {len(sizes) - 4} more" if len(sizes) > 4 else ""
     where = " from the middle" if crop else ""
+    mirrored = ", half of them mirror images" if loaded.mirrored else ""
     changed = np.mean([image.changed for image in survey])
-    facts = [f"{len(loaded.maps)} maps, {loaded.classes} classes, "
+    facts = [f"{len(loaded.maps)} maps{mirrored}, {loaded.classes} classes, "
              f"resized to {shown_size(loaded.maps.shape[1:])}{where}",
              f"sizes (height x width): {listed}{more}",
              f"after resizing, {changed:.2%} of the pixels show another class"]
@@ -113,13 +116,14 @@ def _facts(loaded, survey, crop, void):
 
 
 def _describe_unknown(unknown):
-    """Lines on values that are no class: ids, or colours as 24-bit numbers."""
-    facts = []
-    for value, (count, first) in list(unknown.items())[:5]:
-        if value > 255:
-            value = f"{value >> 16} {value >> 8 & 255} {value & 255}"
-        facts.append(f"unknown id {value}: {count} pixels, first in {first}")
-    return [*facts, f"unknown ids: {len(unknown) or 'none'}"]
+    """Lines on ids or colours that are no class, the commonest first."""
+    kind = "colour" if any(type(value) is tuple for value in unknown) else "id"
+    found = sorted(unknown.items(), key=lambda item: -item[1][0])
+    facts = [f"unknown {kind} {value}: {count} pixels, first in {first}"
+             for value, (count, first) in found[:5]]
+    if kind == "id" and unknown:
+        facts.append("if an id marks pixels without a class, give it to --void")
+    return [*facts, f"unknown {kind}s: {len(unknown) or 'none'}"]
 
 
 def picture(loaded, rows, title):
@@ -137,7 +141,8 @@ def picture(loaded, rows, title):
     right.barh(range(len(rows)), shares, color=loaded.palette / 255, edgecolor="#444",
                linewidth=0.6)
     size = min(10, 320 / len(rows))
-    right.set_yticks(range(len(rows)), [name for name, *_ in rows], fontsize=size)
+    right.set_yticks(range(len(rows)), [name for name, *_ in rows], fontsize=size,
+                     parse_math=False)
     for y, (share, row) in enumerate(zip(shares, rows)):
         maps = row[-1] / len(loaded.maps)
         right.text(share, y, f"  {share:.2g} %, in {maps:.0%} of the maps", va="center",
@@ -151,15 +156,18 @@ def picture(loaded, rows, title):
 
 def _grid(loaded):
     """Four by four maps as one RGB image. Pixels of unknown classes are magenta."""
-    n, *size = loaded.maps.shape
+    n = len(loaded.maps)
+    step = -(-max(loaded.maps.shape[1:]) // 512)  # of large maps every few pixels are enough
+    chosen = loaded.maps[np.linspace(0, n - 1, min(n, 16)).astype(int), ::step, ::step]
+    size = chosen.shape[1:]
     white = 256
-    colors = np.full((257, 3), (255, 0, 255), np.uint8)
+    colors = np.full((257, 3), UNKNOWN_COLOR, np.uint8)
     colors[:loaded.classes] = loaded.palette
     colors[white] = 255
     gap = max(1, min(size) // 32)
     h, w = (length + gap for length in size)
     canvas = np.full((4 * h - gap, 4 * w - gap), white)
-    for i, m in enumerate(loaded.maps[np.linspace(0, n - 1, min(n, 16)).astype(int)]):
+    for i, m in enumerate(chosen):
         top, left = i // 4 * h, i % 4 * w
         canvas[top:top + size[0], left:left + size[1]] = m
     return colors[canvas]
@@ -187,6 +195,11 @@ def add_arguments(parser):
     parser.add_argument("--crop", action=argparse.BooleanOptionalAction, default=None,
                         help="take the largest part of the wanted proportions in the middle "
                              "instead of squeezing the map")
+    parser.add_argument("--mirror", action=argparse.BooleanOptionalAction, default=None,
+                        help="add the mirror image of every map, left for right")
+    parser.add_argument("--void", type=int, metavar="ID",
+                        help="pixels of this id, such as 255, have no class: they take that of "
+                             "the nearest pixel that has one")
     parser.add_argument("--palette", metavar="FILE",
                         help="for your own maps: one class per line, R G B and a name")
     parser.add_argument("--labels", metavar="GLOB",
@@ -220,5 +233,12 @@ def main(argv=None):
     except InputError as error:
         print(f"data: {error}", file=sys.stderr)
         sys.exit(2)
+    except OSError as error:
+        print(printable(f"data: {error.filename or 'a file'}: {error.strerror or error}"),
+              file=sys.stderr)
+        sys.exit(1)
+    except MemoryError as error:
+        print(f"data: not enough memory ({error}); try a smaller --side", file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

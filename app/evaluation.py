@@ -29,8 +29,8 @@ def measure(g, dataset, count, seed, weights=None):
     the same maps with the other half of the maps, as good as a generator can be. If a
     metric cannot be computed, a text says why. weights: from inception.load_weights, for FID.
     """
-    order = np.random.default_rng([seed, 5]).permutation(len(dataset.maps))[:count]
-    real = dataset.maps[order]
+    maps = dataset.unpaired  # the mirror image of a map would look like a copy
+    real = maps[np.random.default_rng([seed, 5]).permutation(len(maps))[:count]]
     z = np.random.default_rng([seed, 4]).standard_normal((count, g.s.latent))
     fake = g.sample(z)
     ids = [metrics.nearest_class(maps, dataset.palette) for maps in (real, fake)]

@@ -35,6 +35,8 @@ ADDED_SETTINGS = {
     "palette": None,
     "labels": None,
     "maps": None,        # Colored Shapes: one for each position of the square
+    "void": None,
+    "mirror": None,
 }
 
 
@@ -233,7 +235,8 @@ def start_folder(run, trainer):
         with written(run / "settings.json", "w") as file:
             file.write(json.dumps(vars(trainer.s), indent=1) + "\n")
         if trainer.dataset.learnt:  # colours of RGB maps in the order of their ids, for --palette
-            write_palette(run / "palette.txt", trainer.dataset)
+            dataset = trainer.dataset
+            write_palette(run / "palette.txt", dataset.palette, dataset.names)
         return open_log(run / "log.csv", trainer)
     except OSError as error:
         raise InputError(f"{run}: cannot write there ({error.strerror or error})") from None

@@ -79,10 +79,16 @@ def shown(value):
     return " ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def load_dataset(s):
-    """The LabelMaps that the settings name, resized to their size."""
+def load_dataset(s, header=None):
+    """The LabelMaps that the settings name, resized to their size.
+
+    header: of a checkpoint. Colours that its version of this program made up stay.
+    """
     options = {name: getattr(s, name) for name in data.OPTIONS}
-    return data.load(s.dataset, s.side, s.seed, width=s.width or None, **options)
+    dataset = data.load(s.dataset, s.side, s.seed, width=s.width or None, **options)
+    if header and dataset.invented and len(header["palette"]) == dataset.classes:
+        dataset.palette[dataset.invented] = header["palette"][dataset.invented]
+    return dataset
 
 
 def print_settings(s, origin, run, dataset):

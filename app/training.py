@@ -53,6 +53,7 @@ def prepare(args):
     given = given_settings(args)
     ops = kernels.load(args.device, precision=args.precision)
     run = Path(args.out or f"runs/{run_name(given)}")
+    header = None
     if args.resume:
         header, arrays = load_checkpoint(run)
         s, origin = resumed(header, given, run)
@@ -61,7 +62,7 @@ def prepare(args):
                          "folder with --out")
     else:
         s, origin = resolve(given, gpu=ops.name == "gpu")
-    trainer = semgan.Trainer(ops, s, load_dataset(s))
+    trainer = semgan.Trainer(ops, s, load_dataset(s, header))
     trainer.inputs(0)  # a batch that does not fit into memory fails here
     if args.resume:
         restore_trainer(trainer, header, arrays, run)
@@ -119,7 +120,7 @@ def rehearse_evaluation(trainer, weights):
 
     The first evaluation, of four maps, also compiles and imports, so it does not count.
     """
-    total = min(EVALUATED, len(trainer.dataset.maps))
+    total = min(EVALUATED, len(trainer.dataset.unpaired))
     for count in min(4, total), min(64, total):
         began = time.perf_counter()
         measure(trainer, count, weights)
@@ -240,7 +241,7 @@ class Recorder:
     def evaluate(self):
         """All metrics of as many samples as there are training maps, up to EVALUATED."""
         t = self.trainer
-        count = min(EVALUATED, len(t.dataset.maps))
+        count = min(EVALUATED, len(t.dataset.unpaired))
         table = measure(t, count, self.weights)
         evaluation.write_table(self.run / "metrics.csv", t.step, count, t.s.seed, table)
 

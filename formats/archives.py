@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
-from formats.files import InputError, digest
+from formats.files import InputError, digest, require_file
 
-LARGEST_FILE = 256 << 20  # bytes of one file in an archive; more must be a decompression bomb
+LARGEST_FILE = 256 << 20  # bytes of one file of a map; more must be a decompression bomb
 UNREADABLE = (OSError, EOFError, RuntimeError, zipfile.BadZipFile, tarfile.TarError, zlib.error,
               lzma.LZMAError)
 
@@ -21,6 +21,7 @@ class Member(NamedTuple):
     """One file in a folder or an archive."""
     name: str         # inside the folder or archive
     full: str         # with the path of the folder or archive, for messages
+    pattern: str      # the first pattern that the name matches
     read: Any         # () -> bytes
     fingerprint: Any  # () -> a value that changes with the content
 
@@ -34,16 +35,20 @@ def opened(path, patterns):
     try:
         if path.is_dir():
             yield _members_of_folder(path, patterns)
-        elif not path.exists():
-            raise InputError(f"{path}: no such folder or archive")
-        elif zipfile.is_zipfile(path):
+            return
+        require_file(path, 1 << 62)
+        if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
                 yield _members_of_zip(path, archive, patterns)
         elif tarfile.is_tarfile(path):
-            with tarfile.open(path) as archive:
+            with tarfile.open(path, tarinfo=_TarHeader) as archive:
                 yield _members_of_tar(path, archive, patterns)
         else:
             raise InputError(f"{path}: neither a folder nor a readable .zip or .tar")
+    except FileNotFoundError as error:
+        if error.filename != str(path):  # a file in the folder
+            raise InputError(f"{path}: cannot be read ({error})") from None
+        raise InputError(f"{path}: no such folder or archive") from None
     except UNREADABLE as error:
         raise InputError(f"{path}: cannot be read ({error})") from None
 
@@ -60,9 +65,11 @@ def _members_of_folder(path, patterns):
     members = []
     for file in path.rglob("*"):
         name = file.relative_to(path).as_posix()
-        if _wanted(path, name, patterns) and (file.is_file() or file.is_symlink()):
+        pattern = _match(path, name, patterns)
+        if pattern and not file.is_dir():
+            require_file(file, LARGEST_FILE)
             fingerprint = functools.partial(digest, file)
-            members.append(Member(name, f"{path}/{name}", file.read_bytes, fingerprint))
+            members.append(Member(name, f"{path}/{name}", pattern, file.read_bytes, fingerprint))
     return sorted(members)
 
 
@@ -71,11 +78,12 @@ def _members_of_zip(path, archive, patterns):
     for info in archive.infolist():
         name = info.filename
         link = info.external_attr >> 28 == 0o12
-        if info.is_dir() or not _safe(path, name, patterns, info.file_size, link):
+        pattern = not info.is_dir() and _safe_match(path, name, patterns, info.file_size, link)
+        if not pattern:
             continue
         read = functools.partial(archive.read, info)
         crc = [info.CRC, info.file_size]
-        members.append(Member(name, f"{path}:{name}", read, lambda crc=crc: crc))
+        members.append(Member(name, f"{path}:{name}", pattern, read, lambda crc=crc: crc))
     return _unique(path, members)
 
 
@@ -84,25 +92,40 @@ def _members_of_tar(path, archive, patterns):
     members = []
     for info in archive:
         link = not info.isreg()
-        if info.isdir() or not _safe(path, info.name, patterns, info.size, link):
+        pattern = not info.isdir() and _safe_match(path, info.name, patterns, info.size, link)
+        if not pattern:
             continue
         read = lambda info=info: archive.extractfile(info).read()
-        members.append(Member(info.name, f"{path}:{info.name}", read, whole))
+        members.append(Member(info.name, f"{path}:{info.name}", pattern, read, whole))
     return _unique(path, members)
 
 
-def _wanted(path, name, patterns):
-    """Whether a name matches a pattern and is not hidden."""
+class _TarHeader(tarfile.TarInfo):
+    """The header of a member. tarfile takes a damaged one, or none, as the end of the archive."""
+
+    @classmethod
+    def frombuf(cls, buf, encoding, errors):
+        try:
+            return super().frombuf(buf, encoding, errors)
+        except tarfile.HeaderError:
+            if buf == bytes(tarfile.BLOCKSIZE):  # the empty block at the end
+                raise
+            raise tarfile.ReadError("cut off, or a damaged header") from None
+
+
+def _match(path, name, patterns):
+    """The first pattern that a name matches, None if there is none or the name is hidden."""
     parts = PurePosixPath(name).parts
     if any(part.startswith((".", "__MACOSX")) for part in parts):
-        return False
+        return None
     # With the folder's own name, a pattern such as train/*.png is also found in a folder train.
     full = f"/{path.name}/{name}".lower()
-    return any(fnmatch.fnmatchcase(full, f"*/{pattern}".lower()) for pattern in patterns)
+    return next((pattern for pattern in patterns
+                 if fnmatch.fnmatchcase(full, f"*/{pattern}".lower())), None)
 
 
-def _safe(path, name, patterns, size, link):
-    """Whether a member of an archive is wanted. Raises InputError if it could do harm."""
+def _safe_match(path, name, patterns, size, link):
+    """_match for a member of an archive. Raises InputError if it could do harm."""
     pure = PurePosixPath(name.replace("\\", "/"))
     problem = None
     if link:
@@ -111,11 +134,11 @@ def _safe(path, name, patterns, size, link):
         problem = "points outside the archive"
     if problem:
         raise InputError(f"{path}: the member {name!r} {problem}; refused")
-    wanted = _wanted(path, name, patterns)
-    if wanted and size > LARGEST_FILE:
+    pattern = _match(path, name, patterns)
+    if pattern and size > LARGEST_FILE:
         raise InputError(f"{path}: the member {name!r} has {size >> 20} MB; "
                          f"expected {LARGEST_FILE >> 20} at most")
-    return wanted
+    return pattern
 
 
 def _unique(path, members):

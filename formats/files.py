@@ -2,6 +2,7 @@
 import hashlib
 import http.client
 import os
+import stat
 import sys
 import urllib.request
 from contextlib import contextmanager
@@ -53,6 +54,19 @@ def written(path, mode="wb", **options):
         os.replace(aside, path)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def require_file(path, most_bytes):
+    """Raises InputError unless this is a regular file of at most so many bytes, OSError if missing.
+
+    Reading a pipe or a device such as /dev/zero might never end.
+    """
+    found = os.stat(path)
+    if not stat.S_ISREG(found.st_mode):
+        kind = "a folder" if stat.S_ISDIR(found.st_mode) else "a pipe, a socket or a device"
+        raise InputError(f"{path}: cannot be read ({kind}; expected a file)")
+    if found.st_size > most_bytes:
+        raise InputError(f"{path}: {found.st_size:,} bytes; expected {most_bytes:,} at most")
 
 
 # ------------------------------------------------------------------------- checksums and downloads

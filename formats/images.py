@@ -1,14 +1,17 @@
 """One image of a label map, decoded, checked and resized. Its values stay as in the file."""
 import io
+import zlib
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from formats.files import InputError
-from formats.palettes import color_code
+from formats.palettes import color_code, split_code
 
 UNKNOWN = 255  # in a table: this id is no class
+PNG = b"\x89PNG\r\n\x1a\n"  # how every PNG begins
+PHOTOS = "if photos lie beside the label maps, --labels GLOB picks the maps"
 
 
 class Prepared(NamedTuple):
@@ -22,7 +25,7 @@ class Prepared(NamedTuple):
     changed: float      # share of pixels that show another class after resizing
 
 
-def prepare_image(name, content, size, crop, allowed, jpeg, survey):
+def prepare_image(name, content, size, crop, allowed, void, jpeg, survey):
     """The content of one image file -> Prepared. Raises InputError.
 
     allowed: the table of ids and the set of colours that are classes; None allows any.
@@ -33,15 +36,11 @@ def prepare_image(name, content, size, crop, allowed, jpeg, survey):
     if image.format == "JPEG":
         if jpeg is None:
             raise InputError(f"{name}: a JPEG, which changes class ids; "
-                             "expected a lossless image such as PNG")
+                             f"expected a lossless image such as PNG; {PHOTOS}")
         image, doubtful = jpeg(name, content)
-    if image.mode == "1":
-        image = Image.fromarray(np.asarray(image).astype(np.uint8))
-    if image.mode not in ("L", "P", "RGB"):
-        raise InputError(f"{name}: image mode {image.mode}; "
-                         "expected 8-bit grey, palette-indexed or RGB without alpha")
+    image = _in_8_bits(name, image)
     raw = np.asarray(image)  # (H, W) or (H, W, 3)
-    pixels = _count_pixels(name, image, raw, survey)
+    pixels = _count_pixels(name, image, raw, survey or void is not None)
     if not survey:
         _refuse_unknown(name, raw, pixels, allowed)
     shape = raw.shape[:2]
@@ -57,7 +56,12 @@ def prepare_image(name, content, size, crop, allowed, jpeg, survey):
 def _decode(name, content):
     """A Pillow image, decoded."""
     try:
+        if content.startswith(PNG):
+            _check_png(content)
         image = Image.open(io.BytesIO(content))
+        # Of 16 bits a colour Pillow would drop the lower 8.
+        if image.mode[0] != "I" and any(f";16{order}" in str(image.tile) for order in "BLN"):
+            raise ValueError("16 bits a channel; expected 8")
         image.load()
         return image
     except UnidentifiedImageError:
@@ -66,38 +70,78 @@ def _decode(name, content):
         raise InputError(f"{name}: damaged or unreadable image ({error})") from None
 
 
-def _count_pixels(name, image, raw, survey):
-    """{raw value: its number of pixels}. For grey maps outside a survey, min and max only."""
+def _check_png(content):
+    """Raises ValueError if a chunk of a PNG is damaged. Pillow trusts the pixels' own chunks."""
+    view, at, kind = memoryview(content), len(PNG), b""
+    while kind != b"IEND":
+        # Its length, kind, data, and the checksum of kind and data
+        end = at + 12 + int.from_bytes(view[at:at + 4], "big")
+        if end > len(content):
+            raise ValueError("cut off")
+        kind = content[at + 4:at + 8]
+        if zlib.crc32(view[at + 4:end - 4]) != int.from_bytes(view[end - 4:end], "big"):
+            raise ValueError(f"the checksum of the chunk at byte {at} is wrong")
+        at = end
+
+
+def _in_8_bits(name, image):
+    """The image in mode L, P or RGB, with the same values. Raises InputError if that cannot be."""
+    if image.mode == "1":
+        return Image.fromarray(np.asarray(image).astype(np.uint8))
+    if image.mode in ("LA", "RGBA"):
+        alpha = np.asarray(image.getchannel("A"))
+        _refuse_first(name, "alpha", alpha, alpha < 255, "255 everywhere: no pixel that is "
+                      "partly transparent")
+        return image.convert(image.mode[:-1])
+    if image.mode[0] == "I":  # 16 or 32 bits
+        values = np.asarray(image)
+        _refuse_first(name, "value", values, (values < 0) | (values > 255), "class ids up to 255")
+        return Image.fromarray(values.astype(np.uint8))
+    if image.mode not in ("L", "P", "RGB"):
+        raise InputError(f"{name}: image mode {image.mode}; "
+                         "expected grey, palette-indexed or RGB")
+    return image
+
+
+def _refuse_first(name, kind, values, bad, expected):
+    """Raises InputError for the first pixel that is bad."""
+    if bad.any():
+        row, column = np.argwhere(bad)[0].tolist()
+        raise InputError(f"{name}: {kind} {values[row, column]} at row {row}, column {column}; "
+                         f"expected {expected}")
+
+
+def _count_pixels(name, image, raw, all_values):
+    """{raw value: its number of pixels}. For grey maps min and max only, unless all are wanted."""
     if image.mode == "RGB":
         found = image.getcolors(256)
         if found is None:
-            raise InputError(f"{name}: an RGB image of more than 256 colours (anti-aliased or "
-                             "compressed?); expected one colour per class, or give "
-                             "--palette FILE with one `R G B name` line per class")
+            raise InputError(f"{name}: an RGB image of more than 256 colours (a photo, "
+                             f"anti-aliased, or compressed?); expected one per class; {PHOTOS}")
         return {int(color_code(color)): count for count, color in found}
-    if image.mode == "P" or survey:
+    if image.mode == "P" or all_values:
         return {value: count for value, count in enumerate(image.histogram()) if count}
     # Ids have no gaps, so the lowest and the highest are enough; finding them is ten times faster.
     return dict.fromkeys((int(raw.min()), int(raw.max())))
 
 
 def _refuse_unknown(name, raw, pixels, allowed):
-    """Raises InputError for the first pixel whose raw value is no class."""
+    """Raises InputError if a raw value is no class: for the first id, or the commonest colour."""
     table, codes = allowed
-    if raw.ndim == 3:
-        bad = [] if codes is None else [value for value in pixels if value not in codes]
-    else:
-        bad = [] if table is None else [value for value in pixels if table[value] == UNKNOWN]
-    if not bad:
-        return
-    row, column = np.argwhere(np.isin(color_code(raw) if raw.ndim == 3 else raw, bad))[0].tolist()
-    where = f"at row {row}, column {column}"
-    if raw.ndim == 3:
-        color = tuple(raw[row, column].tolist())
-        raise InputError(f"{name}: colour {color} {where} is not in the palette")
-    good = np.flatnonzero(table != UNKNOWN)
-    raise InputError(f"{name}: class id {raw[row, column]} {where}; "
-                     f"expected ids {good[0]} to {good[-1]} ({len(good)} classes)")
+    if raw.ndim == 2 and table is not None:
+        bad = [value for value in pixels if table[value] == UNKNOWN]
+        if bad:
+            good = np.flatnonzero(table != UNKNOWN)
+            _refuse_first(name, "class id", raw, np.isin(raw, bad),
+                          f"ids {good[0]} to {good[-1]} ({len(good)} classes); if it marks pixels "
+                          "without a class, give it to --void")
+    elif raw.ndim == 3 and codes is not None:
+        bad = sorted((value for value in pixels if value not in codes), key=pixels.get)
+        if bad:
+            row, column = np.argwhere(color_code(raw) == bad[-1])[0].tolist()
+            others = f"; nor are {len(bad) - 1} rarer colours" if len(bad) > 1 else ""
+            raise InputError(f"{name}: colour {split_code(bad[-1])} at row {row}, column {column} "
+                             f"({pixels[bad[-1]]} pixels) is not in the palette{others}; {PHOTOS}")
 
 
 def _own_colors(image):

@@ -19,15 +19,15 @@ from PIL import Image
 from tqdm import tqdm
 
 from formats import archives
-from formats.files import InputError, note, written
-from formats.images import UNKNOWN, prepare_image
-from formats.palettes import color_code, distinct_colors
+from formats.files import InputError, note, printable, written
+from formats.images import PHOTOS, UNKNOWN, prepare_image
+from formats.palettes import color_code, distinct_colors, split_code
 from formats.settings import shown_size
 from kernels.workers import available_cores, thread_map
 
 IMAGES = (".png", ".bmp", ".gif", ".tif", ".tiff")  # lossless formats: JPEG changes class ids
 MOST_CLASSES = 64  # more look like a mistake (255 often marks void pixels) unless asked for
-FORMAT = 1         # of the cache; a new number makes the files written before it useless
+FORMAT = 2         # of the cache; a new number makes the files written before it useless
 
 
 class LabelMaps(NamedTuple):
@@ -38,22 +38,33 @@ class LabelMaps(NamedTuple):
     sources: list = ()    # N names of files, inside their folder or archive
     doubtful: float = 0   # share of pixels whose class is in doubt because of JPEG
     learnt: bool = False  # whether the palette was learnt from the maps' own colours
+    invented: list = ()   # classes whose colour was made up, since the maps give them none
+    mirrored: bool = False  # whether the second half are the mirror images of the first
 
     @property
     def classes(self):
         return len(self.palette)
 
+    @property
+    def unpaired(self):
+        """The maps without pairs of mirror images: by chance the one or the other of each pair."""
+        if not self.mirrored:
+            return self.maps
+        half = len(self.maps) // 2
+        chosen = np.random.default_rng(half).integers(0, 2, half) * half + np.arange(half)
+        return self.maps[chosen]
+
 
 # -------------------------------------------------------------- any folder or archive of label maps
 def load_maps(paths, size, classes=None, palette=None, names=None, labels=None, crop=False,
-              table=None, jpeg=None, least=0, cache=None, survey=None):
+              void=None, table=None, choose=None, jpeg=None, least=0, cache=None, survey=None):
     """All label maps in one or several folders, .zip or .tar(.gz) files, by name -> LabelMaps.
 
-    size     (height, width) to resize to
-    crop     take the largest part of these proportions in the middle, without squeezing
+    size     (height, width) to resize to; crop: the largest part in the middle of this shape
     classes  K; without it, the palette's length, or the highest id + 1
     palette  (K, 3) uint8, the colours of RGB maps, and the K class `names`
-    labels   glob or globs of the files to take
+    labels   glob or globs of the files to take; choose: function that picks some of these Members
+    void     id of pixels that take the class of the nearest pixel with another id
     table    (256,) uint8, which turns ids into classes
     jpeg     function that decodes a JPEG: (name, bytes) -> (image of ids, share in doubt)
     least    a map without any id of `least` or more is refused as a dummy
@@ -62,42 +73,66 @@ def load_maps(paths, size, classes=None, palette=None, names=None, labels=None, 
     Raises InputError, and then leaves nothing behind.
     """
     paths = [Path(p) for p in ([paths] if isinstance(paths, (str, os.PathLike)) else paths)]
-    known = _known_classes(classes, palette)
-    if table is None and known and known < 256:
-        table = identity(known)
-    with _members(paths, labels, jpeg) as members, thread_map(available_cores()) as parallel_map:
+    known = _known_classes(classes, palette, void)
+    if table is not None or known:
+        table = _class_table(table, known, void)
+    with (_members(paths, labels, choose, jpeg) as members,
+          thread_map(available_cores()) as parallel_map):
+        refuse_too_large(2 * len(members), size)  # once each, then together
         if cache:
-            options = [size, known, labels, bool(crop), least, names,
+            options = [size, known, labels, bool(crop), void, least, names,
                        *(a if a is None else a.tolist() for a in (palette, table))]
             file = _cache_file(Path(cache), paths[0], size, members, options, parallel_map)
             if found := read_cache(file, (len(members), *size)):
                 return found
         # The ids and the colours that are classes; None: any.
         allowed = table, None if palette is None else set(color_code(palette).tolist())
-        prepare = functools.partial(prepare_image, size=size, crop=crop, allowed=allowed, jpeg=jpeg,
-                                    survey=survey is not None)
+        prepare = functools.partial(prepare_image, size=size, crop=crop, allowed=allowed, void=void,
+                                    jpeg=jpeg, survey=survey is not None)
         images = _prepare_all(members, prepare, parallel_map, paths[0].name, least)
     if jpeg is None:  # facades differ in size by nature
         _note_mixed_sizes(images, size)
-    loaded = _to_classes(images, paths[0], known, palette, names, table, survey)
-    loaded = loaded._replace(sources=sorted(member.name for member in members))
+    loaded = _to_classes(images, members, paths[0], known, palette, names, table, void, survey)
     if cache:
         write_cache(file, loaded)
     return loaded
 
 
-def _known_classes(classes, palette):
-    """The number of classes, if `classes` or the palette gives it."""
+def _known_classes(classes, palette, void):
+    """The number of classes, if `classes` or the palette gives it. Raises InputError."""
     if palette is not None and classes not in (None, len(palette)):
         raise InputError(f"--classes {classes} does not fit the palette's {len(palette)} colours")
     if classes is not None and not 2 <= classes <= 256:
         raise InputError(f"--classes {classes}: expected 2 to 256")
-    return classes if palette is None else len(palette)
+    known = classes if palette is None else len(palette)
+    if void is not None and not 0 <= void <= 255:
+        raise InputError(f"--void {void}: expected an id from 0 to 255")
+    if void is not None and known and known > 254:
+        raise InputError(f"--void {void}: expected at most 254 classes beside it, not {known}")
+    return known
+
+
+def refuse_too_large(count, size):
+    """Raises InputError if `count` maps of (height, width) are more than the memory holds."""
+    needed, free = count * size[0] * size[1], free_memory()
+    if needed > free:
+        shown = f"{needed / 1e9:,.1f}" if needed < 1e15 else "more than a million"
+        raise InputError(f"maps of {shown_size(size)} pixels need {shown} GB of memory; "
+                         f"this machine has {free / 1e9:.1f} GB free")
+
+
+def free_memory():
+    """Bytes of memory that are free or could be freed, infinity if the system does not say."""
+    try:
+        with open("/proc/meminfo") as file:
+            return next(int(line.split()[1]) << 10 for line in file if "MemAvailable" in line)
+    except (OSError, StopIteration):
+        return float("inf")
 
 
 @contextmanager
-def _members(paths, labels, jpeg):
-    """A context with the members of all paths that `labels` match."""
+def _members(paths, labels, choose, jpeg):
+    """A context with the members of all paths that `labels` match and `choose` picks."""
     patterns = [labels] if isinstance(labels, str) else labels or [f"*{end}" for end in IMAGES]
     with ExitStack() as stack:
         members = []
@@ -107,6 +142,7 @@ def _members(paths, labels, jpeg):
             hint = "; JPEG changes class ids" if jpeg is None else ""
             raise InputError(f"{', '.join(map(str, paths))}: no label maps in it "
                              f"(expected {', '.join(patterns)} files{hint})")
+        members = choose(members) if choose else members
         endings = {PurePosixPath(member.name).suffix.lower() for member in members}
         if jpeg is not None and len(endings) > 1:
             raise InputError(f"{paths[0]}: holds both the original and pix2pix's copy; "
@@ -132,7 +168,7 @@ def _prepare_all(members, prepare, parallel_map, title, least):
 
 
 def _progress(items, total, title):
-    return tqdm(items, title, total, unit=" maps", delay=1, leave=False)
+    return tqdm(items, printable(title), total, unit=" maps", delay=1, leave=False)
 
 
 def _in_order(parallel_map, function, arguments):
@@ -158,33 +194,48 @@ def _note_mixed_sizes(images, size):
 
 
 # ---------------------------------------------------------------------------- raw values -> classes
-def _to_classes(images, path, known, palette, names, table, survey):
+def _to_classes(images, members, path, known, palette, names, table, void, survey):
     """Prepared images -> LabelMaps: ids or colours become classes."""
     raw = sorted(set().union(*(image.pixels for image in images)))
-    learnt = _are_rgb(images, path) and palette is None
+    rgb = _are_rgb(images, path)
+    learnt = rgb and palette is None
     if learnt:
         palette = _learn_palette(raw, path, known)
         known = len(palette)
-    own = _own_palette(images) if palette is None else {}
-    known = known or _count_classes(raw, path, survey)
+    known = known or _count_classes([value for value in raw if value != void], path, survey)
+    if rgb and void is not None and void >= known:
+        raise InputError(f"--void {void}: expected 0 to {known - 1}, the place of a colour")
     if known < 2:
         raise InputError(f"{path}: every pixel has class 0; expected at least 2 classes")
+    invented = []
     if palette is None:
-        palette = distinct_colors(known)
-        for k in own.keys() & set(range(known)):
-            palette[k] = own[k]
+        own = _own_palette(images, void)
+        own = {k: own[k] for k in sorted(own) if k < known}
+        palette = distinct_colors(known, own)
+        invented = [k for k in range(known) if k not in own]
     palette = np.asarray(palette, np.uint8)
-    classes_of = _classifier(palette, identity(known) if table is None else table)
-    maps = [_fill_void(image.name, classes_of(image.small), known) for image in images]
+    if table is None:
+        table = _class_table(None, known, void)
+    classes_of = _classifier(palette, table)
+    maps = np.empty((len(images), *images[0].small.shape), np.uint8)
+    for m, image in zip(maps, images):
+        m[:] = _fill_void(image.name, classes_of(image.small), known)
     if survey is not None:
         survey += [_surveyed(image, classes_of) for image in images]
-    return LabelMaps(np.stack(maps), palette, names or [f"class {k}" for k in range(known)],
-                     doubtful=float(np.mean([image.doubtful for image in images])), learnt=learnt)
+    names = names or [f"class {k}" for k in range(known)]
+    return LabelMaps(maps, palette, names, sorted(member.name for member in members),
+                     doubtful=float(np.mean([image.doubtful for image in images])), learnt=learnt,
+                     invented=invented)
 
 
-def identity(classes):
-    """The table of ids that are classes already."""
-    return np.where(np.arange(256) < classes, np.arange(256), UNKNOWN).astype(np.uint8)
+def _class_table(table, classes, void):
+    """(256,) uint8: the class of each id, itself unless a table is given. Void is past the last."""
+    if table is None:
+        table = np.where(np.arange(256) < classes, np.arange(256), UNKNOWN)
+    table = table.astype(np.uint8)
+    if void is not None:
+        table[void] = classes
+    return table
 
 
 def _are_rgb(images, path):
@@ -192,7 +243,7 @@ def _are_rgb(images, path):
     other = [image.name for image in images if image.small.dtype != images[0].small.dtype]
     if other:
         raise InputError(f"{path}: some maps are RGB and some hold class ids, such as {other[0]}; "
-                         "expected one kind")
+                         f"expected one kind; {PHOTOS}")
     return images[0].small.dtype == np.uint32
 
 
@@ -204,24 +255,28 @@ def _learn_palette(raw, path, known):
                          "Give --palette FILE with one `R G B name` line per class")
     if known and known != len(raw):
         raise InputError(f"{path}: {len(raw)} colours; expected the {known} of --classes")
-    return np.array([[code >> 16, code >> 8 & 255, code & 255] for code in raw], np.uint8)
+    return np.array([split_code(code) for code in raw], np.uint8)
 
 
 def _count_classes(raw, path, survey):
     """K from the ids that occur, in ascending order."""
-    if raw[-1] < MOST_CLASSES:
-        return raw[-1] + 1
+    highest = max(raw, default=0)
+    if highest < MOST_CLASSES:
+        return highest + 1
     if survey is None:
-        raise InputError(f"{path}: class ids up to {raw[-1]}; for more than {MOST_CLASSES} classes "
-                         "give --classes (is the highest id a mark for void pixels?)")
+        raise InputError(f"{path}: class ids up to {highest}; if {highest} marks pixels without a "
+                         f"class, add --void {highest}; for more than {MOST_CLASSES} classes give "
+                         "--classes")
     return max((value for value in raw if value < MOST_CLASSES), default=0) + 1
 
 
-def _own_palette(images):
+def _own_palette(images, void):
     """id -> colour of palette-indexed images. They must agree, and use no colour twice."""
     own, owner = {}, {}
     for image in images:
         for k in image.pixels if image.colors is not None else ():
+            if k == void:
+                continue
             color = tuple(image.colors[k].tolist())
             if own.setdefault(k, color) != color:
                 raise InputError(f"{image.name}: its palette gives class {k} another colour than "
@@ -243,7 +298,7 @@ def _classifier(palette, table):
             return table[raw]
         place = np.searchsorted(codes, raw, sorter=order).clip(max=len(codes) - 1)
         ids = order[place]
-        return np.where(codes[ids] == raw, ids, UNKNOWN).astype(np.uint8)
+        return np.where(codes[ids] == raw, table[ids], UNKNOWN).astype(np.uint8)
 
     return classes_of
 
@@ -264,9 +319,10 @@ def _fill_void(name, ids, void):
 
 
 def _surveyed(image, classes_of):
-    """What `inspect` shows of an image: its pixels become [(raw value, class, number)]."""
+    """What `inspect` shows of an image: its pixels become [(id or colour, class, number)]."""
     dtype = image.small.dtype
-    pixels = [(value, int(classes_of(np.array([value], dtype))[0]), count)
+    shown = split_code if dtype == np.uint32 else int
+    pixels = [(shown(value), int(classes_of(np.array([value], dtype))[0]), count)
               for value, count in image.pixels.items()]
     return image._replace(small=None, pixels=pixels)
 

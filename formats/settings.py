@@ -62,7 +62,7 @@ def check_size(s):
 def given_size(args):
     """(height, width) of the flag --size or --side, None without both. Raises InputError."""
     if args.size is None:
-        return args.side and (args.side, args.side)
+        return None if args.side is None else (args.side, args.side)
     if args.side is not None:
         raise InputError(f"--side {args.side} and --size {args.size}: expected one of them")
     number = "([1-9][0-9]{0,8})"

@@ -25,7 +25,8 @@ import semgan
 from app import commands, comparison, evaluation, pictures, training
 from app.command_line import main, parse
 from app.run_folder import load_checkpoint, load_generator
-from app.run_settings import given_settings, resolve
+from app.run_settings import given_settings, load_dataset, resolve
+from formats import label_maps
 from formats.files import InputError
 from formats.label_maps import load_maps
 
@@ -628,6 +629,25 @@ def test_resume_with_other_maps(tmp_path, capsys):
     (maps / "4.png").unlink()
     assert message in fails(capsys, "--resume", "--steps", 5, "--out", run)
     assert message in fails(capsys, "evaluate", run)
+
+
+def test_a_run_keeps_the_colours_that_an_earlier_version_made_up(tmp_path, monkeypatch):
+    maps, run = tmp_path / "maps", tmp_path / "run"
+    save_maps(maps, np.arange(3, dtype=np.uint8), count=8)
+    before = np.array([[242, 73, 73], [57, 87, 191], [88, 128, 38]], np.uint8)
+    with monkeypatch.context() as earlier:
+        earlier.setattr(label_maps, "distinct_colors", lambda *_: before)
+        earlier.setenv("SEMGAN_CACHE", str(tmp_path / "earlier"))
+        main([*TINY_FLAGS, "--dataset", str(maps), "--mirror", "--void", "9", "--model", "gan",
+              "--steps", "2", "--out", str(run)])
+    main(["--resume", "--steps", "4", "--out", str(run)])
+    header, _ = load_checkpoint(run)
+    assert np.array_equal(header["palette"], before) and header["settings"].mirror
+    main(["evaluate", str(run)])
+    real = [float(row["real at half"]) for row in csv.DictReader(open(run / "metrics.csv"))
+            if row["metric"] == "memorization, copies"]
+    assert real == [0], "the real maps have no mirror images among them"
+    assert np.array_equal(load_dataset(header["settings"], header).palette, before)
 
 
 def save_maps(folder, colors, count):

@@ -5,13 +5,16 @@ import io
 import json
 import os
 import pickle
+import re
 import shutil
+import struct
 import subprocess
 import sys
 import tarfile
 import threading
 import time
 import zipfile
+import zlib
 
 import numpy as np
 import pytest
@@ -194,10 +197,48 @@ def test_maps_that_are_not_square(tmp_path, cache):
 
 
 def test_distinct_colors():
-    for k in (2, 12, 34, 64):
-        colors = palettes.distinct_colors(k).astype(int)
-        gaps = abs(colors[:, None] - colors[None]).max(-1) + 255 * np.eye(k, dtype=int)
-        assert colors.shape == (k, 3) and gaps.min() >= 8
+    colors = palettes.distinct_colors(256).astype(int)
+    gaps = np.hypot.reduce(colors[:, None] - colors[None], axis=-1) + 999 * np.eye(256)
+    closest = [gaps[:k, :k].min() for k in range(257) if k > 1]
+    assert closest[0] > 280 and closest[34 - 2] >= 90 and closest[64 - 2] > 65 and closest[-1] > 36
+    assert_array_equal(palettes.distinct_colors(34), colors[:34])
+    assert np.hypot.reduce(colors - palettes.UNKNOWN_COLOR, axis=-1).min() > 36
+    own = {1: (0, 255, 0), 3: (1, 2, 3)}  # of palette-indexed maps without the classes 0 and 2
+    mixed = palettes.distinct_colors(4, own)
+    assert_array_equal(mixed[[1, 3]], [own[1], own[3]])
+    assert len(np.unique(mixed, axis=0)) == 4
+
+
+FORMS = {
+    "16 bits": lambda m: png(m.astype(np.uint16)),
+    "16 bits, the higher 8 first": lambda m: tif(m.astype(">u2")),
+    "32 bits": lambda m: tif(m.astype(np.int32)),
+    "grey and alpha": lambda m: png(m, "LA"),
+    "colours and alpha": lambda m: png(PALETTE[m], "RGBA")}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_opaque_alpha_and_more_bits_change_nothing(tmp_path, form):
+    m = ids()
+    folder = write(tmp_path / "m", a__png=FORMS[form](m))
+    palette = PALETTE if "colours" in form else None
+    assert_array_equal(load_maps(folder, m.shape, palette=palette).maps[0], m)
+
+
+def test_a_flipped_bit_is_never_another_map(tmp_path):
+    """Pillow alone reads some of these files, with other pixels."""
+    content, silent = png(ids()), 0
+    for bit in range(8 * len(content)):
+        damaged = bytearray(content)
+        damaged[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(InputError, match="a.png: (damaged|not an image)"):
+            images._decode("a.png", bytes(damaged))
+        try:
+            with Image.open(io.BytesIO(damaged)) as image:
+                silent += not np.array_equal(np.asarray(image), ids())
+        except Exception:
+            continue
+    assert silent > 0
 
 
 @pytest.mark.skipif(not CAMVID.exists(), reason="the street scenes are not here")
@@ -211,6 +252,28 @@ def test_real_street_scenes(cache):
     start = time.perf_counter()
     assert_array_equal(data.load(str(CAMVID), 128).maps, dataset.maps)
     assert time.perf_counter() - start < 0.8, "from the cache"
+
+
+@pytest.mark.skipif(not CAMVID.exists(), reason="the street scenes are not here")
+def test_real_street_scenes_in_other_forms(tmp_path, cache):
+    """RGBA, 16 bits, and 255 for the class that is not labelled, at the maps' own size."""
+    with zipfile.ZipFile(CAMVID) as z:
+        names = sorted(n for n in z.namelist() if n.endswith(".png"))[::60]
+        maps = np.stack([np.asarray(Image.open(io.BytesIO(z.read(name)))) for name in names])
+    colors = palettes.distinct_colors(12)
+    palettes.write_palette(tmp_path / "p.txt", colors, [*"abcdefghijkl"])
+    for kind, encode in (("rgba", lambda m: png(colors[m], "RGBA")),
+                         ("deep", lambda m: png(m.astype(np.uint16))),
+                         ("void", lambda m: png(np.where(m == 11, 255, m).astype(np.uint8)))):
+        folder = write(tmp_path / kind, **{f"{i:03d}__png": encode(m) for i, m in enumerate(maps)})
+        palette = tmp_path / "p.txt" if kind == "rgba" else None
+        void = 255 if kind == "void" else None
+        found = data.load(str(folder), 360, width=480, palette=palette, void=void).maps
+        assert_array_equal(found[maps < 11], maps[maps < 11])
+        if kind == "void":
+            assert found.max() == 10
+        else:
+            assert_array_equal(found, maps)
 
 
 # ------------------------------------------------------------------------- Cityscapes, as published
@@ -317,6 +380,26 @@ def test_cityscapes_splits_classes_and_crop(gtfine, capsys):
             load(16, **options)
     with pytest.raises(InputError, match="needs --data PATH: gtFine_trainvaltest.zip"):
         data.load("cityscapes", 16)
+
+
+def test_a_flat_folder_of_cityscapes(gtfine, tmp_path, capsys):
+    files = sorted(gtfine.rglob("train/*/*.png"))
+    flat = tmp_path / "flat"
+    write(flat, **{file.name.replace(".", "__"): file.read_bytes() for file in files})
+    expected = data.load("cityscapes", 16, data=gtfine)
+    assert_array_equal(data.load("cityscapes", 16, data=flat).maps, expected.maps)
+    city = data.load("cityscapes", 16, data=gtfine / "gtFine" / "train" / "aachen")
+    assert_array_equal(city.maps, expected.maps[:2])
+    with zipfile.ZipFile(tmp_path / "flat.zip", "w") as z:
+        for file in files:
+            z.write(file, file.name)
+    assert_array_equal(data.load("cityscapes", 16, data=tmp_path / "flat.zip").maps, expected.maps)
+    with pytest.raises(InputError, match="aachen_.*not in a folder train, val or test.*--split"):
+        data.load("cityscapes", 16, data=flat, split="train")
+    with pytest.raises(InputError, match="no maps of --split test .*expected --split train"):
+        data.load("cityscapes", 16, data=gtfine / "gtFine" / "train", split="test")
+    inside = shutil.copytree(gtfine / "gtFine", tmp_path / "train")  # a name that misleads
+    assert len(data.load("cityscapes", 16, data=inside, split="val").maps) == 1
 
 
 # ---------------------------------------------------------------------------- Facades, as published
@@ -501,7 +584,7 @@ def test_rgb_maps_teach_their_palette(tmp_path):
     assert learnt.learnt and learnt.classes == 3
     small = images.resize_nearest(PALETTE[ids(1)], (8, 8))
     assert_array_equal(learnt.palette[learnt.maps[1]], small)
-    palettes.write_palette(tmp_path / "palette.txt", learnt)
+    palettes.write_palette(tmp_path / "palette.txt", learnt.palette, learnt.names)
     again = data.load(str(tmp_path / "m"), 8, palette=tmp_path / "palette.txt")
     assert_array_equal(again.maps, learnt.maps)
     assert not again.learnt and again.names == learnt.names
@@ -522,10 +605,14 @@ def test_a_learnt_palette_has_64_colours_at_most(tmp_path, count):
 
 def test_a_palette_names_the_classes(tmp_path):
     write(tmp_path / "m", a__png=png(ids()))
-    (tmp_path / "p.txt").write_text("10 20 30 night sky # a comment\n200 0 0\n0 200 0 tree\n")
+    text = "\ufeff10 20 30 night sky # a comment\n200 0 0\n0 200 0 \x1b[31mtree\u202e\n"
+    (tmp_path / "p.txt").write_text(text, encoding="utf-8")  # as Windows' Notepad begins a file
     dataset = data.load(str(tmp_path / "m"), 8, palette=tmp_path / "p.txt")
-    assert dataset.names == ["night sky", "class 1", "tree"]
+    assert dataset.names == ["night sky", "class 1", "?[31mtree?"]
     assert_array_equal(dataset.palette, PALETTE)
+    palettes.write_palette(tmp_path / "q.txt", PALETTE, ["a # b\n", "\x1b[1m", "tree"])
+    again, names = palettes.read_palette(tmp_path / "q.txt")
+    assert names == ["a ? b?", "?[1m", "tree"] and np.array_equal(again, PALETTE)
 
 
 @pytest.mark.parametrize("pattern", ["*_label.png", "labels/*.png", "LABELS/*"])
@@ -537,6 +624,51 @@ def test_pairs_of_images_and_labels(tmp_path, pattern):
     assert [os.path.basename(s) for s in dataset.sources] == ["a_label.png", "b_label.png"]
     with pytest.raises(InputError, match="an RGB image of more than 256"):
         data.load(str(tmp_path / "m"), 8)
+
+
+@pytest.mark.parametrize("kind", ["grey", "indexed", "rgb", "first"])
+def test_void_pixels_take_the_nearest_class(tmp_path, kind, capsys):
+    m = np.zeros((6, 6), np.uint8)
+    m[:, 3:], m[2:4, 2:4] = 1, 255 if kind in ("grey", "indexed") else 2
+    if kind == "first":  # void is 0, and the classes are 1 and 2; ids stay
+        m = (m + 1) % 3
+    colors = np.zeros((256, 3), np.uint8)  # a void colour that a class has too is no mistake
+    colors[1] = 9
+    content = {"grey": png(m), "indexed": png(m, palette=colors), "first": png(m),
+               "rgb": png(PALETTE[m.clip(max=2)])}[kind]
+    folder = write(tmp_path / "m", a__png=content)
+    (tmp_path / "p.txt").write_text("10 20 30 a\n200 0 0 b\n0 200 0 c\n")
+    options = dict(palette=tmp_path / "p.txt") if kind == "rgb" else {}
+    void = {"grey": 255, "indexed": 255, "rgb": 2, "first": 0}[kind]
+    for survey in None, [], None:
+        loaded = data.load(str(folder), 6, void=void, survey=survey, **options)
+        low, high = (1, 2) if kind == "first" else (0, 1)
+        assert_array_equal(loaded.maps[0], np.repeat([[low] * 3 + [high] * 3], 6, 0))
+        assert loaded.classes == (2 if kind in ("grey", "indexed") else 3)
+    flags = ["--palette", str(options["palette"])] if options else []
+    data_command.main(["inspect", "--dataset", str(folder), "--void", str(void), *flags,
+                       "--out", str(tmp_path / "x.png")])
+    assert "11.11% of the pixels are void" in capsys.readouterr().out
+
+
+def test_mirror_images(tmp_path, capsys, cache):
+    folder = write(tmp_path / "m", a__png=png(ids()), b__png=png(ids(1)))
+    plain = data.load(str(folder), 8)
+    both = data.load(str(folder), 8, mirror=True)
+    assert_array_equal(both.maps, np.concatenate([plain.maps, np.flip(plain.maps, 2)]))
+    assert both.sources == ["a.png", "b.png", "a.png (mirrored)", "b.png (mirrored)"]
+    assert len(list(cache.iterdir())) == 1, "one cache for both"
+    data_command.main(["inspect", "--dataset", str(folder), "--mirror",
+                       "--out", str(tmp_path / "x.png")])
+    out = capsys.readouterr().out
+    assert "4 maps, half of them mirror images, 3 classes" in out and out.count("       4\n") == 3
+    many = np.arange(64, dtype=np.uint8).reshape(16, 2, 2)
+    chosen = data.with_mirror_images(label_maps.LabelMaps(many, PALETTE, [*"abc"])).unpaired
+    same = (chosen == many).all((1, 2))
+    assert ((chosen == np.flip(many, 2)).all((1, 2)) == ~same).all() and 0 < same.sum() < 16
+    assert plain.unpaired is plain.maps
+    with pytest.raises(InputError, match="--mirror is for maps in files, not for the shapes"):
+        data.load("shapes", 16, mirror=True)
 
 
 def test_resizing_never_invents_a_class_and_is_the_same_everywhere():
@@ -649,6 +781,7 @@ def test_every_option_has_its_own_cache(maps, cache, tmp_path):
     (tmp_path / "p.txt").write_text("1 2 3 a\n4 5 6 b\n7 8 9 c\n")
     (tmp_path / "q.txt").write_text("1 2 3 a\n4 5 6 b\n7 8 9 other\n")
     options = [dict(), dict(classes=3), dict(classes=4), dict(crop=True), dict(labels="*.png"),
+               dict(void=2), dict(width=16),
                dict(palette=tmp_path / "p.txt"), dict(palette=tmp_path / "q.txt")]
     for count, option in enumerate(options, 1):
         fresh = data.load(str(maps), 8, survey=[], **option)
@@ -861,6 +994,51 @@ def test_inspect_of_maps_that_are_not_square(tmp_path, capsys, monkeypatch):
         assert message in capsys.readouterr().err.splitlines()[-1]
 
 
+def test_inspect_names_unknown_colours(tmp_path, capsys):
+    m = PALETTE[ids()]
+    m[:2], m[5, 5] = (0, 0, 3), (1, 2, 3)
+    folder = write(tmp_path / "m", a__png=png(m))
+    (tmp_path / "p.txt").write_text("10 20 30 a\x1b[31m\n200 0 0 $\\foo$\n0 200 0 c\n")
+    data_command.main(["inspect", "--dataset", str(folder), "--palette", str(tmp_path / "p.txt"),
+                       "--out", str(tmp_path / "x.png")])
+    out = capsys.readouterr().out
+    assert "\x1b" not in out and "  0 a?[31m " in out
+    lines = out.splitlines()
+    assert lines[-4].startswith("unknown colour (0, 0, 3): 60 pixels, first in")
+    assert lines[-3].startswith("unknown colour (1, 2, 3): 1 pixels") and "colours: 2" in lines[-2]
+
+
+def test_the_picture_of_large_maps_is_small():
+    maps = np.zeros((1, 3000, 6000), np.uint8)
+    loaded = label_maps.LabelMaps(maps, PALETTE, [*"abc"])
+    assert data_command._grid(loaded).shape[:2] == (4 * 250 + 3 * 7, 4 * 500 + 3 * 7)
+
+
+@pytest.mark.parametrize("flags, message", [
+    (["--side", "0"], "--side 0: expected 1 or more"),
+    (["--side", 400 * "9"], "--side 999"),
+    (["--maps", "-5"], "--maps -5: expected 1 or more, below 1048576"),
+    (["--maps", "0"], "--maps 0: expected 1 or more"),
+    (["--side", "2147483647"], "maps of 2147483647x2147483647 pixels need"),
+    (["--side", "200000"], "maps of 200000x200000 pixels need more than a million GB"),
+    (["--dataset", "m", "--side", "200000"], "maps of 200000x200000 pixels need 80.0 GB of memory"),
+    (["--dataset", "m", "--palette", ""], "--palette is empty: expected"),
+    (["--dataset", "m", "--labels", ""], "--labels is empty: expected"),
+    (["--dataset", ""], "--dataset is empty: expected"),
+    (["--dataset", "facades", "--data", ""], "--data is empty: expected"),
+    (["--void", "0"], "--void is for maps in files, not for the shapes"),
+])
+def test_inspect_refuses_in_one_line(tmp_path, monkeypatch, capsys, flags, message):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(label_maps, "free_memory", lambda: 24e9)
+    write(tmp_path / "m", a__png=GOOD)
+    with pytest.raises(SystemExit) as stop:
+        data_command.main(["inspect", *flags])
+    err = capsys.readouterr().err
+    assert stop.value.code == 2 and err.startswith(f"data: {message}") and err.count("\n") == 1
+    assert [file.name for file in tmp_path.iterdir()] == ["m"]
+
+
 def test_commands_of_data_py(tmp_path):
     run = functools.partial(subprocess.run, capture_output=True, text=True, cwd=tmp_path,
                             env=os.environ | {"COLUMNS": "80"})
@@ -880,7 +1058,8 @@ def truncated(folder):
 
 def rgb_off_palette(folder):
     picture = PALETTE[ids()]
-    picture[4, 9] = 1, 2, 3
+    picture[0, 0] = 1, 2, 3
+    picture[4, 9:11] = 0, 0, 3
     write(folder, a__png=png(picture))
 
 
@@ -962,6 +1141,44 @@ def control_codes(folder):
     write(folder, **{"a\n\x1b[31m__png": b"no image"})
 
 
+def translucent(m):
+    """The map with another channel: alpha, which is 254 in one place."""
+    alpha = np.full((*m.shape[:2], 1), 255, np.uint8)
+    alpha[4, 9] = 254
+    return np.concatenate([m, alpha], -1)
+
+
+def packed_png(depth, kind):
+    """A PNG of 2x2 pixels with so many bits a channel, of which Pillow writes none."""
+    def chunk(name, content):
+        return (struct.pack(">I", len(content)) + name + content
+                + struct.pack(">I", zlib.crc32(name + content)))
+
+    row = bytes(1 + 2 * depth // 8 * {2: 3, 4: 2}[kind])
+    header = struct.pack(">IIBBBBB", 2, 2, depth, kind, 0, 0, 0)
+    return (images.PNG + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(2 * row))
+            + chunk(b"IEND", b""))
+
+
+def cut_tar(size, end=b""):
+    """Makes a tar of two members of 512 bytes at most, cut to a size, and then `end`."""
+    def make(folder):
+        write(folder)
+        with tarfile.open(folder / "x.tar", "w") as t:
+            for name in "a.png", "b.png":
+                info = tarfile.TarInfo(name)
+                info.size = len(GOOD)
+                t.addfile(info, io.BytesIO(GOOD))
+        (folder / "x.tar").write_bytes((folder / "x.tar").read_bytes()[:size] + end)
+        return folder / "x.tar"
+    return make
+
+
+def sparse(folder):
+    with open(write(folder) / "a.png", "wb") as file:
+        file.truncate(3 << 30)
+
+
 def photo_pair(folder):
     buffer = io.BytesIO()
     Image.fromarray(ids()).save(buffer, "JPEG")
@@ -1002,17 +1219,21 @@ BAD = {  # name: how to make it, the message, options of load_maps
     "a file that is no archive": (lambda folder: write(folder, x__bin=b"hello") / "x.bin",
                                   "neither a folder nor"),
     "control codes in a name": (control_codes, r"a\?\?\[31m.png: not an image"),
-    "truncated png": (truncated, "half.png: damaged"),
+    "truncated png": (truncated, "half.png: damaged.*cut off"),
     "zero bytes": (holding(a__png=b""), NO_IMAGE),
     "text named png": (holding(a__png=b"just text"), NO_IMAGE),
-    "a jpeg named png": (photo_pair, "a.png: a JPEG, which changes"),
-    "grey and alpha": (holding(a__png=png(ids(), "LA")), "a.png: image mode LA"),
-    "alpha": (holding(a__png=png(PALETTE[ids()], "RGBA")), "a.png: image mode RGBA",
+    "a jpeg named png": (photo_pair, "a.png: a JPEG, which changes.*--labels"),
+    "grey and alpha": (holding(a__png=png(translucent(ids()[..., None]))),
+                       "a.png: alpha 254 at row 4, column 9; expected 255 everywhere"),
+    "alpha": (holding(a__png=png(translucent(PALETTE[ids()]))), "a.png: alpha 254 at row 4, col",
               dict(palette=PALETTE)),
     "floats": (holding(a__tif=tif(ids().astype(np.float32))), "a.tif: image mode F"),
-    "32 bits": (holding(a__tif=tif(ids().astype(np.int32))), "a.tif: image mode I"),
+    "32 bits": (holding(a__tif=tif(ids().astype(np.int32) - 1)),
+                "a.tif: value -1 at row 0, column 0; expected class ids up to 255"),
     "16 bits": (holding(a__png=png(ids().astype(np.uint16) * 300)),
-                "a.png: image mode I(;16)?; expected 8-bit"),
+                "a.png: value 300 at row 0, column 1; expected class ids up to 255"),
+    "16 bits a colour": (holding(a__png=packed_png(16, 2)), "a.png: .*16 bits a channel"),
+    "16 bits grey and alpha": (holding(a__png=packed_png(16, 4)), "a.png: .*16 bits a channel"),
     "duplicate colours": (holding(a__png=png(ids(), palette=PALETTE[[0, 1, 1]])),
                           "a.png: its palette gives classes 1 and 2 the same colour "
                           r"\(200, 0, 0\)"),
@@ -1027,12 +1248,36 @@ BAD = {  # name: how to make it, the message, options of load_maps
                                    "some maps are RGB.*b.png", dict(palette=PALETTE)),
     "rgb of other classes": (holding(a__png=png(PALETTE[ids()])), "3 colours; expected the 5",
                              dict(classes=5)),
-    "colour off the palette": (rgb_off_palette, r"a.png: colour \(1, 2, 3\) at row 4, column 9",
-                               dict(palette=PALETTE)),
-    "a photo": (holding(a__png=png(PHOTO)), "a.png: an RGB image of more than 256.*--palette"),
-    "id beyond K": (holding(a__png=png(ids(classes=5))), "a.png: class id 4 at row 0, column 4",
-                    dict(classes=4)),
-    "void marked 255": (holding(a__png=png(np.uint8([[0, 255]]))), "ids up to 255.*--classes"),
+    "colour off the palette": (
+        rgb_off_palette, r"a.png: colour \(0, 0, 3\) at row 4, column 9 \(2 pixels\) is not in the "
+        "palette; nor are 1 rarer colours", dict(palette=PALETTE)),
+    "a photo": (holding(a__png=png(PHOTO)), "a.png: an RGB image of more than 256.*--labels"),
+    "a photo and a palette": (holding(a__png=png(PHOTO[:, :10])), "not in the palette.*--labels",
+                              dict(palette=PALETTE)),
+    "id beyond K": (holding(a__png=png(ids(classes=5))), "a.png: class id 4 at row 0, column 4.*"
+                    "--void", dict(classes=4)),
+    "void marked 255": (holding(a__png=png(np.uint8([[0, 255]]))), "ids up to 255.*--void 255"),
+    "only void": (holding(a__png=png(np.uint8([[0, 1]])), b__png=png(np.uint8([[7, 7]]))),
+                  "b.png: every pixel is void", dict(void=7)),
+    "void is no id": (holding(a__png=GOOD), "--void 256: expected an id from 0", dict(void=256)),
+    "void and 255 classes": (holding(a__png=GOOD), "at most 254 classes beside it, not 255",
+                             dict(void=255, classes=255)),
+    "void is no colour": (holding(a__png=png(PALETTE[ids()])), "--void 3: expected 0 to 2",
+                          dict(void=3)),
+    "a tar cut between members": (cut_tar(512 + 512), "x.tar: cannot be read.*cut off"),
+    "a tar with a damaged header": (cut_tar(512 + 512, bytes(range(256)) * 4),
+                                    "x.tar: cannot be read.*damaged header"),
+    "a pipe in a folder": (lambda folder: os.mkfifo(write(folder) / "a.png"),
+                           "a.png: cannot be read .a pipe"),
+    "a link to a device": (lambda folder: (write(folder) / "a.png").symlink_to("/dev/zero"),
+                           "a.png: cannot be read .a pipe, a socket or a device"),
+    "a device": (lambda folder: "/dev/zero", "/dev/zero: cannot be read .a pipe"),
+    "a pipe": (lambda folder: os.mkfifo(folder) or folder, "d: cannot be read .a pipe"),
+    "a link to itself": (lambda folder: folder.symlink_to(folder) or folder,
+                         "d: cannot be read.*Too many levels"),
+    "3 GB": (sparse, "a.png: 3,221,225,472 bytes; expected 268,435,456 at most"),
+    "more than the memory": (holding(a__png=GOOD), "maps of 2147483647x8 pixels need 34.4 GB",
+                             dict(size=(2**31 - 1, 8))),
     "one class": (holding(a__png=png(np.zeros((4, 4), np.uint8))), "at least 2 classes"),
     "palette and classes": (holding(a__png=GOOD), "--classes 5.*3 colours",
                             dict(palette=PALETTE, classes=5)),
@@ -1041,14 +1286,16 @@ BAD = {  # name: how to make it, the message, options of load_maps
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_bad_input_is_one_clear_line(tmp_path, name):
+def test_bad_input_is_one_clear_line(tmp_path, name, monkeypatch):
     make, message, *options = BAD[name]
     path = make(tmp_path / "d")
     path = path if path is not None and not os.path.isdir(path) else tmp_path / "d"
+    monkeypatch.setattr(label_maps, "free_memory", lambda: 24e9)
     with pytest.raises(InputError, match=message) as error:
-        load_maps(path, (8, 8), **dict(*options))
+        load_maps(path, **dict(dict(size=(8, 8)), **dict(*options)))
     assert "\n" not in str(error.value)
-    assert str(tmp_path) in str(error.value) or "--classes" in str(error.value)
+    named = str(tmp_path) in str(error.value) or path == "/dev/zero"
+    assert named or re.match("--(classes|void)|maps of", str(error.value))
 
 
 def test_mixed_sizes_are_named(tmp_path, capsys):
@@ -1080,6 +1327,8 @@ def test_decompression_bomb(tmp_path, monkeypatch, limit):
     ("1 2 3 a\n4 5 6\n1 2 3 b\n", "line 3: the colour .* already class 0"),
     ("", "0 colours"),
     ("red green blue\n", "line 1"),
+    ("1 2 3 " + 101 * "x" + "\n4 5 6", "line 1: a name of 101 characters; expected 100"),
+    ("1 2 3\n" * (1 << 18), "1,572,864 bytes; expected 1,048,576 at most"),
     (None, "not a readable palette")])
 def test_bad_palettes(tmp_path, text, message):
     path = tmp_path / "palette.txt"
