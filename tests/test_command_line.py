@@ -284,6 +284,13 @@ def test_every_command_takes_maps_that_are_not_square(tmp_path, capsys, model):
     assert message in fails(capsys, "--resume", "--side", "16", "--out", run)
 
 
+@pytest.mark.parametrize("size, zoom", [((8, 8), 8), ((8, 32), 2), ((32, 8), 2), ((64, 99), 1)])
+def test_grids_are_enlarged_by_the_larger_side(size, zoom):
+    height, width = size
+    picture = pictures.grid(np.zeros((5, *size), np.uint8), np.zeros((1, 3), np.uint8), columns=3)
+    assert picture.size == (zoom * (3 * width + 2), zoom * (2 * height + 1))
+
+
 def test_size_of_a_square_is_its_side():
     for flags in ["--side", "16"], ["--size", "16"], ["--size", "16x16"]:
         _, args = parse(flags)

@@ -141,6 +141,9 @@ def test_ms_ssim_of_all_sides_that_are_multiples_of_16():
     for shape in (2, 16, 16, 3), (2, 32, 48, 3), (2, 48, 16, 3), (2, 48, 80, 3):
         images = rng().integers(0, 256, shape, np.uint8)
         assert_allclose(image_metrics.ms_ssim(images, images), 1, rtol=1e-12)
+        near, turned = images ^ 16, images.transpose(0, 2, 1, 3)
+        assert_allclose(image_metrics.ms_ssim(images, near),
+                        image_metrics.ms_ssim(turned, near.transpose(0, 2, 1, 3)), rtol=1e-12)
 
 
 def test_images_in_another_range_are_refused():
