@@ -11,7 +11,7 @@ from app.pictures import grid
 from app.run_folder import load_checkpoint, load_generator
 from app.run_settings import given_settings, load_dataset, resolve
 from app.training import latents_of_grids, train
-from formats.files import InputError, printable, written
+from formats.files import InputError, locked, printable, written
 from formats.settings import shown_size
 
 TITLES = {"semgan": "SemGAN", "gan": "GAN"}
@@ -27,6 +27,12 @@ def compare(args):
         raise InputError("compare trains both models; leave out --model")
     folder = Path(args.out or f"runs/{Path(args.dataset or 'shapes').stem}-compare")
     every = args.evaluate_every or max(1, total_steps(args) // 10)
+    with locked(folder):
+        train_both(args, folder, every)
+
+
+def train_both(args, folder, every):
+    """Both runs with an evaluation every so many steps, then the page."""
     headers = {}  # of the checkpoints
     for number, model in enumerate(TITLES, 1):
         run = folder / model
