@@ -7,6 +7,7 @@ from fault_groups.bench import CLEAN, TINY, copy, differences, save_maps, torn
 
 STEPS = "6"
 SAME = "checkpoint.npz", "settings.json", "metrics.csv"  # where a run stops, it draws one more grid
+EARLY = -2, -15  # SIGINT while importing, and SIGTERM outside the loop, end the process at once
 EARLIEST = 0.05  # seconds after a fork, when the program has begun
 # Functions of the program in whose beginning a signal comes.
 STAGES = ["given_settings", "locked", "load_maps", "prepare_image", "write_cache", "Generator",
@@ -46,7 +47,7 @@ def run(bench):
             moment = bench.rng.uniform(EARLIEST, EARLIEST + seconds)
             result = bench.call(*words, folder=here, signals=[[moment, name]])
             bench.judge(result, *torn(here, temporary=name == "SIGINT"),
-                        codes=(0, -15, SIGNALS[name]))
+                        codes=(0, *EARLY, SIGNALS[name]))
         closed_pipe(bench, reference, words)
     closed_pipe(bench, reference, train[:-1] + ["other"])
     while_importing(bench, maps)
@@ -56,7 +57,7 @@ def interrupt(bench, train, reference, name, **request):
     """A signal while training: it ends tidily, and goes on to the same end."""
     here = bench.fresh()
     stopped = bench.call(*train, folder=here, **request)
-    codes = (0, 130, -15, SIGNALS[name])  # SIGTERM outside the loop ends the process at once
+    codes = (0, 130, *EARLY, SIGNALS[name])
     bench.judge(stopped, *torn(here), codes=codes)
     again = train
     if (here / "run" / "checkpoint.npz").exists():
