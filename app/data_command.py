@@ -51,6 +51,8 @@ def _check_archive(file, name):
 def inspect(args):
     """`inspect`: what to look at before training: 16 maps, class frequencies, sizes."""
     survey = []
+    if args.out == "":
+        raise InputError("--out is empty: expected the name of a picture, such as maps.png")
     path = Path(args.out or f"inspect-{Path(args.dataset).stem or 'maps'}.png")
     if path.suffix.lower() != ".png":
         raise InputError(f"--out {path}: expected a name that ends in .png")

@@ -126,25 +126,38 @@ def locked(folder):
     InputError, which says who holds the lock.
     """
     path = folder / ".lock"
-    try:
-        made = [path for path in (folder, *folder.parents) if not path.exists()]
-        folder.mkdir(parents=True, exist_ok=True)
-        file = _locked_file(path)
-        remove_left_over(folder)
-    except OSError as error:
-        raise InputError(f"{folder}: cannot write there ({error.strerror or error})") from None
+    with made(folder):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            file = _locked_file(path)
+            remove_left_over(folder)
+        except OSError as error:
+            raise InputError(f"{folder}: cannot write there ({error.strerror or error})") from None
+        try:
+            yield
+        except OSError as error:  # a full disk does not name the file
+            error.filename = error.filename or str(folder)
+            raise
+        finally:
+            with suppress(OSError):  # while it is locked: later it can be another's
+                path.unlink()
+            file.close()
+
+
+@contextmanager
+def made(folder):
+    """A context in which a folder may be made. What is new and still empty at its end is removed.
+    """
+    new = []
+    with suppress(OSError):  # a name that is too long ends the second line, not the first
+        new = [path for path in folder.parents if not path.exists()]
+        new = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         yield
-    except OSError as error:  # a full disk does not name the file
-        error.filename = error.filename or str(folder)
-        raise
     finally:
-        with suppress(OSError):  # before the lock ends: later it can be another's. Not on Windows.
-            path.unlink()
-        file.close()
-        with suppress(OSError):
-            for empty in made:
-                empty.rmdir()
+        for path in new:
+            with suppress(OSError):
+                path.rmdir()
 
 
 def _locked_file(path):
@@ -242,10 +255,11 @@ def download(url, path, size=None, sha256=None, check=None):
     try:
         if path.exists():
             return checked(path, path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with written(path) as file:
-            _fetch(url, file, path.name, size)
-            return checked(file.name, url)
+        with made(path.parent):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with written(path) as file:
+                _fetch(url, file, path.name, size)
+                return checked(file.name, url)
     except (OSError, http.client.HTTPException) as error:
         raise InputError(f"{url}: cannot be fetched to {path} ({error}); "
                          "you can also put the file there yourself") from None

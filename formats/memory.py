@@ -3,6 +3,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+RESERVED = 300_000_000  # bytes of address space that threads reserve without using them
 LEAST = 100_000_000  # bytes in which any command works; with fewer, libraries end the program
 
 
@@ -68,4 +69,4 @@ def _process_limit():
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     if limit != resource.RLIM_INFINITY:
         pages = int(Path("/proc/self/statm").read_text().split()[0])
-        yield limit - pages * resource.getpagesize()
+        yield limit - pages * resource.getpagesize() - RESERVED

@@ -194,9 +194,11 @@ def test_sample(run, tmp_path, capsys):
 
 
 def test_samples_that_are_stopped_leave_no_part(tmp_path, monkeypatch):
+    def stop_here(*_):
+        raise KeyboardInterrupt
     words = ["sample", "--trained", "--count", "3", "--out", str(tmp_path / "new")]
     with monkeypatch.context() as stopped, pytest.raises(SystemExit) as stop:
-        stopped.setattr(commands, "write_palette", lambda *_: signal.raise_signal(signal.SIGINT))
+        stopped.setattr(commands, "write_palette", stop_here)
         main(words)
     assert stop.value.code == 130 and not list((tmp_path / "new").iterdir())
     main(words)

@@ -4,6 +4,7 @@ import os
 import shutil
 import socket
 import stat
+from contextlib import suppress
 
 from app import command_line, data_command, inception_command, metrics_command
 from fault_groups.bench import ANY, CLEAN, REFUSED, TINY, changed, copy, listing, save_maps
@@ -83,8 +84,10 @@ def must_refuse(action, value, expanded):
         return True
     if action.type is not None:
         try:
-            return not 0 <= float(value) < float("inf")
+            return int(value) < 0
         except ValueError:
+            with suppress(ValueError):
+                return not -1e-40 <= float(value) < float("inf")  # float32 has nothing below
             return True
     return value == ""
 

@@ -428,7 +428,7 @@ directional_check(loss, [x, w], [dx, dw], rng)  # says nothing: all is well
 
 # %%
 generator = Generator(PlainOps(), settings(preset="small"), classes=4, rng=rng)
-print("first map:", generator.base, "x", generator.base)
+print("first map:", *generator.base)
 for name, p in generator.params.items():
     if name.startswith("deconv") and name.endswith(".w"):
         print(name, p.shape)
