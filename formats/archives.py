@@ -2,17 +2,19 @@
 import fnmatch
 import functools
 import lzma
+import os
 import tarfile
 import zipfile
 import zlib
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
 from formats.files import InputError, digest, require_file
 
 LARGEST_FILE = 256 << 20  # bytes of one file of a map; more must be a decompression bomb
+ZIP_END = 22  # bytes of the record at the end of a .zip
 UNREADABLE = (OSError, EOFError, RuntimeError, zipfile.BadZipFile, tarfile.TarError, zlib.error,
               lzma.LZMAError)
 
@@ -78,6 +80,7 @@ def _members_of_folder(path, patterns):
 
 
 def _members_of_zip(path, archive, patterns):
+    _check_directory(path, archive)
     members = []
     for info in archive.infolist():
         name = info.filename
@@ -89,6 +92,22 @@ def _members_of_zip(path, archive, patterns):
         crc = [info.CRC, info.file_size]
         members.append(Member(name, f"{path}:{name}", pattern, read, lambda crc=crc: crc))
     return _unique(path, members)
+
+
+def _check_directory(path, archive):
+    """Raises BadZipFile if a bit of a .zip's directory is wrong, so that files would be missed.
+
+    At the end of the .zip stands how many files it has, and before each file its name again.
+    """
+    infos = archive.infolist()
+    with open(path, "rb") as file:
+        file.seek(-ZIP_END - len(archive.comment), os.SEEK_END)
+        count = int.from_bytes(file.read(12)[10:], "little")
+    if count not in (len(infos) % 65536, 65535):  # 65535: or more
+        raise zipfile.BadZipFile(f"its directory lists {len(infos)} files; expected {count}")
+    for info in infos:
+        with suppress(RuntimeError):  # encrypted, or compressed in a way that zipfile cannot read
+            archive.open(info).close()
 
 
 def _members_of_tar(path, archive, patterns):
