@@ -44,8 +44,9 @@ SETTINGS = {
     "feature_layers": ("all", "all the discriminator's; with only the last, checkerboards remain"),
     "learning_rate": (1e-4, "of the generator, the paper's; a short run needs a higher one"),
     "discriminator_learning_rate": (1e-4, "of the discriminator; equal in the paper"),
-    "decay_after": (0, "steps before both learning rates begin to fall"),
-    "half_life": (0, "steps in which both then halve; 0: never, as in the paper, for long runs"),
+    "decay_after": (0, "steps before the learning rates begin to fall"),
+    "half_life": (0, "steps in which they then halve; 0: never, as in the paper, for long runs"),
+    "decay_both": (True, "whether the discriminator's falls too, not the generator's alone"),
     "beta1": (0.5, "Adam's decay of the mean gradient; with 0.9, GANs oscillate (DCGAN)"),
     "beta2": (0.999, "Adam's decay of the mean squared gradient, the paper's"),
     "adam_eps": (1e-8, "keeps Adam from dividing by 0, the paper's"),
@@ -54,16 +55,14 @@ SETTINGS = {
     "init": ("glorot", "weights: glorot (uniform, the authors' library) or normal (DCGAN)"),
     "seed": (0, "determines data, weights, latent vectors and batches"),
 }
-CHOICES = {
-    "feature_matching": list(READINGS),
-    "feature_layers": ["all", "last"],
-    "init": ["glorot", "normal"],
-}
+CHOICES = dict(feature_matching=list(READINGS), feature_layers=["all", "last"],
+               init=["glorot", "normal"])
 PRESETS = {
     "small": dict(side=32, steps=5000, latent=32, generator_filters=[128, 64, 32, 16],
                   discriminator_filters=[64, 64, 64], halve_kernels=True,
                   feature_matching="unbiased", moment_matching=0.03, learning_rate=1e-3,
-                  discriminator_learning_rate=2e-4, decay_after=2500, half_life=500),
+                  discriminator_learning_rate=4e-4, decay_after=2500, half_life=500,
+                  decay_both=False),
     "full": {},
     "paper": dict(bottleneck=True),
 }
@@ -446,7 +445,8 @@ class Trainer:
             ops.write(self.indices, rng.integers(len(self.labels), size=self.indices.shape))
             steps = number * INPUT_STEPS + np.arange(INPUT_STEPS)
             halvings = np.maximum(0, steps - s.decay_after) / (s.half_life or np.inf)
-            rates = np.outer(0.5 ** halvings, [s.learning_rate, s.discriminator_learning_rate])
+            halvings = np.outer(halvings, [1, s.decay_both])  # (steps, 2): of G, of D
+            rates = 0.5 ** halvings * [s.learning_rate, s.discriminator_learning_rate]
             ops.write(self.rates, rates)
             self.drawn = number
         return self.zs[row], self.indices[row]

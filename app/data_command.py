@@ -9,6 +9,7 @@ import numpy as np
 
 import data
 from app.failures import Parser, reported
+from app.run_folder import require_outside
 from formats.files import InputError, command, download, printable, written
 from formats.images import UNKNOWN, Prepared
 from formats.palettes import UNKNOWN_COLOR
@@ -56,6 +57,7 @@ def inspect(args):
     path = Path(args.out or f"inspect-{Path(args.dataset).stem or 'maps'}.png")
     if path.suffix.lower() != ".png":
         raise InputError(f"--out {path}: expected a name that ends in .png")
+    require_outside(path, args)
     side, width = given_size(args) or (64 if args.dataset == "shapes" else 128, None)
     options = {name: getattr(args, name) for name in data.OPTIONS}
     loaded = data.load(args.dataset, side, survey=survey, width=width, **options)
@@ -67,9 +69,10 @@ def inspect(args):
     copies = len(loaded.maps) // len(survey)  # 2 with mirror images
     rows = [(printable(loaded.names[k]), pixels[k] / total, resized[k], copies * present[k])
             for k in range(loaded.classes)]
-    print(f"{'':4s}{'class':24s} {'pixels':>8s} {'resized':>8s} {'in maps':>8s}")
+    print(f"{'':4s}{'class':24s} {'pixels':>8s} {'resized':>8s} {'in maps':>8s}   R   G   B")
     for k, (name, share, small, count) in enumerate(rows):
-        print(f"{k:3d} {name[:24]:24s} {share:8.2%} {small:8.2%} {count:8d}")
+        color = "{:4d}{:4d}{:4d}".format(*loaded.palette[k])
+        print(f"{k:3d} {name[:24]:24s} {share:8.2%} {small:8.2%} {count:8d}{color}")
     void = pixels[loaded.classes] / total
     facts = _facts(loaded, survey, args.crop, void) + _describe_unknown(unknown)
     print("\n" + "\n".join(map(printable, facts)))

@@ -18,7 +18,7 @@ from app.failures import Parser, reported
 from app.run_folder import make_folder
 from formats import archives, memory
 from formats.files import InputError, printable, written
-from formats.images import UNKNOWN, decode
+from formats.images import UNKNOWN, crop_middle, decode
 from formats.label_maps import IMAGES, MOST_CLASSES, load_maps
 from formats.palettes import color_code, read_palette
 from formats.settings import given_size, shown_size
@@ -31,6 +31,7 @@ ANY_IMAGE = [f"*{ending}" for ending in (*IMAGES, *LOSSY)]
 class Found(NamedTuple):
     """What a folder or an archive holds, seen from its first file and the sizes of all."""
     path: Path
+    labels: str  # the glob of the files to take; None: every image
     names: list  # of all files, sorted
     kind: str    # "ids" (grey), "indices" (of a palette), "colours" (RGB), or "images"
     size: tuple  # (height, width)
@@ -42,14 +43,16 @@ def compare_folders(args):
     ops = kernels.load(args.device)
     weights, reason = fid_weights(args.weights)
     size = given_size(args)
-    both = [look(Path(path), args.labels, size) for path in (args.real, args.samples)]
+    globs = args.labels, args.sample_labels or args.labels
+    both = [look(Path(path), labels, size)
+            for path, labels in zip((args.real, args.samples), globs)]
     as_images = both_are_images(both, args)
     size = size or common_size(both)
     orders = random_orders(both, args)
     require_memory(both, size, as_images)
     palette, table = (), {}
     if as_images:
-        images = [read_images(found, args.labels, size, order)
+        images = [read_images(found, size, args.crop, order)
                   for found, order in zip(both, orders)]
     else:
         palette, maps = read_labels(both, size, args)
@@ -85,7 +88,7 @@ def report(args, size, counts, palette, table, reason):
 
 def check_paths(args):
     """Raises InputError for an empty path or pattern, and for an --out that exists."""
-    for name in "real", "samples", "labels", "palette", "out":
+    for name in "real", "samples", "labels", "sample_labels", "palette", "out":
         if getattr(args, name) == "":
             raise InputError(f"{name} is empty: expected a path, or for labels a pattern")
     if args.out is not None and Path(args.out).exists():
@@ -152,8 +155,8 @@ def look(path, labels, size):
                 if other != height_width:
                     raise InputError(f"{member.full} is {shown_size(other)} and {members[0].full} "
                                      f"is {shown_size(height_width)} (height x width): expected "
-                                     "one size; --size HxW resizes all")
-        return Found(path, [member.name for member in members], _kind(first), height_width)
+                                     "one size; --size HxW resizes all, --crop takes their middle")
+        return Found(path, labels, [member.name for member in members], _kind(first), height_width)
 
 
 def _refuse_mixture(path, members):
@@ -210,16 +213,18 @@ def common_size(both):
 
 
 # ----------------------------------------------------------------------------------- reading a side
-def read_images(found, labels, size, order):
+def read_images(found, size, crop, order):
     """uint8 RGB (N, *size): the images at the places `order` of the sorted names."""
     images = np.empty((len(order), *size, 3), np.uint8)
     place = {found.names[i]: n for n, i in enumerate(order)}
-    patterns = [labels] if labels else ANY_IMAGE
+    patterns = [found.labels] if found.labels else ANY_IMAGE
     with archives.opened(found.path, patterns) as members:
         wanted = [member for member in members if member.name in place]
         title = f"reading {found.path.name}"
         for member in tqdm(wanted, title, unit=" images", delay=1, leave=False, disable=None):
             image = _rgb(member.full, decode(member.full, archives.content(member)))
+            if crop:
+                image = Image.fromarray(crop_middle(np.asarray(image), size))
             if image.size[::-1] != size:  # averages where it shrinks
                 image = image.resize(size[::-1], Image.Resampling.BICUBIC)
             images[place[member.name]] = image
@@ -241,7 +246,8 @@ def read_labels(both, size, args):
     Raises InputError if the second side has a class that the first does not have.
     """
     real, samples = both
-    options = dict(labels=args.labels, void=args.void)
+    options = dict(void=args.void, crop=args.crop)
+    labels, sample_labels = (found.labels for found in both)
     if args.palette is not None:
         palette, names = read_palette(args.palette)
     elif "colours" in (real.kind, samples.kind) and "ids" in (real.kind, samples.kind):
@@ -249,12 +255,13 @@ def read_labels(both, size, args):
                          "the same, or --palette FILE with the colour of each class")
     else:
         palette, names = None, None
-    first = load_maps(real.path, size, args.classes, palette, names, **options)
+    first = load_maps(real.path, size, args.classes, palette, names, labels, **options)
     if samples.kind == "colours":
-        second = load_maps(samples.path, size, None, first.palette, first.names, **options)
+        second = load_maps(samples.path, size, None, first.palette, first.names, sample_labels,
+                           **options)
         return first.palette, (first.maps, second.maps)
     most = 256 if args.void is None else 254  # any id, to say below which one is no class
-    second = load_maps(samples.path, size, most, **options)
+    second = load_maps(samples.path, size, most, labels=sample_labels, **options)
     table = np.where(np.arange(256) < first.classes, np.arange(256), UNKNOWN).astype(np.uint8)
     if samples.kind == "indices" and real.kind != "ids" and palette is None:
         codes = color_code(first.palette).tolist()
@@ -292,6 +299,9 @@ def metrics_parser():
         "pixel with another id")
     add("--labels", metavar="GLOB", help="which files to compare, such as '*_label.png' (default: "
         "every image)")
+    add("--sample-labels", metavar="GLOB", help="the same for SAMPLES (default: as for REAL)")
+    add("--crop", action="store_true", help="take the largest part of the wanted proportions in "
+        "the middle, as in training, before resizing")
     add("--weights", metavar="FILE", help="weights of Inception, which FID needs (default: in the "
         "cache, where `python inception.py --download` puts them)")
     add("--device", default="auto", choices=kernels.DEVICES,

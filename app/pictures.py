@@ -6,16 +6,19 @@ from PIL import Image
 
 from formats.files import written
 
+WIDEST = 2100  # pixels of a grid, unless that leaves fewer than 4 maps in a row
 
-def grid(maps, palette, columns=16):
+
+def grid(maps, palette, columns=None):
     """An image of maps side by side, 1 pixel apart. Maps with sides below 64 are enlarged.
 
+    columns: maps in a row; by default 16, fewer if they are wider than 128 pixels.
     maps: class ids (N, H, W) uint8, drawn in the colours of palette (K, 3), or RGB (N, H, W, 3).
     """
     tiles = palette[maps] if maps.ndim == 3 else maps
     tiles = np.pad(tiles, [(0, 0), (0, 1), (0, 1), (0, 0)], constant_values=128)  # grey lines
     n, h, w, _ = tiles.shape
-    columns = min(columns, n)
+    columns = min(columns or max(4, min(16, WIDEST // w)), n)
     blank = np.full((-n % columns, h, w, 3), 255, np.uint8)  # fills the last row
     tiles = np.concatenate([tiles, blank]).reshape(-1, columns, h, w, 3)
     picture = tiles.transpose(0, 2, 1, 3, 4).reshape(-1, columns * w, 3)[:-1, :-1]

@@ -27,6 +27,7 @@ ADDED_SETTINGS = {
     "width": 0,          # the same as the height
     "decay_after": 0,
     "half_life": 0,      # constant learning rates
+    "decay_both": True,
     "bn_momentum": 0.1,
     "bn_eps": 1e-5,
     "moment_matching": 0.0,
@@ -284,6 +285,19 @@ def open_log(path, trainer):
     with written(path, "w", newline="") as file:
         csv.writer(file).writerows([header, *rows])
     return open(path, "a", newline="")
+
+
+def require_outside(out, s):
+    """Raises InputError if `out` lies in the folder of label maps that a run reads.
+
+    What is written there would be read as more maps. s: the settings, or flags of the same names.
+    """
+    folder = Path(s.dataset).absolute()
+    if s.dataset in data.NAMED or s.labels or not folder.is_dir():
+        return
+    if folder.resolve() in (Path(out).resolve(), *Path(out).resolve().parents):
+        raise InputError(f"{out}: lies in {s.dataset}, and would be read as more maps; choose "
+                         "another place with --out, or the files to read with --labels")
 
 
 def make_folder(out):

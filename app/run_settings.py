@@ -99,11 +99,22 @@ def load_dataset(s, header=None):
 
     header: of a checkpoint. Colours that its version of this program made up stay.
     """
+    if header:
+        require_maps(s)
     options = {name: getattr(s, name) for name in data.OPTIONS}
     dataset = data.load(s.dataset, s.side, s.seed, width=s.width or None, **options)
     if header and dataset.invented and len(header["palette"]) == dataset.classes:
         dataset.palette[dataset.invented] = header["palette"][dataset.invented]
     return dataset
+
+
+def require_maps(s):
+    """Raises InputError if the maps of a run are no longer where its settings say."""
+    flag, paths = ("data", s.data) if s.dataset in data.NAMED else ("dataset", [s.dataset])
+    for path in paths or ():
+        if not os.path.lexists(path):
+            raise InputError(f"{path}: no such folder or archive; if the maps of this run have "
+                             f"moved, --{flag} NEW says where they are")
 
 
 def print_settings(s, origin, run, dataset):

@@ -16,7 +16,13 @@ import metrics
 import semgan
 from app import evaluation, memory
 from app.pictures import grid, plot_curves
-from app.run_folder import load_checkpoint, restore_trainer, save_checkpoint, start_folder
+from app.run_folder import (
+    load_checkpoint,
+    require_outside,
+    restore_trainer,
+    save_checkpoint,
+    start_folder,
+)
 from app.run_settings import (
     MOVABLE,
     given_settings,
@@ -69,6 +75,7 @@ def prepare(args, given, run):
                          "folder with --out")
     else:
         s, origin = resolve(given, gpu=ops.name == "gpu")
+        require_outside(run, s)
     memory.require_for_training(s, on_gpu=ops.name == "gpu")  # before the maps are read
     dataset = load_dataset(s, header or vars(args).get("like"))
     memory.require_for_training(s, dataset.classes, len(dataset.maps), ops.name == "gpu")
@@ -92,6 +99,11 @@ def announce(trainer, evaluate_every, weights):
     print(f"\n{trainer.ops.why}, preset {trainer.s.preset}: {steps} steps.", flush=True)
     if steps >= 20:
         print(forecast(trainer, evaluate_every, weights), flush=True)
+    s = trainer.s
+    seventh = s.decay_after + 7 * s.half_life
+    if s.half_life and s.steps > seventh:
+        print(f"The generator's learning rate halves every {s.half_life} steps: after step "
+              f"{seventh} it is below 1 %.\n--half-life and --decay-after change that.")
 
 
 def run_name(given):

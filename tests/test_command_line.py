@@ -293,6 +293,12 @@ def test_grids_are_enlarged_by_the_larger_side(size, zoom):
     assert picture.size == (zoom * (3 * width + 2), zoom * (2 * height + 1))
 
 
+def test_grids_of_wide_maps_have_fewer_columns():
+    for width, columns in (32, 16), (128, 16), (256, 8), (2000, 4):
+        maps, palette = np.zeros((16, 8, width), np.uint8), np.zeros((1, 3), np.uint8)
+        assert pictures.grid(maps, palette).width // width == columns * max(1, 64 // width)
+
+
 def test_size_of_a_square_is_its_side():
     for flags in ["--side", "16"], ["--size", "16"], ["--size", "16x16"]:
         _, args = parse(flags)
@@ -707,7 +713,9 @@ def test_a_run_whose_maps_have_moved(tmp_path, capsys):
     main([*TINY_FLAGS, "--dataset", str(old), "--out", str(run), "--steps", "3"])
     old.rename(new)
     again = "--resume", "--steps", "4", "--out", run, "--dataset"
-    assert "old: no such folder" in fails(capsys, *again[:-1])
+    for words in again[:-1], ["evaluate", run]:
+        message = fails(capsys, *words)
+        assert "old: no such folder" in message and "moved, --dataset NEW says" in message
     assert "other: its maps or colours have changed" in fails(capsys, *again, other)
     assert "--dataset shapes: " in fails(capsys, *again, "shapes")
     assert "other: its maps or colours" in fails(capsys, "evaluate", run, "--dataset", other)
@@ -722,6 +730,21 @@ def test_a_run_whose_maps_have_moved(tmp_path, capsys):
     for words in ["evaluate", run], ["--resume", "--out", run]:
         assert "colours have changed" in fails(capsys, *words, "--palette", palette)
     main(["evaluate", str(run), "--palette", str(run / "palette.txt")])
+
+
+def test_nothing_is_written_among_the_maps(tmp_path, capsys, monkeypatch):
+    """Grids and pictures would be read as more maps. Other files than --labels names are not."""
+    maps = tmp_path / "maps"
+    save_maps(maps, np.array([0, 1], np.uint8), count=5)
+    monkeypatch.chdir(maps)
+    for path in ".", maps:
+        assert "lies in" in fails(capsys, "--dataset", path)
+        with pytest.raises(SystemExit):
+            data_command.main(["inspect", "--dataset", str(path), "--out", "x.png"])
+        assert "x.png: lies in" in capsys.readouterr().err
+    assert len(list(maps.iterdir())) == 5
+    main([*TINY_FLAGS, "--dataset", ".", "--out", str(tmp_path / "run"), "--steps", "1"])
+    main([*TINY_FLAGS, "--dataset", ".", "--labels", "?.png", "--out", "run", "--steps", "1"])
 
 
 def test_resume_with_other_maps(tmp_path, capsys):

@@ -329,3 +329,18 @@ def test_as_a_process():
                               capture_output=True, text=True, timeout=60)
         assert done.returncode == code and text in done.stdout + done.stderr
         assert len(done.stderr.splitlines()) == (code == 2)
+
+
+def test_crop_and_other_names_on_the_other_side():
+    """Wide files whose middle are the maps; in SAMPLES they lie beside photos."""
+    wide = [np.pad(maps, [(0, 0), (0, 0), (8, 8)]) for maps in (REAL, SAMPLES)]
+    save("real", REAL)
+    save("samples", SAMPLES)
+    save("wide", wide[0])
+    save("labels", wide[1])
+    photos("labels/photos", len(SAMPLES))
+    words = "--sample-labels", "map_*.png"
+    for images in [], ["--images"]:
+        squeezed = table_of("wide", "labels", *words, "--size", "16x16", *images)
+        cropped = table_of("wide", "labels", *words, "--size", "16x16", "--crop", *images)
+        assert cropped == table_of("real", "samples", *images) != squeezed

@@ -165,6 +165,14 @@ def test_a_recorded_step_is_bitwise_equal(device, model, tmp_path, monkeypatch):
     np.testing.assert_allclose(rates, recorded.s.learning_rate / 2 ** 4, rtol=1e-6)
 
 
+@pytest.mark.parametrize("both, halvings", [(True, [4, 4]), (False, [4, 0])])
+def test_the_discriminator_s_rate_can_stay(both, halvings):
+    t = trainer("numpy", decay_after=2, half_life=2, decay_both=both)
+    t.inputs(0)
+    rates = [t.s.learning_rate, t.s.discriminator_learning_rate]
+    np.testing.assert_allclose(t.rates[10], rates / 2.0 ** np.array(halvings), rtol=1e-6)
+
+
 def test_a_step_computed_by_one_launch_waits_for_nothing(monkeypatch):
     """Between two draws of inputs, a recorded step neither transfers nor allocates."""
     t = trainer("emulator")
