@@ -178,9 +178,10 @@ def duration(seconds):
 def stop_signals():
     """A list of the signals SIGINT and SIGTERM that have come: with one, the loop ends by itself.
 
-    With the second signal the block ends at once.
+    With the second signal the block ends at once, unless Python is just deleting an object: there
+    it cannot raise, and would only print a traceback.
     """
-    received = []
+    received, hook = [], sys.unraisablehook
 
     def receive(number, _):
         received.append(number)
@@ -188,13 +189,19 @@ def stop_signals():
             raise KeyboardInterrupt
         with suppress(OSError):  # not by print, in the middle of which the signal may have come
             os.write(2, b"\nStopping: this step is completed and saved. Again: stop at once.\n")
+
+    def print_unless_stopped(unraisable):
+        if unraisable.exc_type is not KeyboardInterrupt:
+            hook(unraisable)
     old = {number: signal.signal(number, receive) for number in (signal.SIGINT, signal.SIGTERM)}
+    sys.unraisablehook = print_unless_stopped
     try:
         yield received
     except KeyboardInterrupt:
         if len(received) < 2:
             raise
     finally:
+        sys.unraisablehook = hook
         for number, handler in old.items():
             signal.signal(number, handler)
 

@@ -944,7 +944,8 @@ def test_damaged_checkpoints(run, tmp_path, kind, message, capsys, monkeypatch):
 @pytest.mark.parametrize("rate", [1e-3, 1e30], ids=["done", "NaN"])
 def test_signals_and_numpy_warnings_are_as_before(tmp_path, rate):
     """Also after a run that ends with infinite losses."""
-    state = lambda: (np.geterr(), signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM))
+    state = lambda: (np.geterr(), signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM),
+                     sys.unraisablehook)
     before = state()
     with np.errstate(over="raise"):  # as a notebook may have set it
         inside = state()
@@ -1068,6 +1069,22 @@ def test_ctrl_c_in_training(tmp_path, monkeypatch, capfd, name, times):
     expected = words if name != "train" else [*words, "--resume"]
     last = out.strip().splitlines()[-1]
     assert last == f"Stopped at step {saved}. To continue: {files.command('semgan.py', *expected)}"
+
+
+@POSIX
+@pytest.mark.filterwarnings("error")  # pytest turns what Python would print into a warning
+def test_ctrl_c_while_an_object_is_deleted(capfd):
+    """Python cannot raise there, and would print a traceback. The first signal still ends it."""
+    class Deleted:
+        def __del__(self):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.01)
+    with training.stop_signals() as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.01)
+        Deleted()
+    assert len(stop) == 2
+    assert capfd.readouterr().err.count("\n") == 2  # "Stopping", after an empty line
 
 
 @POSIX
