@@ -151,8 +151,9 @@ def add_run_flags(group):
 
     add("--out", metavar="DIR", help="the run folder (default runs/DATASET-MODEL)")
     add("--resume", action="store_true", help="continue from the checkpoint in the run folder")
-    add("--save-every", type=positive, default=250, metavar="N",
-        help="steps between checkpoints, each with a picture of 16 samples (default 250)")
+    add("--save-every", type=positive, metavar="N",
+        help="steps between checkpoints, each with a picture of 16 samples (default: a checkpoint "
+             "a minute, a picture every 250 steps)")
     add("--log-every", type=positive, default=10, metavar="N",
         help="steps between rows of log.csv (default 10)")
     add("--evaluate-every", type=positive, default=0, metavar="N",
@@ -166,6 +167,9 @@ def add_run_flags(group):
         help="what convolutions on a GPU or in the emulator round their factors to. fp32: no "
              "rounding; tf32 or bf16: for tensor cores. Sums and everything else stay in float32 "
              "(default: tf32 on a GPU of compute capability 8.0 or higher, else fp32)")
+    add("--replace", metavar="FILE",
+        help="a .cu file of your own: its kernels replace the program's of the same name, on a GPU "
+             "or in the emulator")
 
 
 def add_settings(parser):

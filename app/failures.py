@@ -7,7 +7,7 @@ from contextlib import contextmanager, redirect_stdout
 
 from formats.files import InputError, printable
 from formats.memory import TooLarge, require_to_start
-from kernels import DeviceError, KernelError
+from kernels import DeviceError, KernelError, LaunchError
 
 
 @contextmanager
@@ -29,7 +29,7 @@ def reported(program):
                 out.flush()
     except (InputError, DeviceError) as error:
         fail(program, printable(str(error)), 2)
-    except (KernelError, TooLarge) as error:
+    except (KernelError, LaunchError, TooLarge) as error:
         fail(program, error, 1)
     except BrokenPipeError:
         sys.exit(128 + 13)

@@ -3,6 +3,7 @@ import argparse
 import csv
 import json
 import os
+import threading
 import zlib
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,13 +46,12 @@ ADDED_SETTINGS = {
 
 
 # --------------------------------------------------------------------------------------- checkpoint
-def save_checkpoint(path, trainer):
-    """Write all that training needs to continue. At any moment `path` is a complete checkpoint.
+def snapshot(trainer):
+    """All that training needs to continue: (header, {name: array}), copies of this moment's state.
 
-    Raises FloatingPointError if a parameter is not finite, and InputError if the file cannot
-    be written.
+    Raises FloatingPointError if a parameter is not finite.
     """
-    arrays = {f"{prefix}.{name}": trainer.ops.asnumpy(array)
+    arrays = {f"{prefix}.{name}": np.array(trainer.ops.asnumpy(array))
               for prefix, net in trainer.networks.items() for name, array in net.state().items()}
     if not all(np.isfinite(array).all() for array in arrays.values()):
         raise FloatingPointError(f"step {trainer.step}: a parameter is NaN or infinite")
@@ -59,12 +59,52 @@ def save_checkpoint(path, trainer):
     header = dict(format=FORMAT, step=trainer.step, settings=vars(trainer.s),
                   arithmetic=trainer.ops.arithmetic, palette=dataset.palette.tolist(),
                   names=dataset.names, maps=zlib.crc32(dataset.maps))
+    return header, arrays
+
+
+def write_checkpoint(path, header, arrays):
+    """Write what `snapshot` returned. At any moment `path` is a complete checkpoint.
+
+    Raises InputError.
+    """
     try:
         with written(path) as file:
             np.savez(file, header=json.dumps(header), **arrays)
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror or error}); "
                          "an earlier checkpoint is unchanged") from None
+
+
+class CheckpointWriter:
+    """Writes checkpoints in a thread of its own, one at a time, while training goes on."""
+    def __init__(self, path):
+        self.path = path
+        self.thread = None
+        self.error = None
+
+    def start(self, trainer):
+        """Write the trainer's state of this moment. Raises what `finish` and `snapshot` raise."""
+        copies = snapshot(trainer)
+        self.finish()
+        thread = threading.Thread(target=self._write, args=copies)
+        try:
+            thread.start()
+            self.thread = thread
+        except RuntimeError:  # no more threads here
+            self._write(*copies)
+
+    def _write(self, header, arrays):
+        try:
+            write_checkpoint(self.path, header, arrays)
+        except Exception as error:
+            self.error = error
+
+    def finish(self):
+        """Wait until the last checkpoint is written. Raises InputError if it could not be."""
+        if self.thread:
+            self.thread.join()
+        if self.error:
+            raise self.error
 
 
 def load_checkpoint(run):

@@ -17,10 +17,10 @@ import semgan
 from app import evaluation, memory
 from app.pictures import grid, plot_curves
 from app.run_folder import (
+    CheckpointWriter,
     load_checkpoint,
     require_outside,
     restore_trainer,
-    save_checkpoint,
     start_folder,
 )
 from app.run_settings import (
@@ -35,7 +35,9 @@ from app.run_settings import (
 from formats.files import InputError, command, locked, printable, save_image
 
 EVALUATED = 1024  # maps, at most, in an evaluation during training: more take too long
-EARLY_GRIDS = (1, 10, 50, 100)  # steps after which samples are drawn, beside every checkpoint's
+EARLY_GRIDS = (1, 10, 50, 100)  # steps after which samples are drawn,
+GRID_EVERY = 250  # and then after every so many, unless --save-every is given
+SAVE_SECONDS = 60  # between checkpoints, unless --save-every is given: they can be large
 
 
 def train(args):
@@ -65,7 +67,7 @@ def train(args):
 # ---------------------------------------------------------------------------- before the first step
 def prepare(args, given, run):
     """Returns the trainer and {setting: its origin}. Bad input fails here."""
-    ops = kernels.load(args.device, precision=args.precision)
+    ops = kernels.load(args.device, precision=args.precision, replace=args.replace)
     header = None
     if args.resume:
         header, arrays = load_checkpoint(run)
@@ -224,11 +226,14 @@ def loop(trainer, recorder, stop):
         if recorder.saved != trainer.step:  # the signal came after `last` was computed
             recorder.save()
     except FloatingPointError as error:
+        recorder.writer.finish()
         kept = "no checkpoint was saved yet"
         if recorder.saved:
             kept = f"the last good checkpoint, of step {recorder.saved}, is {recorder.checkpoint}"
         sys.exit(printable(f"semgan: {error}; {kept}. Try a lower --learning-rate, a lower "
                            "--discriminator-learning-rate, or --feature-matching mean."))
+    finally:
+        recorder.writer.finish()
 
 
 def latents_of_grids(s):
@@ -245,8 +250,10 @@ class Recorder:
         self.trainer, self.run, self.log, self.args = trainer, run, log, args
         self.weights = weights
         self.checkpoint = run / "checkpoint.npz"
+        self.writer = CheckpointWriter(self.checkpoint)
         self.saved = trainer.step  # the step of the checkpoint
-        self.began = self.plotted = time.perf_counter()  # plotted: when the curves were drawn last
+        # When the curves were drawn last, and when the last checkpoint was begun
+        self.began = self.plotted = self.saved_at = time.perf_counter()
         self.plotting = 0.0  # the seconds that took
         self.z = latents_of_grids(trainer.s)
 
@@ -255,15 +262,25 @@ class Recorder:
         step, args = self.trainer.step, self.args
         if step % args.log_every == 0 or last:
             self.log_losses(bar)
-        due = step % args.save_every == 0 or last
-        if due:
+        if self.save_is_due() or last:
             self.save()
-        if due or step in EARLY_GRIDS:
+        if self.grid_is_due() or last:
             self.draw()
-        if due and not last:  # after the last step, train() draws the curves
+        if self.plot_is_due() and not last:  # after the last step, train() draws the curves
             self.plot()
         if self.evaluation_is_due():
             self.evaluate()
+
+    def save_is_due(self):
+        if self.args.save_every:
+            return self.trainer.step % self.args.save_every == 0
+        return time.perf_counter() - self.saved_at >= SAVE_SECONDS
+
+    def grid_is_due(self):
+        return self.trainer.step in EARLY_GRIDS or self.plot_is_due()
+
+    def plot_is_due(self):
+        return self.trainer.step % (self.args.save_every or GRID_EVERY) == 0
 
     def evaluation_is_due(self):
         step, every = self.trainer.step, self.args.evaluate_every
@@ -272,8 +289,9 @@ class Recorder:
     def catch_up(self):
         """Redo what follows a checkpoint, if the run was killed before it was written."""
         step = self.trainer.step
-        if step and not self.grid_file().exists():
-            self.draw()
+        if step and (self.grid_is_due() or step == self.trainer.s.steps):
+            if not self.grid_file().exists():
+                self.draw()
         if step and self.evaluation_is_due():
             rows = evaluation.read_table(self.run / "metrics.csv")
             if str(step) not in [row["step"] for row in rows]:
@@ -290,9 +308,9 @@ class Recorder:
         bar.set_postfix_str(f"loss D {losses[0]:.3f} G {losses[1:].sum():.4f}")
 
     def save(self):
-        """The checkpoint. Raises FloatingPointError if a parameter is not finite."""
-        save_checkpoint(self.checkpoint, self.trainer)
-        self.saved = self.trainer.step
+        """Begin the checkpoint. Raises FloatingPointError if a parameter is not finite."""
+        self.writer.start(self.trainer)
+        self.saved, self.saved_at = self.trainer.step, time.perf_counter()
 
     def draw(self):
         """A picture of 16 samples, always of the same latent vectors."""

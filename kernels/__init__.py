@@ -1,10 +1,12 @@
 """The arithmetic: one contract of operations (contract.py), and the backends that fulfil it."""
+from pathlib import Path
+
 import numpy as np
 
 from kernels.cuda_ops import CudaOps
 from kernels.emulator import Emulator, compiler
 from kernels.gpu import Gpu, find_nvrtc
-from kernels.launch import DeviceError, KernelError, first_line  # noqa: F401
+from kernels.launch import DeviceError, KernelError, LaunchError, first_line  # noqa: F401
 from kernels.numpy_engine import NumpyEngine
 from kernels.plain import PlainOps
 
@@ -13,7 +15,7 @@ PRECISIONS = ("fp32", "tf32", "bf16")
 ON_HOST = {"numpy": NumpyEngine, "plain": PlainOps}
 
 
-def load(device="auto", dtype=np.float32, precision=None):
+def load(device="auto", dtype=np.float32, precision=None, replace=None):
     """The operations on a device. ops.why says in one sentence why it was chosen.
 
     device     "cuda": the CUDA kernels on a GPU. "numpy": NumPy on all cores. "emulator": the CUDA
@@ -23,6 +25,7 @@ def load(device="auto", dtype=np.float32, precision=None):
     precision  what convolutions round their factors to: "fp32" not at all, "tf32" or "bf16" for
                tensor cores. Sums and everything else stay in dtype. None means tf32 on a GPU whose
                tensor cores can do it (compute capability 8.0), else fp32.
+    replace    a .cu file whose kernels replace those of the same name, on a GPU or emulated.
 
     Raises DeviceError, with one line, if that is not possible here.
     """
@@ -36,9 +39,16 @@ def load(device="auto", dtype=np.float32, precision=None):
                 raise DeviceError(f"device {device!r}: {error}") from None
             reason = str(error)
     if hardware:
-        ops = CudaOps(hardware)
+        try:
+            ops = CudaOps(hardware, replace=replace)
+        except LaunchError as error:
+            raise DeviceError(f"--replace: {error}") from None
         ops.why = f"CUDA kernels in {hardware.precision} on {hardware} ({reason})"
+        if replace:
+            ops.why += f"; of {Path(replace).name}: {', '.join(ops.replaced)}"
         return ops
+    if replace:
+        raise DeviceError("--replace: for device cuda or emulator only")
     if precision in PRECISIONS[1:]:
         why = f" ({reason})" if device == "auto" else ""
         raise DeviceError(f"precision {precision}: for device cuda or emulator only{why}")

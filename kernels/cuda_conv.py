@@ -33,8 +33,6 @@ class CudaConv:
     def _choose_kernels(self, device, conv_step):
         self.conv_file = f"conv/{conv_step or CONV_STEPS[device.precision]}.cu"
         self.tile = launch.read(self.conv_file).constants
-        fitting = device.shared_memory // (self.tile.get("SHARED_BYTES", 0) + OTHER_SHARED)
-        self.blocks_at_once = min(self.tile["BLOCKS"], fitting) * device.multiprocessors
         self.takes_operands = "NARROW_TILE_M" in self.tile
         self.operand_type = launch.operand_type(device)
 
@@ -71,7 +69,8 @@ class CudaConv:
                        width, wo, cin, kw, sx, px)
             return dx
         pixels, phases, taps = b * h * width, 1, kh * kw
-        if self.tile["BY_PHASE"]:  # phase by phase: pixels that the same taps reach
+        # Phase by phase: pixels that the same taps reach
+        if self._constants("conv_input_grad")["BY_PHASE"]:
             pixels = b * cdiv(h, sy) * cdiv(width, sx)
             phases = sy * sx
             taps = cdiv(kh, sy) * cdiv(kw, sx)
@@ -86,15 +85,16 @@ class CudaConv:
             return self._few_weight_grad(x, dy, dw, stride, pad)
         size = sizes(x.shape, dy.shape, w_shape, stride, pad)
         x, dy = self._values(x), self._values(dy)
-        narrow, tile_m, tile_n = self._tile(cout)
+        kernel = "conv_weight_grad"
+        narrow, tile_m, tile_n = self._tile(kernel, cout)
         tiles = cdiv(kh * kw * x.shape[-1], tile_m), cdiv(cout, tile_n)
         pixels = dy.size // dy.shape[-1]
-        slice_ = cdiv(pixels, self._slices(tiles[0] * tiles[1], pixels // SHORTEST_SLICE,
+        slice_ = cdiv(pixels, self._slices(kernel, tiles[0] * tiles[1], pixels // SHORTEST_SLICE,
                                            cdiv(pixels, LONGEST_SUM)))
         slices = cdiv(pixels, slice_)
         partial = self.empty(slices, *w_shape) if slices > 1 else dw
         extra = (cout, cin, slice_, narrow) if self.takes_operands else (slice_,)
-        self._launch_conv("conv_weight_grad", (*tiles, slices), x, dy, partial, *extra,
+        self._launch_conv(kernel, (*tiles, slices), x, dy, partial, *extra,
                           *filled(size, x.shape[-1], dy.shape[-1]))
         if slices > 1:
             self._sum_slices(partial, dw)
@@ -111,9 +111,9 @@ class CudaConv:
                                dtype=self.operand_type)
         pixels = b * ho * width
         block = WARP, THREADS // WARP
-        self.device.launch("few_channels.cu", "sum_shifted_grad", cdiv(pixels, block[1]), block,
-                           dy, dproducts, pixels, width, wo, cout, dy.shape[-1],
-                           dproducts.shape[-1], kw, sx, px)
+        self.launch("few_channels.cu", "sum_shifted_grad", cdiv(pixels, block[1]), block,
+                    dy, dproducts, pixels, width, wo, cout, dy.shape[-1], dproducts.shape[-1],
+                    kw, sx, px)
         if self.takes_operands:
             dproducts = Rounded(dproducts, (b, ho, width, channels))
         wide = self.conv_weight_grad(x, dproducts, (kh, 1, cin, channels), (sy, 1), (py, 0))
@@ -122,7 +122,7 @@ class CudaConv:
     def _correlate(self, kernel, x, w, bias, activation, y, phases, rows, taps, size):
         """conv or conv_input_grad into y: `rows` pixels and at most `taps` taps in each phase."""
         columns, number = y.shape[-1], activation_number(activation)
-        narrow, tile_m, tile_n = self._tile(columns)
+        narrow, tile_m, tile_n = self._tile(kernel, columns)
         tiles = cdiv(rows, tile_m), cdiv(columns, tile_n)
         if not self.takes_operands:
             self._launch_conv(kernel, (*tiles, phases), x, w, bias, number, y, *size)
@@ -130,7 +130,7 @@ class CudaConv:
         x, w = self._values(x), self._prepare(w, fill_rows=True)
         # Few tiles with a long sum: several blocks share the sum of a tile.
         stages = cdiv(taps * x.shape[-1], 64 // self.operand_type.itemsize)
-        slice_ = cdiv(stages, self._slices(tiles[0] * tiles[1] * phases, stages // 16))
+        slice_ = cdiv(stages, self._slices(kernel, tiles[0] * tiles[1] * phases, stages // 16))
         slices = cdiv(stages, slice_)
         fused = slices == 1 and activation in SLOPES
         partial = y if fused else self.empty(slices, *y.shape)
@@ -143,27 +143,40 @@ class CudaConv:
         return y
 
     # ------------------------------------------------------------------------------ tiles, slices
-    def _slices(self, tiles, most, least=1):
+    def _constants(self, kernel):
+        """{name: value} of the constants in the file that has a kernel."""
+        if kernel in self.replaced:
+            return launch.read(self.replaced[kernel]).constants
+        return self.tile
+
+    def _slices(self, kernel, tiles, most, least=1):
         """How many blocks should share the sum of a tile, so that the GPU is busy until the end.
 
         Each slice costs about 3 % for adding up.
         """
+        constants, device = self._constants(kernel), self.device
+        fitting = device.shared_memory // (constants.get("SHARED_BYTES", 0) + OTHER_SHARED)
+        at_once = min(constants["BLOCKS"], fitting) * device.multiprocessors
+
         def time(n):
-            return cdiv(tiles * n, self.blocks_at_once) / n * (1 + 0.03 * n)
+            return cdiv(tiles * n, at_once) / n * (1 + 0.03 * n)
         return min(range(least, max(least, most) + 1), key=time)
 
     def _launch_conv(self, kernel, grid, *arguments):
-        self.device.launch(self.conv_file, kernel, grid, self.tile["THREADS"], *arguments,
-                           shared=self.tile.get("SHARED_BYTES", 0))
+        constants = self._constants(kernel)
+        self.launch(self.conv_file, kernel, grid, constants["THREADS"], *arguments,
+                    shared=constants.get("SHARED_BYTES", 0))
 
-    def _tile(self, columns):
+    def _tile(self, kernel, columns):
         """The better tile for these columns: 1 if it is the narrow one, else 0; rows; columns."""
+        tile = self._constants(kernel)
+
         def padded(tile):
             return cdiv(columns, tile) * tile
-        narrow = "NARROW_TILE_N" in self.tile \
-            and padded(self.tile["NARROW_TILE_N"]) < padded(self.tile["TILE_N"])
+        narrow = "NARROW_TILE_N" in tile \
+            and padded(tile["NARROW_TILE_N"]) < padded(tile["TILE_N"])
         prefix = "NARROW_" if narrow else ""
-        return int(narrow), self.tile[prefix + "TILE_M"], self.tile[prefix + "TILE_N"]
+        return int(narrow), tile[prefix + "TILE_M"], tile[prefix + "TILE_N"]
 
     def _few(self, columns, kw):
         """Whether the taps of a row should stand side by side, see few_channels.cu."""

@@ -7,10 +7,13 @@ a training step launches the same kernels on the same addresses every time. That
 be recorded once and then launched as a whole. (Only resize copies tables from the host; no
 training step needs it.)
 """
+from pathlib import Path
+
 import numpy as np
 
 from kernels.contract import Arena, activation_number, check_reading, pool_shape, resize_weights
 from kernels.cuda_conv import CONV_STEPS, THREADS, WARP, CudaConv, cdiv
+from kernels.replacement import replacements
 
 FOUR = 4     # numbers that a thread loads at once, see vectors.cuh
 SLABS = 512  # column sums: at most this many slabs of rows,
@@ -18,14 +21,25 @@ SLAB = 64    # each of at least this many rows
 
 
 class CudaOps(CudaConv):
-    def __init__(self, device, conv_step=None):
-        """device: a Gpu or an Emulator. conv_step: a file in conv/ (default: the fastest)."""
+    def __init__(self, device, conv_step=None, replace=None):
+        """device: a Gpu or an Emulator. conv_step: a file in conv/ (default: the fastest).
+
+        replace: a .cu file whose kernels replace those of the same name. Raises LaunchError.
+        """
         self.device = device
         self.dtype = device.dtype
         self.name = type(device).__name__.lower()
         self.arithmetic = f"the {self.name} in {device.precision}"
         self.arena = Arena(device.allocate)
         self._choose_kernels(device, conv_step)
+        self.replaced = {}  # {kernel: path of the file that has it}
+        if replace:
+            self.replaced = replacements(replace, self.conv_file)
+            self.arithmetic += f", with kernels of {Path(replace).name}"
+
+    def launch(self, file, kernel, *arguments, **shared):
+        """Launches a kernel of a file in this folder, or the one that replaces it."""
+        self.device.launch(self.replaced.get(kernel, file), kernel, *arguments, **shared)
 
     def unrounded(self):
         return CudaOps(self.device, CONV_STEPS["fp32"])
@@ -55,7 +69,7 @@ class CudaOps(CudaConv):
 
     def _each(self, file, kernel, n, *arguments):
         """Launches one thread for each of n numbers."""
-        self.device.launch(file, kernel, cdiv(n, THREADS), THREADS, *arguments)
+        self.launch(file, kernel, cdiv(n, THREADS), THREADS, *arguments)
 
     def _fours(self, file, kernel, n, *arguments):
         """Launches one thread for every four of n numbers."""
@@ -66,8 +80,8 @@ class CudaOps(CudaConv):
         """out = the sum of partial over its first axis; out_2 likewise, in the same launch."""
         width = threads_across(out.size) if len(partial) >= WARP else THREADS
         grid = cdiv(out.size, FOUR * width), 1, 1 if out_2 is None else 2
-        self.device.launch("reductions.cu", "sum_slices", grid, (width, THREADS // width),
-                           partial, out, partial_2, out_2, len(partial), out.size)
+        self.launch("reductions.cu", "sum_slices", grid, (width, THREADS // width),
+                    partial, out, partial_2, out_2, len(partial), out.size)
 
     def _columns(self, file, kernel, x, *arguments, sums=True):
         """Launches a kernel over slabs of x's rows: a block computes some columns of one slab.
@@ -80,7 +94,7 @@ class CudaOps(CudaConv):
         height = THREADS // width
         slab = slab_rows(rows) if sums else max(8 * height, cdiv(rows, 65535))
         grid = cdiv(columns, FOUR * width), cdiv(rows, slab)
-        self.device.launch(file, kernel, grid, (width, height), *arguments, rows, columns, slab)
+        self.launch(file, kernel, grid, (width, height), *arguments, rows, columns, slab)
 
     def _partials(self, x):
         """Memory for one row of sums per slab."""
@@ -119,10 +133,10 @@ class CudaOps(CudaConv):
         means, m2s = self._partials(x), self._partials(x)
         self._columns("batch_norm.cu", "batch_norm_statistics", x, x, means, m2s)
         width = threads_across(channels)
-        self.device.launch("batch_norm.cu", "batch_norm_merge",
-                           cdiv(channels, FOUR * width), (width, THREADS // width),
-                           means, m2s, mean, var, running_mean, running_var, momentum,
-                           rows, channels, slab_rows(rows))
+        self.launch("batch_norm.cu", "batch_norm_merge",
+                    cdiv(channels, FOUR * width), (width, THREADS // width),
+                    means, m2s, mean, var, running_mean, running_var, momentum,
+                    rows, channels, slab_rows(rows))
         y = self.batch_norm_inference(x, gamma, beta, mean, var, eps, activation, out=out[0])
         return y, mean, var, running_mean, running_var
 
@@ -150,8 +164,8 @@ class CudaOps(CudaConv):
         classes, rows = x.shape[-1], x.size // x.shape[-1]
         width = threads_across(classes)
         height = THREADS // width
-        self.device.launch("softmax.cu", "softmax", cdiv(rows, height), (width, height),
-                           x, bias, p, rows, classes)
+        self.launch("softmax.cu", "softmax", cdiv(rows, height), (width, height),
+                    x, bias, p, rows, classes)
         return p
 
     def softmax_grad(self, dp, p, *, out=None):
@@ -164,8 +178,8 @@ class CudaOps(CudaConv):
     # ------------------------------------------------------------------------------------- losses
     def bce_with_logits(self, logits, target, *, out=None):
         loss, dlogits = self._places(out, (1,), logits.shape)
-        self.device.launch("losses.cu", "bce_with_logits", 1, THREADS,
-                           logits, target, loss, dlogits, logits.size)
+        self.launch("losses.cu", "bce_with_logits", 1, THREADS,
+                    logits, target, loss, dlogits, logits.size)
         return loss, dlogits
 
     def _loss_and_gradient(self, fake, dabove, out):
@@ -188,8 +202,8 @@ class CudaOps(CudaConv):
         partial = self.empty(cdiv(n, THREADS))
         self._each("losses.cu", kernel, n, real, fake, partial, dfake, dabove is not None,
                    activation_number(activation), *count)
-        self.device.launch("reductions.cu", "sum_all", 1, THREADS,
-                           partial, loss, partial.size, 1 / n)
+        self.launch("reductions.cu", "sum_all", 1, THREADS,
+                    partial, loss, partial.size, 1 / n)
         return loss, dfake
 
     def moment_matching(self, real, fake, weight, dabove=None, *, out=None):
@@ -199,15 +213,15 @@ class CudaOps(CudaConv):
         pooled_real, pooled_fake, dpooled = (self.empty(batch, channels) for _ in range(3))
         grid, block = (cdiv(channels, WARP), batch), (WARP, THREADS // WARP)
         for x, pooled in (real, pooled_real), (fake, pooled_fake):
-            self.device.launch("moments.cu", "pool_features", grid, block,
-                               x, pooled, pixels, channels)
+            self.launch("moments.cu", "pool_features", grid, block,
+                        x, pooled, pixels, channels)
         partial = self.empty(cdiv(channels, THREADS))
         self._each("moments.cu", "match_moments", channels, pooled_real, pooled_fake, partial,
                    dpooled, weight, pixels, batch, channels)
         self._each("moments.cu", "add_to_pixels", fake.size,
                    dpooled, dfake, dabove is not None, fake.size, pixels, channels)
-        self.device.launch("reductions.cu", "sum_all", 1, THREADS,
-                           partial, loss, partial.size, weight)
+        self.launch("reductions.cu", "sum_all", 1, THREADS,
+                    partial, loss, partial.size, weight)
         return loss, dfake
 
     # --------------------------------------------------------------------------------------- Adam
@@ -215,7 +229,7 @@ class CudaOps(CudaConv):
         old = params, m, v, step
         params, m, v, step = map(self._copy, old, out or (None,) * 4)
         scales = self.empty(2)
-        self.device.launch("adam.cu", "adam_advance", 1, 1, step, lr, scales, beta1, beta2)
+        self.launch("adam.cu", "adam_advance", 1, 1, step, lr, scales, beta1, beta2)
         self._fours("adam.cu", "adam", params.size,
                     params, grads, m, v, scales, 1 - beta1, 1 - beta2, eps, params.size)
         return params, m, v, step

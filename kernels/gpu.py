@@ -15,6 +15,7 @@ from kernels.launch import (
     SHARED_LIMIT,
     DeviceError,
     KernelError,
+    PrecisionError,
     cached,
     check,
     first_line,
@@ -120,8 +121,8 @@ class Gpu:
         self.shared_memory = properties["sharedMemPerMultiprocessor"]
         has_tensor_cores = self.capability >= (8, 0)  # for TF32 and bf16
         if precision in ("tf32", "bf16") and not has_tensor_cores:
-            raise DeviceError(f"{self.card} cannot multiply in {precision}: that needs compute "
-                              "capability 8.0 or more")
+            raise PrecisionError(f"{self.card} cannot multiply in {precision}: that needs compute "
+                                 "capability 8.0 or more")
         use_tf32 = has_tensor_cores and self.dtype == np.float32
         self.precision = precision or ("tf32" if use_tf32 else "fp32")
         self.architecture(read("reductions.cu"))
@@ -156,9 +157,13 @@ class Gpu:
         return self.cupy.array(array, order="C")
 
     def write(self, a, array):
-        """Copies a host array into an array on the device."""
+        """Copies a host array into an array on the device.
+
+        Waits until that is done: `array` may be a temporary whose memory is freed after the call.
+        """
         not_recording(self, "an upload")
         a.set(array)
+        self.cupy.cuda.get_current_stream().synchronize()
 
     def download(self, a):
         """A copy of a device array on the host."""

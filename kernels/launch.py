@@ -45,6 +45,10 @@ class DeviceError(ValueError):
     """A device, dtype or precision that is not available here."""
 
 
+class PrecisionError(DeviceError):
+    """A precision that this GPU does not have: it has no tensor cores for it."""
+
+
 class LaunchError(TypeError):
     """A launch that does not fit the kernel's signature, or a call that cannot be recorded."""
 

@@ -75,7 +75,8 @@ __device__ __forceinline__ void for_rows(Columns v, int C, Body body, Pointers..
         for (int k = 0; k < count; ++k) body(Ragged(), row + k * height);
 }
 
-// Sums over the rows of the block. Only the threads of row 0 receive them.
+// Sums over the rows of the block. Only the threads of row 0 receive them. A thread reads its own
+// place alone after the last barrier, so the same `sums` can be used again at once.
 __device__ __forceinline__ Four column_sum(Four f, Four* sums /* shared, one per thread */) {
     int place = threadIdx.y * blockDim.x + threadIdx.x;
     sums[place] = f;
@@ -85,5 +86,5 @@ __device__ __forceinline__ Four column_sum(Four f, Four* sums /* shared, one per
             for (int k = 0; k < FOUR; ++k) sums[place].v[k] += sums[place + rows * blockDim.x].v[k];
         __syncthreads();
     }
-    return sums[threadIdx.x];
+    return sums[place];
 }

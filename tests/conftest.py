@@ -15,6 +15,7 @@ import course_mode  # noqa: E402
 import kernels  # noqa: E402
 import semgan  # noqa: E402
 from kernels.gradient_check import on_host  # noqa: E402
+from kernels.launch import PrecisionError  # noqa: E402
 
 # Gradient and parity tests run on each of these, and on a GPU where there is one.
 DEVICES = ["plain", "numpy", "emulator"]
@@ -54,6 +55,14 @@ def pytest_configure(config):
         configure_course(config)
     elif NO_EMULATOR and "cuda" not in str(DEVICES):
         pytest.exit(f"the emulator {NO_EMULATOR}", returncode=1)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_pyfunc_call(pyfuncitem):
+    """A GPU older than sm_80 has neither TF32 nor bf16: tests that ask for them are skipped."""
+    outcome = yield
+    if outcome.excinfo and isinstance(outcome.excinfo[1], PrecisionError):
+        outcome.force_exception(pytest.skip.Exception(str(outcome.excinfo[1])))
 
 
 # ------------------------------------------------------------------------------------ course mode

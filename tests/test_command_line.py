@@ -139,9 +139,9 @@ def test_training_in_the_emulator(tmp_path, capsys):
 def test_grids_are_drawn_early_and_then_at_each_checkpoint(tmp_path, monkeypatch):
     """The early ones write no checkpoint. Their names sort by step."""
     saved = []
-    save = training.save_checkpoint
-    monkeypatch.setattr(training, "save_checkpoint",
-                        lambda path, trainer: save(path, trainer) or saved.append(trainer.step))
+    start = training.CheckpointWriter.start
+    monkeypatch.setattr(training.CheckpointWriter, "start",
+                        lambda self, trainer: saved.append(trainer.step) or start(self, trainer))
     main([*TINY_FLAGS, "--steps", "130", "--save-every", "60", "--out", str(tmp_path)])
     grids = sorted(path.name for path in (tmp_path / "samples").iterdir())
     steps = [int(grid.removeprefix("step_").removesuffix(".png")) for grid in grids]

@@ -16,7 +16,9 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
+import conftest
 import numpy as np
+import pluggy
 import pytest
 
 from kernels import cuda_ops, gpu, launch, workers
@@ -166,6 +168,46 @@ def test_a_card_without_machine_code_is_an_error():
     message = "^Tesla V100 has compute capability 7.0; the kernels of adam.cu are for sm_75, sm_80"
     with pytest.raises(launch.DeviceError, match=message):
         device.architecture(launch.read("adam.cu"))
+
+
+@pytest.mark.parametrize("error, becomes", [
+    (launch.PrecisionError("no TF32"), pytest.skip.Exception),
+    (launch.DeviceError("no GPU"), launch.DeviceError)])
+def test_what_an_old_card_lacks_is_skipped(error, becomes):
+    """As a test that raises the error would be."""
+    def test():
+        raise error
+    call = conftest.pytest_pyfunc_call(None)
+    next(call)
+    outcome = pluggy.Result.from_call(test)
+    with contextlib.suppress(StopIteration):
+        call.send(outcome)
+    with pytest.raises(becomes, match=str(error)):
+        outcome.get_result()
+
+
+@pytest.mark.parametrize("precision", ["tf32", "bf16", None])
+def test_a_card_without_tensor_cores(monkeypatch, precision):
+    card = dict(name=b"Tesla T4", major=7, minor=5, multiProcessorCount=40,
+                sharedMemPerMultiprocessor=65536)
+    monkeypatch.setattr(gpu, "find_gpu", lambda: (None, card))
+    monkeypatch.setattr(gpu, "nvrtc_version", lambda: (12, 8))
+    if precision:
+        with pytest.raises(launch.PrecisionError, match=f"T4 cannot multiply in {precision}"):
+            gpu.Gpu(precision=precision)
+    else:
+        assert gpu.Gpu().precision == "fp32"
+
+
+def test_write_waits_for_the_copy():
+    """CuPy copies asynchronously; the values are a temporary."""
+    done = []
+    stream = SimpleNamespace(synchronize=lambda: done.append("waited"))
+    device = object.__new__(gpu.Gpu)
+    device.recording = None
+    device.cupy = SimpleNamespace(cuda=SimpleNamespace(get_current_stream=lambda: stream))
+    device.write(SimpleNamespace(set=lambda values: done.append("copied")), np.zeros(3))
+    assert done == ["copied", "waited"]
 
 
 @pytest.mark.parametrize("head", [

@@ -4,7 +4,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,8 +19,15 @@ import metrics
 import semgan
 from app import training
 from app.command_line import main
-from app.run_folder import load_checkpoint, restore_trainer, save_checkpoint
+from app.run_folder import (
+    CheckpointWriter,
+    load_checkpoint,
+    restore_trainer,
+    snapshot,
+    write_checkpoint,
+)
 from app.training import rehearse
+from formats.files import InputError
 from kernels import numpy_ops
 
 # L_D and the sum of L_G's layers in the first ten steps of tiny("semgan") and tiny("gan"), float32.
@@ -148,7 +157,7 @@ def test_a_recorded_step_is_bitwise_equal(device, model, tmp_path, monkeypatch):
     one_by_one.replay = one_by_one.operations
     for step in range(10):
         if step == 5:
-            save_checkpoint(tmp_path / "checkpoint.npz", recorded)
+            write_checkpoint(tmp_path / "checkpoint.npz", *snapshot(recorded))
             recorded = make()
             restore_trainer(recorded, *load_checkpoint(tmp_path), tmp_path)
         for t in one_by_one, recorded:
@@ -490,7 +499,7 @@ def test_a_parameter_that_is_not_finite_is_not_saved(tmp_path, value):
     t.train_step()
     t.ops.write(t.discriminator.params["conv1.b"], value)
     with pytest.raises(FloatingPointError, match="step 1: a parameter is NaN or infinite"):
-        save_checkpoint(tmp_path / "checkpoint.npz", t)
+        snapshot(t)
     assert not list(tmp_path.iterdir())
 
 
@@ -498,7 +507,7 @@ def test_a_parameter_that_is_not_finite_is_not_saved(tmp_path, value):
 def test_dying_while_writing_keeps_the_old_checkpoint(tmp_path, monkeypatch, dies_in):
     t, path = trainer(), tmp_path / "checkpoint.npz"
     t.train_step()
-    save_checkpoint(path, t)
+    write_checkpoint(path, *snapshot(t))
     before = path.read_bytes()
     t.train_step()
 
@@ -508,11 +517,62 @@ def test_dying_while_writing_keeps_the_old_checkpoint(tmp_path, monkeypatch, die
         raise KeyboardInterrupt
     monkeypatch.setattr(np if dies_in == "savez" else os, dies_in, die)
     with pytest.raises(KeyboardInterrupt):
-        save_checkpoint(path, t)
+        write_checkpoint(path, *snapshot(t))
     assert path.read_bytes() == before
     monkeypatch.undo()
-    save_checkpoint(path, t)
+    write_checkpoint(path, *snapshot(t))
     assert load_checkpoint(tmp_path)[0]["step"] == 2
+
+
+def test_checkpoints_are_written_while_training_goes_on(tmp_path, monkeypatch):
+    """The state of its moment, by a thread; a second one waits for the first."""
+    t, writer, ready = trainer(), CheckpointWriter(tmp_path / "checkpoint.npz"), threading.Event()
+    t.train_step()
+    write_checkpoint(tmp_path / "expected.npz", *snapshot(t))
+    savez = np.savez
+    monkeypatch.setattr(np, "savez", lambda *a, **arrays: ready.wait(60) and savez(*a, **arrays))
+    writer.start(t)
+    t.train_step()
+    assert not writer.path.exists()
+    ready.set()
+    writer.finish()
+    assert writer.path.read_bytes() == (tmp_path / "expected.npz").read_bytes()
+    writer.start(t)
+    t.train_step()
+    writer.start(t)
+    writer.finish()
+    assert load_checkpoint(tmp_path)[0]["step"] == 3
+
+
+def test_a_checkpoint_that_cannot_be_written_ends_the_run(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+    def no_thread(_):
+        raise RuntimeError("can't start new thread")
+    t, writer = trainer(), CheckpointWriter(tmp_path / "checkpoint.npz")
+    with monkeypatch.context() as disk:
+        disk.setattr(np, "savez", full)
+        writer.start(t)
+        with pytest.raises(InputError, match="No space left.*earlier checkpoint is unchanged"):
+            writer.start(t)
+    with monkeypatch.context() as limit:
+        limit.setattr(threading.Thread, "start", no_thread)
+        writer = CheckpointWriter(writer.path)
+        writer.start(t)
+    assert load_checkpoint(tmp_path)[0]["step"] == 0
+
+
+def test_by_default_a_checkpoint_a_minute(tmp_path, monkeypatch):
+    """By the clock, and pictures by the steps."""
+    saved, now = [], iter(range(0, 10**6, 7))  # each look at the clock takes 7 seconds
+    monkeypatch.setattr(training, "time", SimpleNamespace(perf_counter=lambda: next(now)))
+    monkeypatch.setattr(training, "GRID_EVERY", 20)
+    monkeypatch.setattr(CheckpointWriter, "start", lambda self, t: saved.append(t.step))
+    main([*TINY_FLAGS, "--steps", "40", "--log-every", "100", "--out", str(tmp_path)])
+    grids = sorted(int(path.stem[5:]) for path in (tmp_path / "samples").iterdir())
+    assert grids == [1, 10, 20, 40]
+    assert saved[-1] == 40 and len(saved) > 3
+    assert set(np.diff(saved[:-1])) <= {7, 8, 9}
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")

@@ -11,8 +11,8 @@ EARLY = -2, -15  # SIGINT while importing, and SIGTERM outside the loop, end the
 EARLIEST = 0.05  # seconds after a fork, when the program has begun
 # Functions of the program in whose beginning a signal comes.
 STAGES = ["given_settings", "locked", "load_maps", "prepare_image", "write_cache", "Generator",
-          "rehearse", "loop", "train_step", "save_checkpoint", "restore_trainer", "grid",
-          "plot_curves", "measure", "write_table", "report", "open_log", "start_folder"]
+          "rehearse", "loop", "train_step", "snapshot", "write_checkpoint", "restore_trainer",
+          "grid", "plot_curves", "measure", "write_table", "report", "open_log", "start_folder"]
 SIGNALS = {"SIGINT": 130, "SIGTERM": 143}
 COMMANDS = [
     ["semgan.py", "sample", "run", "--count", "3"],
