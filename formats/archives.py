@@ -42,7 +42,7 @@ def opened(path, patterns):
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
                 yield _members_of_zip(path, archive, patterns)
-        elif tarfile.is_tarfile(path):
+        elif _begins(path) and tarfile.is_tarfile(path):
             with tarfile.open(path, tarinfo=_TarHeader) as archive:
                 yield _members_of_tar(path, archive, patterns)
         else:
@@ -51,6 +51,13 @@ def opened(path, patterns):
         if isinstance(error, FileNotFoundError) and error.filename == str(path):
             raise InputError(f"{path}: no such folder or archive") from None
         raise _unreadable(path, error) from None
+
+
+def _begins(path):
+    """Whether a file does not begin with zeros. lzma would read them to their end, for gigabytes.
+    """
+    with open(path, "rb") as file:
+        return any(file.read(tarfile.BLOCKSIZE))
 
 
 def content(member):
@@ -64,7 +71,8 @@ def content(member):
 def _unreadable(path, error):
     """The InputError for a path, or for the file in it that the error names."""
     named = getattr(error, "filename", None) or path
-    return InputError(f"{named}: cannot be read ({getattr(error, 'strerror', None) or error})")
+    reason = getattr(error, "strerror", None) or str(error)  # which may quote half of the file
+    return InputError(f"{named}: cannot be read ({reason:.200})")
 
 
 def _members_of_folder(path, patterns):

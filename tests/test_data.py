@@ -1164,6 +1164,25 @@ def damaged_member(folder):
     return path
 
 
+def long_name(folder):
+    """The header before a file says that its name has 3,000 bytes more."""
+    folder.mkdir()
+    with zipfile.ZipFile(folder / "x.zip", "w") as archive:
+        archive.writestr("a.png", png(ids(size=(99, 99))))
+    content = bytearray((folder / "x.zip").read_bytes())
+    content[26:28] = struct.pack("<H", 3005)  # the length of the name
+    (folder / "x.zip").write_bytes(content)
+    return folder / "x.zip"
+
+
+def zeros(folder):
+    """3 GB, of which the disk holds none. To read them takes half a minute."""
+    folder.mkdir()
+    with open(folder / "x.tar.xz", "wb") as file:
+        file.truncate(3 << 30)
+    return folder / "x.tar.xz"
+
+
 def many_bytes(folder):
     """A member of 300 MB of zeros, which packs to 300 KB."""
     folder.mkdir()
@@ -1285,6 +1304,8 @@ BAD = {  # name: how to make it, the message, options of load_maps
     "tar breaks off": (half_archive("tar.gz"), "x.tar.gz"),
     "damaged tar.xz": (half_archive("tar.xz"), "x.tar.xz"),
     "damaged member": (damaged_member, "x.zip"),
+    "a member whose name runs on": (long_name, "x.zip: cannot be read .File name in dir.{,190}$"),
+    "zeros": (zeros, "x.tar.xz: neither a folder nor a readable"),
     "a member twice": (twice, "x.tar: the member 'a.png' occurs twice"),
     "a link to nowhere": (dangling, "^[^:]*b.png: a link that leads to no file$"),
     "missing": (lambda folder: None, "no such folder or archive"),
