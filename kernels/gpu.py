@@ -189,6 +189,8 @@ class Gpu:
         if function is None:
             not_recording(self, f"{kernel} is compiled")
             function = self.functions[source, kernel] = self.load(source, kernel)
+            if shared:
+                function.preferred_shared_memory_carveout = 100  # percent of what L1 and it share
             if shared > SHARED_LIMIT:
                 function.max_dynamic_shared_size_bytes = shared
         null = np.uint64(0)

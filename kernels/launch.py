@@ -82,6 +82,7 @@ class Source:
     text: str             # with every #include "..." replaced by that file's text
     kernels: dict         # name -> Kernel
     constants: dict       # name -> int, for every `constexpr int NAME = 3;`
+    structs: dict         # name -> dtype, for every `struct NAME { int a, b; };`
     architectures: list   # ["sm_75", ...]
 
 
@@ -91,6 +92,7 @@ KERNEL = re.compile(r'extern "C" __global__\s+__launch_bounds__\((\w+)(?:, \d+)?
 PARAMETER = re.compile(r"(const )?([\w ]+?)(?: ?(\*) ?(?:__restrict__ )?| )(\w+)")
 COMMENT = re.compile(r"//.*|/\*(?s:.*?)\*/")
 CONSTANT = re.compile(r"constexpr int (\w+) = (\d+);")
+STRUCT = re.compile(r"struct (\w+) \{\s*int ([\w,\s]+);\s*\};")
 
 
 def read(path):
@@ -106,18 +108,21 @@ def read(path):
 def _read(path, _):
     text = paste_includes(path)
     constants = {name: int(value) for name, value in CONSTANT.findall(text)}
+    structs = {name: np.dtype([(member, np.int32) for member in re.findall(r"\w+", members)])
+               for name, members in STRUCT.findall(text)}
     kernels = {}
     for bound, name, parameters in KERNEL.findall(text):
         threads = int(bound) if bound.isdigit() else constants.get(bound)
         if threads:
-            parsed = [parse(p.strip(), name, path) for p in parameters.split(",")]
+            parsed = [parse(p.strip(), name, path, structs) for p in parameters.split(",")]
             kernels[name] = Kernel(name, parsed, min(threads, 1024))
     if text.count("__global__") != len(kernels):
         raise LaunchError(f'{path}: expected each kernel as: extern "C" __global__ '
                           "__launch_bounds__(THREADS) void name(...), "
                           "THREADS a number or a constexpr int")
     names = re.search("^// Architectures: (.*)", read_text(path), re.M)
-    return Source(path.name, text, kernels, constants, names[1].split() if names else [])
+    architectures = names[1].split() if names else []
+    return Source(path.name, text, kernels, constants, structs, architectures)
 
 
 def read_text(path):
@@ -146,11 +151,11 @@ def paste_includes(path):
     return "\n".join(lines) + "\n"
 
 
-def parse(parameter, kernel, path):
+def parse(parameter, kernel, path, structs):
     """The Parameter that a declaration such as "const real* __restrict__ x" declares."""
     match = PARAMETER.fullmatch(" ".join(parameter.replace("*", " * ").split()))
-    known = (*TYPES, *OPTIONAL_TYPES)
-    if not match or match[2] not in known:
+    known = (*TYPES, *OPTIONAL_TYPES, *structs)
+    if not match or match[2] not in known or match[3] and match[2] in structs:
         raise LaunchError(f"{path}: {kernel}: cannot read the parameter {parameter!r}; expected "
                           f"one of {', '.join(known)}, or `const TYPE* __restrict__ name`")
     const, type_, pointer, name = match.groups()
@@ -177,12 +182,14 @@ def check(source, name, grid, block, arguments, device):
     if min(block) < 1 or block[2] > 64 or np.prod(block) > threads:
         raise LaunchError(f"{name}: expected a block within the launch bound, {threads} threads, "
                           f"and at most 64 of them along z, got {block}")
-    types = TYPES | {"real": device.dtype, "operand": operand_type(device)}
+    types = TYPES | {"real": device.dtype, "operand": operand_type(device)} | source.structs
     return [check_argument(f"{name}: argument {p.name!r}", p, np.dtype(types[p.type]), a, device)
             for p, a in zip(parameters, arguments)]
 
 
 def check_argument(what, parameter, dtype, argument, device):
+    if dtype.names:
+        return check_struct(what, dtype, argument)
     if not parameter.pointer:
         return check_scalar(what, parameter.type, dtype, argument)
     if argument is None and parameter.name.endswith("_or_null"):
@@ -209,6 +216,15 @@ def check_scalar(what, type_name, dtype, number):
     if dtype.kind != "f" and not np.iinfo(dtype).min <= number <= np.iinfo(dtype).max:
         raise LaunchError(f"{what}: {number} does not fit into {type_name}")
     return dtype.type(number)
+
+
+def check_struct(what, dtype, members):
+    """The numbers of a struct of ints as an array without axes, which CuPy passes by value."""
+    if not isinstance(members, tuple) or len(members) != len(dtype.names):
+        raise LaunchError(f"{what}: expected {len(dtype.names)} ints ({', '.join(dtype.names)}), "
+                          f"got {members!r}")
+    return np.array(tuple(check_scalar(f"{what}: {name}", "int", dtype[name], number)
+                          for name, number in zip(dtype.names, members)), dtype)
 
 
 def operand_type(device):

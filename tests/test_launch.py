@@ -21,6 +21,7 @@ import numpy as np
 import pluggy
 import pytest
 
+import kernels
 from kernels import cuda_ops, gpu, launch, workers
 from kernels import emulator as emulator_module
 from kernels.emulator import Emulator
@@ -210,6 +211,24 @@ def test_write_waits_for_the_copy():
     assert done == ["copied", "waited"]
 
 
+@pytest.mark.parametrize("shared, expected", [
+    (0, {}),
+    (512, dict(preferred_shared_memory_carveout=100)),
+    (65536, dict(preferred_shared_memory_carveout=100, max_dynamic_shared_size_bytes=65536))])
+def test_shared_memory_is_asked_for(monkeypatch, shared, expected):
+    """At the first launch: of what L1 cache and shared memory divide, all that can be shared."""
+    class Function:
+        def __call__(self, grid, block, arguments, shared_mem):
+            self.launched = shared_mem
+    device, function = object.__new__(gpu.Gpu), Function()
+    device.dtype, device.precision = np.dtype(np.float32), "fp32"
+    device.functions, device.recording = {}, None
+    device.load = lambda source, kernel: function
+    monkeypatch.setattr(gpu, "check", lambda *_: [])
+    device.launch("adam.cu", "adam", 1, 1, shared=shared)
+    assert vars(function) == expected | dict(launched=shared)
+
+
 @pytest.mark.parametrize("head", [
     "void test(real* x)",
     "__launch_bounds__(64)\nvoid test(char* x)",
@@ -220,6 +239,27 @@ def test_a_head_that_cannot_be_read(tmp_path, head):
     message = "test.cu: (expected each kernel as|test: cannot read the parameter)"
     with pytest.raises(launch.LaunchError, match=message):
         launch.read(path)
+
+
+PLACE = "struct Place {\n    int line,\n        word;\n};\n"
+
+
+@pytest.mark.parametrize("device", conftest.CUDA_DEVICES)
+def test_a_struct_of_ints_is_one_argument(tmp_path, device):
+    path = tmp_path / "test.cu"
+    head = HEAD.replace("64", "1").format(parameters="Place p, int* y",
+                                          body="    y[p.line] = p.word;")
+    path.write_text(PLACE + head)
+    ops = kernels.load(device, precision="fp32")
+    y = ops.asarray(np.zeros(3), np.int32)
+    ops.device.launch(str(path), "test", 1, 1, (2, 7), y)
+    np.testing.assert_array_equal(ops.asnumpy(y), [0, 0, 7])
+    message = r"argument 'p': expected 2 ints \(line, word\), got "
+    for wrong in (2, 7, 1), [2, 7], 5, None, y:
+        with pytest.raises(launch.LaunchError, match=message):
+            ops.device.launch(str(path), "test", 1, 1, wrong, y)
+    with pytest.raises(launch.LaunchError, match="argument 'p': word: expected a number of type"):
+        ops.device.launch(str(path), "test", 1, 1, (2, 0.5), y)
 
 
 # ------------------------------------------------------------------------------- wrong launches
