@@ -9,17 +9,24 @@
 //   - Shared memory is filled with NaN before each block (and cuda_ops.py fills new arrays). So a
 //     read of unwritten memory changes results too.
 //   - x[i] and *(const float4*)(x + i) are checked for every pointer parameter x of a kernel: they
-//     must be inside the argument's array and aligned. (Plain pointers derived from x are not
-//     checked: ((const float4*)x)[i], or p = &x[0]; p[i].)
+//     must be inside the argument's array and aligned. So are p[i] after p = x + n, and
+//     ((const float4*)x)[i]. (Plain pointers are not checked: p = &x[0]; p[i].)
 //   - Indices of shared and local arrays are checked too, by the compiler's sanitizer and the
 //     handlers at the end of this file.
 //   - If some threads do not reach a barrier, or reach it at different lines, this is an error
 //     message instead of a hang.
+//   - A kernel that would crash the process ends the launch instead, and so does one without an end
+//     (not on Windows).
 //
 // Only C headers are included: they compile ten times as fast, and with every compiler.
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+#ifndef _WIN32
+#include <signal.h>
+#include <sys/mman.h>
+#include <unistd.h>
+#endif
 
 #ifdef _WIN32
 #define EXPORT extern "C" __declspec(dllexport)
@@ -46,22 +53,31 @@ namespace emulator {
 
 enum Kind {
     NONE, OUT_OF_BOUNDS, MISALIGNED, DIVERGENT, WARP, SHARED_FULL, ARRAY_INDEX, ARRAY_MISALIGNED,
-    DIVISION, COPIES
+    DIVISION, COPIES, WILD, STACK, TRAP, ASSERTION, STOPPED, RACE
 };
 
 // What emulator.py passes in and reads back; it declares the same fields. An Argument is an array,
 // or a scalar by its address.
-struct Argument { char* data; uint64_t bytes; int64_t number; };
+struct Argument {
+    char* data;
+    uint64_t bytes;
+    int64_t number;
+    void* cells;  // where emulator_races.h keeps the accesses to each four bytes
+};
 struct Error {
     int32_t kind, argument, line, other_line;  // other_line 0: the other thread has returned
     int64_t index;
     uint3 block, thread, other_thread;
+    int64_t other_block;  // its number; of a race
+    int32_t accesses;     // of a race: 1 if the thread writes, 2 if the other one wrote
 };
 struct Launch {
     uint3 grid, block;
     uint64_t dynamic_shared, shared_limit, seed;
     int64_t* next_block;  // shared by all workers: each takes the next number from it
+    volatile int32_t* stop;  // shared by all workers: if it is not 0, they end
     Argument* arguments;
+    int64_t count;        // of arguments
     char* scratch;        // this worker's: a Block and its stacks
     Error* error;         // this worker's
 };
@@ -74,6 +90,13 @@ struct Launch {
 // a set of the cache.
 constexpr size_t STACK_BYTES = 33 * 1024 + 64;
 constexpr int MAX_THREADS = 1024;
+// Between two stacks lies a page that nobody may touch.
+#if defined(__APPLE__) && defined(__aarch64__)
+constexpr size_t PAGE = 16 * 1024;
+#else
+constexpr size_t PAGE = 4096;
+#endif
+constexpr size_t STACK_PITCH = (STACK_BYTES + 2 * PAGE + PAGE - 1) / PAGE * PAGE;
 static void fiber_main();
 
 #if defined(_WIN32)
@@ -179,6 +202,9 @@ struct Block {
     unsigned arrived[MAX_THREADS / 32];   // per warp, the lanes that wait at a warp operation
     Thread threads[MAX_THREADS + 1];      // the last one represents the host
     Context contexts[MAX_THREADS + 1];    // 0 is the host's
+    int guarded;                          // pages between stacks that are protected already
+    volatile bool inside;                 // whether a kernel runs, and not the code around it
+    alignas(16) char signal_stack[64 * 1024];
     size_t shared_used;
     size_t shared_offset[64];             // of each __shared__ declaration, plus 1; 0: none yet
     alignas(64) char shared[228 * 1024];
@@ -189,8 +215,12 @@ extern __attribute__((visibility("hidden"))) thread_local Thread* thread;
 thread_local Block* block;
 thread_local Thread* thread;
 
-static char* stack(int fiber) {
-    return (char*)block + sizeof(Block) + (size_t)(fiber - 1) * STACK_BYTES;
+constexpr size_t BLOCK_BYTES = (sizeof(Block) + PAGE - 1) / PAGE * PAGE;
+static char* guard_page(int fiber) {
+    return (char*)block + BLOCK_BYTES + (size_t)(fiber - 1) * STACK_PITCH;
+}
+static char* stack(int fiber) {  // equal depths of different stacks differ in their cache set
+    return guard_page(fiber) + PAGE + fiber % (PAGE / 64) * 64;
 }
 
 [[noreturn]] static void leave() {  // back to emulate()
@@ -213,6 +243,76 @@ fail(Kind kind, int argument, int64_t index, int line = 0, const Thread* other =
     }
     leave();
 }
+
+// What emulator_races.h is told, if it is included.
+static size_t emulator_bytes() { return BLOCK_BYTES + MAX_THREADS * STACK_PITCH; }
+#ifdef CHECK_RACES
+static void races_begin(int64_t block_number);
+static void races_barrier();
+static void races_warp(int warp);
+static void access(const void* address, size_t bytes, bool writes, bool atomic);
+#else
+static void races_begin(int64_t) {}
+static void races_barrier() {}
+static void races_warp(int) {}
+static void access(const void*, size_t, bool, bool) {}
+#endif
+
+// ---------------------------------------------------------------------------- kernels that crash
+#ifdef _WIN32
+static void guard_stack(int) {}
+static void guard_thread() {}
+static void unguard_thread() {}
+#else
+constexpr int SIGNALS[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT, SIGURG};
+static struct sigaction before[64];  // what was done with these signals
+static int installed;
+static thread_local stack_t stack_before;
+
+// Reached on a stack of its own, since the thread's may be full. It leaves as fail() does and does
+// not return. SIGURG comes from emulator.py, to stop a kernel that does not end.
+static void on_signal(int number, siginfo_t* info, void* context) {
+    if (block && block->inside) {
+        char* address = (char*)info->si_addr;
+        if (number == SIGURG) {
+            if (!*block->launch->stop) return;
+            fail(STOPPED, 0, 0);
+        }
+        if (number == SIGFPE) fail(DIVISION, 0, 0);
+        if (number != SIGSEGV && number != SIGBUS) fail(TRAP, 0, 0);
+        for (int fiber = 1; fiber <= block->fibers; ++fiber)
+            if (address >= guard_page(fiber) && address < guard_page(fiber) + PAGE)
+                fail(STACK, 0, 0);
+        fail(WILD, 0, (int64_t)address);
+    }
+    struct sigaction& old = before[number];  // not ours: another library's, or Python's
+    if (old.sa_flags & SA_SIGINFO) return old.sa_sigaction(number, info, context);
+    if (old.sa_handler == SIG_IGN || number == SIGURG) return;
+    if (old.sa_handler != SIG_DFL) return old.sa_handler(number);
+    sigaction(number, &old, nullptr);  // it comes again when this returns
+}
+
+static __attribute__((no_sanitize("thread"))) void guard_thread() {
+    if (!__atomic_exchange_n(&installed, 1, __ATOMIC_SEQ_CST))
+        for (int number : SIGNALS) {
+            struct sigaction ours = {};
+            ours.sa_sigaction = on_signal;
+            ours.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;
+            sigaction(number, &ours, &before[number]);
+        }
+    stack_t own = {};
+    own.ss_sp = block->signal_stack;
+    own.ss_size = sizeof block->signal_stack;
+    sigaltstack(&own, &stack_before);
+}
+static void unguard_thread() { sigaltstack(&stack_before, nullptr); }
+
+static void guard_stack(int fiber) {
+    if (fiber <= block->guarded || sysconf(_SC_PAGESIZE) != (long)PAGE) return;
+    mprotect(guard_page(fiber), PAGE, PROT_NONE);
+    block->guarded = fiber;
+}
+#endif
 
 static unsigned random_below(unsigned n) {  // splitmix64
     uint64_t z = block->random += 0x9E3779B97F4A7C15;
@@ -269,6 +369,7 @@ static Thread* pick() {  // the thread that runs next; leaves if all have return
             }
             block->ready = block->count;
             block->at_barrier = 0;
+            races_barrier();
             block->slow = random_below(~0u);
             new_round();
         }
@@ -292,6 +393,7 @@ static void continue_with(Thread* next) {  // returns when the running fiber is 
     int from = thread->fiber;
     if (next->state == UNSTARTED) {
         next->fiber = block->free_count ? block->free_fibers[--block->free_count] : ++block->fibers;
+        guard_stack(next->fiber);
         prepare(block->contexts[next->fiber], stack(next->fiber));
     }
     next->state = RUNNING;
@@ -312,6 +414,7 @@ static void suspend(State state, int line) {
 // A fiber runs one thread after another. A new thread needs a new fiber only while others wait.
 static void fiber_main() {
     for (;;) {
+        block->inside = true;
         block->kernel(block->launch->arguments);
         int fiber = thread->fiber;
         thread->state = DONE;
@@ -337,13 +440,14 @@ static int coordinate(int64_t& rest, unsigned size) {
 
 // Runs blocks until none is left. Every worker calls it with its own scratch and error. Returns the
 // error's kind.
-static int emulate(Launch* launch, void (*kernel)(Argument*)) {
+static __attribute__((no_sanitize("thread"))) int emulate(Launch* launch, void (*kernel)(Argument*)) {
     block = (Block*)launch->scratch;
     block->launch = launch;
     block->kernel = kernel;
     block->size = launch->block;
     block->grid = launch->grid;
     block->count = launch->block.x * launch->block.y * launch->block.z;
+    guard_thread();
     memset(block->contexts, 0, sizeof block->contexts);
     begin(block->contexts[0]);
     for (int i = 0; i < block->count; ++i) {
@@ -353,15 +457,17 @@ static int emulate(Launch* launch, void (*kernel)(Argument*)) {
     }
     thread = &block->threads[MAX_THREADS];
     thread->fiber = 0;
+    block->inside = false;
     block->random = launch->seed;
     block->fibers = block->free_count = 0;
     int64_t blocks = (int64_t)launch->grid.x * launch->grid.y * launch->grid.z;
     int64_t order = coprime_below(blocks);
     int highest = 0;
-    while (!launch->error->kind) {
+    while (!launch->error->kind && !*launch->stop) {
         int64_t number = __atomic_fetch_add(launch->next_block, 1, __ATOMIC_RELAXED);
         if (number >= blocks) break;
         int64_t rest = (number * order + (int64_t)(launch->seed % 1000003)) % blocks;  // shuffled
+        races_begin(rest);
         block->random = launch->seed ^ (uint64_t)rest * 0xD1B54A32D192ED03;
         unsigned x = coordinate(rest, launch->grid.x), y = coordinate(rest, launch->grid.y);
         block->index = {x, y, (unsigned)rest};
@@ -381,10 +487,13 @@ static int emulate(Launch* launch, void (*kernel)(Argument*)) {
         new_round();
         thread = &block->threads[MAX_THREADS];
         continue_with(pick());  // leave() returns to here
+        block->inside = false;
         if (block->fibers > highest) highest = block->fibers;
         thread = &block->threads[MAX_THREADS];
     }
+    unguard_thread();
     end(block->contexts, highest);
+    block = nullptr;
     return launch->error->kind;
 }
 
@@ -418,6 +527,7 @@ static void warp_operation(unsigned mask, uint64_t value, int source, int line) 
         ++block->ready;
     }
     arrived &= ~mask;
+    races_warp(first / 32);
 }
 
 template <class T> static T shuffle(unsigned mask, T value, int source, int line) {
@@ -458,6 +568,8 @@ static void start_copy(void* to, const void* from, int bytes, int taken, int lin
     Thread& t = *thread;
     if (t.copies == MAX_COPIES) fail(COPIES, 0, MAX_COPIES, line);
     if ((uintptr_t)to % bytes) fail(ARRAY_MISALIGNED, 0, 0, line);
+    access(to, bytes, true, false);
+    access(from, taken, false, false);
     memset(to, 0xFF, bytes);
     t.copy[t.copies++] = {to, from, bytes, taken};
 }
@@ -471,6 +583,7 @@ static void wait_groups(int pending) {  // for all but the last `pending` groups
     if (groups <= 0) return;
     int finished = t.group_end[groups - 1];
     for (int i = 0; i < finished; ++i) {
+        access(t.copy[i].to, t.copy[i].bytes, true, false);
         memset(t.copy[i].to, 0, t.copy[i].bytes);
         memcpy(t.copy[i].to, t.copy[i].from, t.copy[i].taken);
     }
@@ -490,8 +603,18 @@ template <class T> struct Global {  // T* as a kernel's parameter
         : p((T*)a.data), data(a.data), bytes(a.bytes), number((int)a.number) {}
     Global(T* p, char* data, uint64_t bytes, int number)
         : p(p), data(data), bytes(bytes), number(number) {}
+    // ((const float4*)x), which emulator.py turns into (Global<const float4>)x
+    template <class U> explicit Global(Global<U> x)
+        : p((T*)x.p), data(x.data), bytes(x.bytes), number(x.number) {
+        if ((uintptr_t)p % alignof(T)) fail(MISALIGNED, number, x.index(x.p));
+    }
+    template <class U> explicit Global(U* q)  // of shared or local memory: not checked
+        : p((T*)q), data((char*)q), bytes(~0ull), number(0) {}
     operator Global<const T>() const { return {p, data, bytes, number}; }
-    int64_t index(const T* q) const { return ((const char*)q - data) / (ptrdiff_t)sizeof(T); }
+    // Where q points to: in bytes for an argument, whose elements emulator.py knows
+    int64_t index(const T* q) const {
+        return ((const char*)q - data) / (number < 0 ? (ptrdiff_t)sizeof(T) : 1);
+    }
     void check(const T* q, size_t size) const {
         uint64_t offset = (uint64_t)((const char*)q - data);
         if (__builtin_expect(offset >= bytes || size > bytes - offset, 0))
@@ -517,7 +640,7 @@ template <class T> static Global<T> dynamic_shared() {
 }  // namespace emulator
 
 EXPORT uint64_t emulator_scratch_bytes() {
-    return sizeof(emulator::Block) + emulator::MAX_THREADS * emulator::STACK_BYTES;
+    return emulator::emulator_bytes();
 }
 
 #define threadIdx emulator::thread->index
@@ -568,10 +691,15 @@ inline int __any_sync(unsigned mask, int predicate, int line = __builtin_LINE())
 inline int __all_sync(unsigned mask, int predicate, int line = __builtin_LINE()) {
     return __ballot_sync(mask, predicate, line) == mask;
 }
+[[noreturn]] inline void __trap() { emulator::fail(emulator::TRAP, 0, 0); }
+#define assert(condition) \
+    ((condition) ? (void)0 : emulator::fail(emulator::ASSERTION, 0, 0, __LINE__))
 inline void __threadfence() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
 
 // Returns the value from before the update.
-template <class T, class F> static T atomic_update(T* address, F update) {
+template <class T, class F>
+static __attribute__((no_sanitize("thread"))) T atomic_update(T* address, F update) {
+    emulator::access(address, sizeof(T), true, true);
     constexpr int ORDER = __ATOMIC_SEQ_CST;
     T before, after;
     __atomic_load(address, &before, ORDER);

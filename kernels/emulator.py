@@ -6,15 +6,20 @@ interface is that of gpu.Gpu, so cuda_ops.py does not know on which of the two i
 import ctypes
 import functools
 import importlib.util
+import math
+import mmap
 import os
 import platform
+import queue
 import random
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import threading
+import time
 
 import numpy as np
 
@@ -23,6 +28,7 @@ from kernels.launch import (
     FOLDER,
     KERNEL,
     SHARED_LIMIT,
+    TYPES,
     DeviceError,
     KernelError,
     LaunchError,
@@ -39,6 +45,11 @@ from kernels.workers import available_cores, worker_pool
 SHARED = re.compile(r"(?:static )?__shared__\s+(?:__align__\(\d+\)\s+)?"
                     r"([\w ]+?)\s+(\w+)\s*((?:\[[^\]]*\])*);")
 DYNAMIC_SHARED = re.compile(r"extern __shared__\s+(?:__align__\(\d+\)\s+)?([\w ]+?)\s+(\w+)\[\];")
+CELL_BYTES = 48  # of a Cell in emulator_races.h
+TICK = 0.1  # seconds between two looks at a kernel that runs
+# A vector that is read from an array of numbers, as in *(const float4*)(x + i)
+VECTOR_CAST = re.compile(r"\((const )?(float2|float4|double2|Four|Vector)\s*\*\)")
+LIBRARY = re.compile(r"#include\s*<([\w./]+)>")
 MOST_SHARED = 64  # such declarations in a file; emulator.h has as many places
 
 
@@ -60,7 +71,8 @@ class Triple(ctypes.Structure):
 
 
 class Argument(ctypes.Structure):
-    _fields_ = [("data", ctypes.c_void_p), ("bytes", ctypes.c_uint64), ("number", ctypes.c_int64)]
+    _fields_ = [("data", ctypes.c_void_p), ("bytes", ctypes.c_uint64), ("number", ctypes.c_int64),
+                ("cells", ctypes.c_void_p)]
 
 
 class Error(ctypes.Structure):
@@ -68,6 +80,8 @@ class Error(ctypes.Structure):
         *((name, ctypes.c_int32) for name in ("kind", "argument", "line", "other_line")),
         ("index", ctypes.c_int64),
         *((name, Triple) for name in ("block", "thread", "other_thread")),
+        ("other_block", ctypes.c_int64),
+        ("accesses", ctypes.c_int32),
     ]
 
 
@@ -79,17 +93,24 @@ class Launch(ctypes.Structure):
         ("shared_limit", ctypes.c_uint64),
         ("seed", ctypes.c_uint64),
         ("next_block", ctypes.c_void_p),
+        ("stop", ctypes.c_void_p),
         ("arguments", ctypes.c_void_p),
+        ("count", ctypes.c_int64),
         ("scratch", ctypes.c_void_p),
         ("error", ctypes.POINTER(Error)),
     ]
 
 
 KINDS = ["", "OUT_OF_BOUNDS", "MISALIGNED", "DIVERGENT", "WARP", "SHARED_FULL", "ARRAY_INDEX",
-         "ARRAY_MISALIGNED", "DIVISION", "COPIES"]
+         "ARRAY_MISALIGNED", "DIVISION", "COPIES", "WILD", "STACK", "TRAP", "ASSERTION", "STOPPED",
+         "RACE"]
 
 
 # ------------------------------------------------------------------------------------- compiling
+# Local variables begin with a value that shows: NaN, or about -1e38 (g++ 12, clang 8)
+OPTIONAL_FLAGS = ["-ftrivial-auto-var-init=pattern"]
+
+
 @functools.cache
 def compiler():
     """(command of a C++ compiler, the version that it prints). Raises DeviceError.
@@ -115,15 +136,20 @@ def run(command):
     return subprocess.run(command, capture_output=True, text=True, errors="replace")
 
 
-def emulator_text(source):
+def emulator_text(source, races=False):
     """C++ for an ordinary compiler: emulator.h, the .cu text, and functions to call its kernels.
 
-    Two things change in the .cu text: heads of kernels and declarations of shared memory.
+    Three things change in the .cu text: heads of kernels, declarations of shared memory, and casts
+    to pointers to vectors, which become checked pointers.
     """
+    if library := LIBRARY.search(source.text):
+        raise LaunchError(f"{source.file}: #include <{library[1]}>: the compiler of CUDA kernels, "
+                          "NVRTC, has no such library; expected a .cuh file of kernels/")
     text = KERNEL.sub(lambda match: kernel_head(match, source), source.text)
-    text = rewrite_shared(text, source)
+    text = VECTOR_CAST.sub(r"(emulator::Global<\1\2>)", rewrite_shared(text, source))
     calls = [kernel_call(kernel) for kernel in source.kernels.values()]
-    return (FOLDER / "emulator.h").read_text(encoding="utf-8") + text + "".join(calls)
+    parts = ["emulator.h", "emulator_races.h"][:1 + races]
+    return "".join([*((FOLDER / part).read_text(encoding="utf-8") for part in parts), text, *calls])
 
 
 def checked_type(p):
@@ -168,28 +194,39 @@ def kernel_call(kernel):
             f"{{ {kernel.name}({', '.join(values)}); }});\n}}\n")
 
 
-def compiler_flags(version, dtype, precision):
+def compiler_flags(version, dtype, precision, races):
     flags = [
         "-std=c++17", "-O3", "-fno-math-errno", "-fno-strict-aliasing", "-fvisibility=hidden",
-        "-fno-exceptions", "-fno-rtti", "-Wno-unknown-pragmas", "-Werror=return-type",
-        "-Wframe-larger-than=24000", "-fsanitize=bounds,alignment,integer-divide-by-zero",
+        "-fno-exceptions", "-fno-rtti", "-fno-finite-loops", "-Wno-unknown-pragmas",
+        "-Werror=return-type", "-Werror=uninitialized", "-Werror=vla", "-Wframe-larger-than=24000",
+        "-fsanitize=bounds,alignment,integer-divide-by-zero",
         "-fno-sanitize-recover=all", *type_options(dtype, precision),
     ]
+    if races:  # the functions that it calls are in emulator_races.h
+        flags += ["-DCHECK_RACES", "-fsanitize=thread"]
     if sys.platform != "win32":
         flags += ["-fPIC"]
     elif "clang" in version:
         flags += ["-fno-rtlib-defaultlib"]  # the sanitizer's handlers are in emulator.h
-    return flags
+    return [*flags, *(flag for flag in OPTIONAL_FLAGS if accepts(flag))]
 
 
 @functools.cache
-def emulator_library(source, dtype, precision):
+def accepts(flag):
+    """Whether the compiler knows a flag."""
+    command, _ = compiler()
+    return run([*command, flag, "-fsyntax-only", "-xc++", os.devnull]).returncode == 0
+
+
+@functools.cache
+def emulator_library(source, dtype, precision, races=False):
     """The .cu file as a library for this machine, where kernel NAME is the function emulate_NAME.
 
-    Raises KernelError if it does not compile.
+    races: whether it looks for races. Raises KernelError if it does not compile.
     """
     command, version = compiler()
-    text, flags = emulator_text(source), compiler_flags(version, dtype, precision)
+    text = emulator_text(source, races)
+    flags = compiler_flags(version, dtype, precision, races)
 
     def build(path):
         code, unit = path.with_suffix(".cpp"), path.with_suffix(".o")
@@ -213,7 +250,11 @@ def compile_step(source, command, arguments):
         hint = ("\nIn the emulator a kernel's pointers are checked pointers: write "
                 "`auto p = x + i`, and make device functions that take pointers templates.")
     log = done.stderr[:4000]
-    raise KernelError(f"{source.file}: {' '.join(command)} failed:\n{log}{hint}")
+    first = re.search(r"^(.*?):(\d+):(?:\d+:)? (?:fatal )?error: (.*)", log, re.M)
+    what = "{}, line {}: {}".format(*first.groups()) if first else "see below"
+    if not done.returncode:
+        what = "local arrays that do not fit the stack"
+    raise KernelError(f"{source.file}: does not compile: {what}\n{' '.join(command)}:\n{log}{hint}")
 
 
 # -------------------------------------------------------------------------------------- workers
@@ -221,11 +262,41 @@ _worker = threading.local()  # .scratch: memory for a block's state, shared memo
 
 
 def scratch_memory(size):
-    """The address of this thread's scratch memory, a multiple of 64."""
+    """The address of this thread's scratch memory, zeros at first, a multiple of a page."""
     if not hasattr(_worker, "scratch"):
-        _worker.scratch = np.empty(size + 64, np.uint8)
-    address = _worker.scratch.ctypes.data
-    return address + -address % 64
+        _worker.scratch = np.frombuffer(mmap.mmap(-1, size), np.uint8)
+    return _worker.scratch.ctypes.data
+
+
+def wait(results, threads, next_block, stop, seconds):
+    """Waits for all workers. A kernel of which no block ends for so many seconds is stopped.
+
+    results: a queue that gets one item from each worker; threads: their identifiers, None where a
+    worker has not begun. Ctrl-C stops the kernel too, and is raised when its workers have ended.
+    """
+    seen, since, interrupt = None, time.monotonic(), None
+    for _ in threads:
+        while True:
+            try:
+                found, error = results.get(timeout=TICK)
+                if error:
+                    raise error
+                yield found
+                break
+            except queue.Empty:
+                pass
+            except KeyboardInterrupt as error:
+                interrupt = error
+            now = time.monotonic()
+            if next_block.value != seen:
+                seen, since = next_block.value, now
+            if interrupt or now - since > seconds:
+                stop.value = 1
+            if stop.value and hasattr(signal, "pthread_kill"):
+                for thread in filter(None, threads):
+                    signal.pthread_kill(thread, signal.SIGURG)
+    if interrupt:
+        raise interrupt
 
 
 # --------------------------------------------------------------------------------------- device
@@ -233,11 +304,15 @@ class Emulator:
     name = "emulated device"
     multiprocessors, shared_memory = 132, 228 * 1024  # an H100's or H200's: work is cut as there
 
-    def __init__(self, dtype=np.float32, precision="fp32", seed=0, workers=None):
+    def __init__(self, dtype=np.float32, precision="fp32", seed=0, workers=None, seconds=30,
+                 check_races=None):
         """seed: for the order in which CUDA threads run. workers: the number of CPU threads.
 
-        Raises DeviceError.
+        seconds: a launch is stopped if none of its blocks ends for so long. check_races: whether
+        to look for races between threads, which takes several times as long; None: in kernels of
+        your own, not in those of this folder (nor on Windows). Raises DeviceError.
         """
+        self.seconds, self.check_races = seconds, check_races
         self.dtype, self.precision = np.dtype(dtype), precision
         self.random = random.Random(seed)
         self.recording = None  # while recording: functions to call
@@ -290,7 +365,10 @@ class Emulator:
         if not 0 <= shared <= DYNAMIC_SHARED_LIMIT:
             raise LaunchError(f"{kernel}: {shared} bytes of dynamic shared memory; "
                               f"a block gets {DYNAMIC_SHARED_LIMIT}")
-        launch = functools.partial(self._run, source, kernel, grid, block, arguments, shared)
+        races = self.check_races
+        if races is None:
+            races = FOLDER not in (FOLDER / file).parents and os.name != "nt"
+        launch = functools.partial(self._run, source, kernel, grid, block, arguments, shared, races)
         if self.recording is not None:
             self.recording.append(launch)
         else:
@@ -310,38 +388,51 @@ class Emulator:
                 action()
         return replay
 
-    def _run(self, source, kernel, grid, block, arguments, shared):
-        library = emulator_library(source, self.dtype, self.precision)
+    def _run(self, source, kernel, grid, block, arguments, shared, races):
+        library = emulator_library(source, self.dtype, self.precision, races)
         emulate = getattr(library, "emulate_" + kernel)
         scratch_bytes = library.emulator_scratch_bytes()
         # The table holds addresses only: `scalars` keeps the numbers alive.
-        table, scalars = argument_table(arguments)
-        next_block, seed = ctypes.c_int64(0), self.random.getrandbits(63)
+        table, scalars = argument_table(arguments, races)
+        next_block, stop = ctypes.c_int64(0), ctypes.c_int32(0)
+        seed = self.random.getrandbits(63)
+        pool = worker_pool(self.workers)
+        threads = [None] * min(1 if races else self.workers, math.prod(grid), max(1, pool.count))
 
-        def work(_):
+        def work(number):
+            threads[number] = threading.get_ident()
             error = Error()
             launch = Launch(Triple(*grid), Triple(*block), shared, limit(shared), seed,
-                            ctypes.addressof(next_block), ctypes.addressof(table),
-                            scratch_memory(scratch_bytes), ctypes.pointer(error))
+                            ctypes.addressof(next_block), ctypes.addressof(stop),
+                            ctypes.addressof(table), len(table), scratch_memory(scratch_bytes),
+                            ctypes.pointer(error))
             emulate(ctypes.byref(launch))
+            threads[number] = None
             return error
 
-        blocks = int(np.prod(grid))
-        for error in worker_pool(self.workers - 1).run(work, min(self.workers, blocks)):
+        results = pool.start(work, len(threads))
+        errors = list(wait(results, threads, next_block, stop, self.seconds))
+        # A kernel that is stopped in one thread may have waited for one that failed in another.
+        for error in sorted(errors, key=lambda error: KINDS[error.kind] == "STOPPED"):
             if error.kind:
-                what = message(error, source.kernels[kernel], arguments, shared)
+                what = message(error, source, kernel, grid, arguments, shared, self.seconds)
                 raise KernelError(f"{source.file}: {kernel}: {what}, "
                                   f"by thread {error.thread} of block {error.block}")
 
 
-def argument_table(arguments):
-    """(the arguments as an array of Argument, the arrays that hold its scalars)."""
-    table, scalars = (Argument * len(arguments))(), []
+def argument_table(arguments, races):
+    """(the arguments as an array of Argument, the arrays that it needs)."""
+    table, scalars, cells = (Argument * len(arguments))(), [], {}
     for i, a in enumerate(arguments):
         if isinstance(a, np.generic):
             a = np.array(a)
             scalars.append(a)
         table[i] = (0, 0, i) if a is None else (a.ctypes.data, a.nbytes, i)
+        if races and isinstance(a, DeviceArray):  # an array that is passed twice has one of them
+            size = CELL_BYTES * (a.nbytes // 4 + 1)
+            cells.setdefault(a.ctypes.data, np.zeros(size, np.uint8))
+            table[i].cells = cells[a.ctypes.data].ctypes.data
+            scalars.append(cells[a.ctypes.data])
     return table, scalars
 
 
@@ -350,14 +441,20 @@ def limit(shared):
     return SHARED_LIMIT if shared <= SHARED_LIMIT else DYNAMIC_SHARED_LIMIT
 
 
-def message(e, kernel, arguments, shared):
-    """An Error of emulator.h in words."""
+def message(e, source, name, grid, arguments, shared, seconds):
+    """An Error of emulator.h in words. seconds: after which a launch is stopped."""
+    kernel = source.kernels[name]
     state = f"waits at line {e.other_line}" if e.other_line else "has returned"
     other = f"thread {e.other_thread} {state}"
     of = f"dynamic shared memory ({shared} bytes)"
     if e.argument >= 0:
         size = getattr(arguments[e.argument], "size", 0)
+        if KINDS[e.kind] in ("OUT_OF_BOUNDS", "MISALIGNED"):  # then the index is in bytes
+            e.index //= getattr(arguments[e.argument], "itemsize", 1)
         of = f"argument {kernel.parameters[e.argument].name!r} ({size} elements)"
+    in_line = f", in line {e.line}" if e.line else ""
+    if KINDS[e.kind] == "RACE":
+        return race(e, source, kernel, grid, arguments)
     return {
         "OUT_OF_BOUNDS": f"{of} accessed at index {e.index}",
         "MISALIGNED": f"a misaligned load from {of} at index {e.index}",
@@ -367,7 +464,34 @@ def message(e, kernel, arguments, shared):
         "SHARED_FULL": f"{e.index} bytes of shared memory, but a block gets {limit(shared)}",
         "ARRAY_INDEX": f"an array accessed at index {e.index} in line {e.line}",
         "ARRAY_MISALIGNED": f"a misaligned access in line {e.line}",
-        "DIVISION": f"an integer divided by zero in line {e.line}",
+        "DIVISION": "an integer divided by zero, or the lowest one by -1" + in_line,
         "COPIES": f"more than {e.index} unfinished asynchronous copies in line {e.line}: "
                   "a wait is missing",
+        "WILD": f"memory at address {e.index:#x} accessed, which belongs to no array",
+        "STACK": "the stack is full: functions that call themselves too often, or large arrays",
+        "TRAP": "__trap(), or code without an end that returns",
+        "ASSERTION": f"an assertion fails in line {e.line}",
+        "STOPPED": f"stopped, since no block ended for {seconds} seconds: a loop without an end, "
+                   "or a wait for another thread, which runs only while this one is at a barrier",
     }[KINDS[e.kind]]
+
+
+def race(e, source, kernel, grid, arguments):
+    """The Error of a race in words."""
+    block, rest = [], e.other_block
+    for size in grid:
+        block.append(rest % size)
+        rest //= size
+    other = f"thread {e.other_thread}"
+    if block != [e.block.x, e.block.y, e.block.z]:
+        other += f" of block {Triple(*block)}"
+    what, size = "dynamic shared memory", 4
+    if e.argument >= 0:
+        what, size = f"argument {kernel.parameters[e.argument].name!r}", \
+            arguments[e.argument].itemsize
+    elif e.line >= 0:
+        kind, name, _ = SHARED.findall(DYNAMIC_SHARED.sub("", source.text))[e.line]
+        what, size = f"shared array {name!r}", np.dtype(TYPES.get(kind, "V4")).itemsize
+    now, before = ("written" if e.accesses & bit else "read" for bit in (1, 2))
+    return (f"a race: {what} is {now} at index {e.index // size}, which "
+            f"{other} has {before}, and nothing orders the two")

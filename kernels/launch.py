@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from formats.files import cache_folder, written
+from formats.files import cache_folder, digest, written
 
 FOLDER = Path(__file__).parent
 
@@ -247,27 +247,35 @@ def not_recording(device, what):
 
 
 def three(size):
-    """4 -> (4, 1, 1); (4, 2) -> (4, 2, 1)."""
-    size = (size,) if isinstance(size, (int, np.integer)) else tuple(size)
-    return tuple(map(int, size)) + (1,) * (3 - len(size))
+    """4 -> (4, 1, 1); (4, 2) -> (4, 2, 1). Raises LaunchError."""
+    sizes = (size,) if np.ndim(size) == 0 else tuple(size)
+    whole = all(isinstance(n, (int, np.integer)) for n in sizes)
+    if not whole or not 1 <= len(sizes) <= 3:
+        raise LaunchError(f"a grid or block of {size}: expected one to three whole numbers "
+                          "(n // 4 is whole, n / 4 is not)")
+    return tuple(map(int, sizes)) + (1,) * (3 - len(sizes))
 
 
 # ------------------------------------------------------------------------------- compiled files
 def cached(key, suffix, build):
     """The path of a file in the cache, which build(path) makes if it is not there yet.
 
-    key: strings, all that the file depends on. At any moment the file is complete or absent.
+    key: strings, all that the file depends on. At any moment the file is complete or absent; if a
+    disk has damaged it since, its checksum says so, and it is made again.
     Raises DeviceError if the folder cannot be written.
     """
     folder = cache_folder()
     path = folder / (hashlib.sha256("\0".join(key).encode()).hexdigest()[:32] + suffix)
-    if path.exists():
+    checksum = path.with_suffix(".sha256")
+    if path.exists() and checksum.exists() and checksum.read_text() == digest(path):
         return path
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as temporary:
             built = Path(temporary) / path.name
             build(built)
+            with written(checksum, "w") as file:
+                file.write(digest(built))
             with written(path) as file:
                 file.write(built.read_bytes())
     except OSError as error:

@@ -1,0 +1,163 @@
+// Looks for races: two threads use the same memory, one of them writes, and nothing orders them.
+//
+// emulator.py compiles with -fsanitize=thread, so that the compiler calls a function before every
+// read and write: those at the end of this file, in place of the sanitizer's own library. Two
+// accesses are ordered if one thread makes both, if a barrier lies between them, or in one warp a
+// warp operation. Nothing orders two blocks. Atomic updates do not race with each other.
+//
+// For every four bytes of shared memory and of the arguments a Cell holds the last write and the
+// last two reads. So a race is seen in whatever order the threads run, and if all numbers are
+// right. Missed are accesses that a later one of the same cell has replaced. One worker runs all
+// blocks, since cells have no locks.
+#define UNCHECKED __attribute__((no_sanitize("thread"), noinline))
+
+namespace emulator {
+
+struct Access {
+    uint32_t block, round;  // block 0: none yet; round: barriers passed
+    uint16_t thread, warp_round;
+    uint8_t mask, atomic;   // mask: which of the four bytes
+};
+struct Cell { Access write, read, other_read; };
+
+struct Races {
+    uint32_t block, round;
+    uint32_t first;  // of this launch's blocks: numbers of earlier launches do not come again
+    uint16_t warp_rounds[MAX_THREADS / 32];
+    Cell shared[sizeof Block::shared / 4];
+};
+static Races races;  // one worker: one of it
+
+UNCHECKED static void races_begin(int64_t number) {
+    const uint3& grid = block->launch->grid;
+    if (*block->launch->next_block == 1) {  // the first block of a launch
+        static uint32_t next = 1;
+        races.first = next;
+        next += grid.x * grid.y * grid.z;
+    }
+    races.block = races.first + (uint32_t)number;
+    races.round = 0;
+    memset(races.warp_rounds, 0, sizeof races.warp_rounds);
+}
+UNCHECKED static void races_barrier() { ++races.round; }
+UNCHECKED static void races_warp(int warp) { ++races.warp_rounds[warp]; }
+
+UNCHECKED static bool concurrent(const Access& a, const Access& b) {
+    if (!a.block || !(a.mask & b.mask) || (a.atomic && b.atomic)) return false;
+    if (a.block != b.block) return true;
+    if (a.thread == b.thread || a.round != b.round) return false;
+    return a.thread / 32 != b.thread / 32 || a.warp_round == b.warp_round;
+}
+
+[[noreturn]] UNCHECKED static void
+report_race(const Access& old, bool writes, bool wrote, int argument, int64_t byte) {
+    Error& e = *block->launch->error;
+    e.other_block = (int64_t)old.block - races.first;
+    e.other_thread = block->threads[old.thread].index;
+    e.accesses = writes + 2 * wrote;
+    int declaration = -1;  // of shared memory; -1: the dynamic one
+    size_t first = 0;
+    for (int i = 0; argument < 0 && i < 64; ++i) {
+        size_t offset = block->shared_offset[i];  // plus 1
+        if (!offset || offset - 1 > (size_t)byte || offset <= first) continue;
+        declaration = i;
+        first = offset;
+    }
+    fail(RACE, argument, declaration < 0 ? byte : byte - (int64_t)first + 1, declaration);
+}
+
+// bytes: of this access, from `address` on
+UNCHECKED static void access_cell(Cell& cell, Access now, bool writes, bool shared, int argument,
+                                  int64_t byte) {
+    if (shared) {  // of an earlier block
+        if (cell.write.block != now.block) cell.write.block = 0;
+        if (cell.read.block != now.block) cell.read.block = 0;
+        if (cell.other_read.block != now.block) cell.other_read.block = 0;
+    }
+    if (concurrent(cell.write, now)) report_race(cell.write, writes, true, argument, byte);
+    if (writes) {
+        if (concurrent(cell.read, now)) report_race(cell.read, true, false, argument, byte);
+        if (concurrent(cell.other_read, now))
+            report_race(cell.other_read, true, false, argument, byte);
+        cell.write = now;
+        return;
+    }
+    bool same = cell.read.block == now.block && cell.read.thread == now.thread;
+    if (!same) cell.other_read = cell.read;
+    cell.read = now;
+}
+
+UNCHECKED static void access(const void* address, size_t bytes, bool writes, bool atomic) {
+    if (!block || !block->inside) return;
+    const char* from = (const char*)address;
+    Cell* cells = nullptr;
+    const char* start = block->shared;
+    int argument = -1;
+    if (from >= start && from < start + sizeof block->shared) {
+        cells = races.shared;
+    } else if (from >= (char*)block && from < (char*)block + emulator_bytes()) {
+        return;  // local variables
+    } else {
+        for (int i = 0; i < block->launch->count && !cells; ++i) {
+            const Argument& a = block->launch->arguments[i];
+            if (!a.cells || from < a.data || from >= a.data + a.bytes) continue;
+            cells = (Cell*)a.cells;
+            start = a.data;
+            argument = i;
+        }
+        if (!cells) return;
+    }
+    int64_t first = from - start, end = first + (int64_t)bytes;
+    int me = (int)(thread - block->threads);
+    for (int64_t i = first / 4; i * 4 < end; ++i) {
+        unsigned mask = 15;
+        if (i * 4 < first) mask &= 15u << (first - i * 4);
+        if (i * 4 + 4 > end) mask &= 15u >> (i * 4 + 4 - end);
+        Access now = {races.block, races.round, (uint16_t)me, races.warp_rounds[me / 32],
+                      (uint8_t)mask, atomic};
+        access_cell(cells[i], now, writes, argument < 0, argument, first);
+    }
+}
+
+}  // namespace emulator
+
+// ------------------------------------------------------ what the compiler calls before an access
+#define ACCESSES(bytes) \
+    EXPORT UNCHECKED void __tsan_read##bytes(void* a) { emulator::access(a, bytes, false, false); } \
+    EXPORT UNCHECKED void __tsan_write##bytes(void* a) { emulator::access(a, bytes, true, false); } \
+    EXPORT UNCHECKED void __tsan_unaligned_read##bytes(void* a) { \
+        emulator::access(a, bytes, false, false); \
+    } \
+    EXPORT UNCHECKED void __tsan_unaligned_write##bytes(void* a) { \
+        emulator::access(a, bytes, true, false); \
+    } \
+    EXPORT UNCHECKED void __tsan_volatile_read##bytes(void* a) { \
+        emulator::access(a, bytes, false, false); \
+    } \
+    EXPORT UNCHECKED void __tsan_volatile_write##bytes(void* a) { \
+        emulator::access(a, bytes, true, false); \
+    } \
+    EXPORT UNCHECKED void __tsan_read_write##bytes(void* a) { emulator::access(a, bytes, true, false); }
+ACCESSES(1) ACCESSES(2) ACCESSES(4) ACCESSES(8) ACCESSES(16)
+#undef ACCESSES
+EXPORT UNCHECKED void __tsan_read_range(void* a, size_t n) { emulator::access(a, n, false, false); }
+EXPORT UNCHECKED void __tsan_write_range(void* a, size_t n) { emulator::access(a, n, true, false); }
+EXPORT UNCHECKED void __tsan_init() {}
+EXPORT UNCHECKED void __tsan_func_entry(void*) {}
+EXPORT UNCHECKED void __tsan_func_exit() {}
+EXPORT UNCHECKED void __tsan_vptr_update(void**, void*) {}
+EXPORT UNCHECKED void __tsan_vptr_read(void**) {}
+EXPORT UNCHECKED void* __tsan_memcpy(void* to, const void* from, size_t n) {
+    emulator::access(from, n, false, false);
+    emulator::access(to, n, true, false);
+    return memcpy(to, from, n);
+}
+EXPORT UNCHECKED void* __tsan_memset(void* to, int value, size_t n) {
+    emulator::access(to, n, true, false);
+    return memset(to, value, n);
+}
+EXPORT UNCHECKED void* __tsan_memmove(void* to, const void* from, size_t n) {
+    return memmove(to, from, n);
+}
+EXPORT UNCHECKED void __tsan_atomic_thread_fence(int) {}
+EXPORT UNCHECKED void __tsan_atomic_signal_fence(int) {}
