@@ -245,12 +245,12 @@ def compile_step(source, command, arguments):
     # Too large a frame is an error here. g++ and clang++ spell the flag for that differently.
     if done.returncode == 0 and "frame-larger-than" not in done.stderr:
         return
-    hint = ""
-    if "Global<" in done.stderr:
-        hint = ("\nIn the emulator a kernel's pointers are checked pointers: write "
-                "`auto p = x + i`, and make device functions that take pointers templates.")
     log = done.stderr[:4000]
     first = re.search(r"^(.*?):(\d+):(?:\d+:)? (?:fatal )?error: (.*)", log, re.M)
+    hint = ""
+    if first and "Global<" in first[3]:
+        hint = ("\nIn the emulator a kernel's pointers are checked pointers: write "
+                "`auto p = x + i`, and make device functions that take pointers templates.")
     what = "{}, line {}: {}".format(*first.groups()) if first else "see below"
     if not done.returncode:
         what = "local arrays that do not fit the stack"
