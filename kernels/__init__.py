@@ -4,7 +4,8 @@ from pathlib import Path
 import numpy as np
 
 from kernels.cuda_ops import CudaOps
-from kernels.emulator import Emulator, compiler
+from kernels.emulator import Emulator
+from kernels.emulator_library import compiler
 from kernels.gpu import Gpu, find_nvrtc
 from kernels.launch import DeviceError, KernelError, LaunchError, first_line  # noqa: F401
 from kernels.numpy_engine import NumpyEngine

@@ -24,8 +24,9 @@ import pytest
 import kernels
 from kernels import cuda_ops, gpu, launch, workers
 from kernels import emulator as emulator_module
-from kernels.emulator import Emulator
 
+# Planted faults stand in files of their own. Here they must show without the search for races.
+Emulator = functools.partial(emulator_module.Emulator, check_races=False)
 CARDS = ["sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120"]
 FILES = sorted(launch.FOLDER.rglob("*.cu"))
 HEAD = 'extern "C" __global__ __launch_bounds__(64)\nvoid test({parameters}) {{\n{body}\n}}\n'
