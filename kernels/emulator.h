@@ -71,6 +71,20 @@ struct Error {
     int64_t other_block;  // its number; of a race
     int32_t accesses;     // of a race: 1 if the thread writes, 2 if the other one wrote
 };
+// An access to an argument, or with argument -1 to shared memory, for emulator_counts.py.
+struct Record {
+    int64_t offset, site;  // in bytes; the place in the program
+    int32_t block, thread;
+    int32_t argument;
+    uint8_t bytes, kind, unused[2];  // kind: 0 read, 1 write, 2 atomic update
+};
+struct Log {
+    int64_t capacity, used;
+    Record* records;
+    int64_t counts[2][3];  // global memory, shared memory; reads, writes, atomic updates
+    int64_t bytes[2][3];   // the same
+    int64_t barriers;      // of all blocks
+};
 struct Launch {
     uint3 grid, block;
     uint64_t dynamic_shared, shared_limit, seed;
@@ -80,6 +94,8 @@ struct Launch {
     int64_t count;        // of arguments
     char* scratch;        // this worker's: a Block and its stacks
     Error* error;         // this worker's
+    Log* log;             // or null: nothing is counted
+    int64_t check;        // whether to look for races
 };
 
 // ------------------------------------------------------------------------------------ fibers
@@ -250,7 +266,7 @@ static size_t emulator_bytes() { return BLOCK_BYTES + MAX_THREADS * STACK_PITCH;
 static void races_begin(int64_t block_number);
 static void races_barrier();
 static void races_warp(int warp);
-static void access(const void* address, size_t bytes, bool writes, bool atomic);
+static void access(const void* address, size_t bytes, bool writes, bool atomic, void* site = 0);
 #else
 static void races_begin(int64_t) {}
 static void races_barrier() {}
@@ -440,7 +456,8 @@ static int coordinate(int64_t& rest, unsigned size) {
 
 // Runs blocks until none is left. Every worker calls it with its own scratch and error. Returns the
 // error's kind.
-static __attribute__((no_sanitize("thread"))) int emulate(Launch* launch, void (*kernel)(Argument*)) {
+static __attribute__((no_sanitize("thread"))) int
+emulate(Launch* launch, void (*kernel)(Argument*)) {
     block = (Block*)launch->scratch;
     block->launch = launch;
     block->kernel = kernel;

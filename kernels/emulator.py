@@ -16,6 +16,7 @@ import time
 
 import numpy as np
 
+from kernels.emulator_counts import Counts, counts_of, new_log
 from kernels.emulator_library import DYNAMIC_SHARED, SHARED, emulator_library
 from kernels.launch import (
     DYNAMIC_SHARED_LIMIT,
@@ -80,6 +81,8 @@ class Launch(ctypes.Structure):
         ("count", ctypes.c_int64),
         ("scratch", ctypes.c_void_p),
         ("error", ctypes.POINTER(Error)),
+        ("log", ctypes.c_void_p),
+        ("check", ctypes.c_int64),
     ]
 
 
@@ -136,13 +139,15 @@ class Emulator:
     multiprocessors, shared_memory = 132, 228 * 1024  # an H100's or H200's: work is cut as there
 
     def __init__(self, dtype=np.float32, precision="fp32", seed=0, workers=None, seconds=30,
-                 check_races=None):
+                 check_races=None, count=False):
         """seed: for the order in which CUDA threads run. workers: the number of CPU threads.
 
         seconds: a launch is stopped if none of its blocks ends for so long. check_races: whether
         to look for races between threads, which takes several times as long; None: in kernels of
-        your own, not in those of this folder (nor on Windows). Raises DeviceError.
+        your own, not in those of this folder (nor on Windows). count: whether to count what
+        kernels read and write, into `counts`; see emulator_counts.py. Raises DeviceError.
         """
+        self.count, self.counts, self.accesses = count, {}, {}
         self.seconds, self.check_races = seconds, check_races
         self.dtype, self.precision = np.dtype(dtype), precision
         self.random = random.Random(seed)
@@ -220,15 +225,17 @@ class Emulator:
         return replay
 
     def _run(self, source, kernel, grid, block, arguments, shared, races):
-        library = emulator_library(source, self.dtype, self.precision, races)
+        watched = races or self.count
+        library = emulator_library(source, self.dtype, self.precision, watched)
         emulate = getattr(library, "emulate_" + kernel)
         scratch_bytes = library.emulator_scratch_bytes()
         # The table holds addresses only: `scalars` keeps the numbers alive.
-        table, scalars = argument_table(arguments, races)
+        table, scalars = argument_table(arguments, watched)
+        log, records = new_log() if self.count else (None, None)
         next_block, stop = ctypes.c_int64(0), ctypes.c_int32(0)
         seed = self.random.getrandbits(63)
         pool = worker_pool(self.workers)
-        threads = [None] * min(1 if races else self.workers, math.prod(grid), max(1, pool.count))
+        threads = [None] * min(1 if watched else self.workers, math.prod(grid), max(1, pool.count))
 
         def work(number):
             threads[number] = threading.get_ident()
@@ -236,7 +243,7 @@ class Emulator:
             launch = Launch(Triple(*grid), Triple(*block), shared, limit(shared), seed,
                             ctypes.addressof(next_block), ctypes.addressof(stop),
                             ctypes.addressof(table), len(table), scratch_memory(scratch_bytes),
-                            ctypes.pointer(error))
+                            ctypes.pointer(error), log and ctypes.addressof(log), races)
             emulate(ctypes.byref(launch))
             threads[number] = None
             return error
@@ -249,6 +256,9 @@ class Emulator:
                 what = message(error, source, kernel, grid, arguments, shared, self.seconds)
                 raise KernelError(f"{source.file}: {kernel}: {what}, "
                                   f"by thread {error.thread} of block {error.block}")
+        if self.count:
+            self.accesses[kernel] = records[:log.used].copy()
+            self.counts.setdefault(kernel, Counts()).add(counts_of(log, self.accesses[kernel]))
 
 
 def argument_table(arguments, races):

@@ -39,7 +39,10 @@ UNCHECKED static void races_begin(int64_t number) {
     races.round = 0;
     memset(races.warp_rounds, 0, sizeof races.warp_rounds);
 }
-UNCHECKED static void races_barrier() { ++races.round; }
+UNCHECKED static void races_barrier() {
+    ++races.round;
+    if (block->launch->log) ++block->launch->log->barriers;
+}
 UNCHECKED static void races_warp(int warp) { ++races.warp_rounds[warp]; }
 
 UNCHECKED static bool concurrent(const Access& a, const Access& b) {
@@ -87,7 +90,20 @@ UNCHECKED static void access_cell(Cell& cell, Access now, bool writes, bool shar
     cell.read = now;
 }
 
-UNCHECKED static void access(const void* address, size_t bytes, bool writes, bool atomic) {
+UNCHECKED static void count(Log& log, int argument, int64_t offset, size_t bytes, int kind,
+                            void* site) {
+    ++log.counts[argument < 0][kind];
+    log.bytes[argument < 0][kind] += bytes;
+    if (log.used < log.capacity)
+        log.records[log.used] = {offset, (int64_t)site, (int32_t)(races.block - races.first),
+                                 (int32_t)(thread - block->threads), argument, (uint8_t)bytes,
+                                 (uint8_t)kind, {}};
+    ++log.used;
+}
+
+// site: where in the program
+UNCHECKED static void access(const void* address, size_t bytes, bool writes, bool atomic,
+                             void* site) {
     if (!block || !block->inside) return;
     const char* from = (const char*)address;
     Cell* cells = nullptr;
@@ -108,6 +124,9 @@ UNCHECKED static void access(const void* address, size_t bytes, bool writes, boo
         if (!cells) return;
     }
     int64_t first = from - start, end = first + (int64_t)bytes;
+    int kind = atomic ? 2 : writes;
+    if (block->launch->log) count(*block->launch->log, argument, first, bytes, kind, site);
+    if (!block->launch->check) return;
     int me = (int)(thread - block->threads);
     for (int64_t i = first / 4; i * 4 < end; ++i) {
         unsigned mask = 15;
@@ -122,24 +141,18 @@ UNCHECKED static void access(const void* address, size_t bytes, bool writes, boo
 }  // namespace emulator
 
 // ------------------------------------------------------ what the compiler calls before an access
+#define CALLED(name, bytes, writes) \
+    EXPORT UNCHECKED void name##bytes(void* a) { \
+        emulator::access(a, bytes, writes, false, __builtin_return_address(0)); \
+    }
 #define ACCESSES(bytes) \
-    EXPORT UNCHECKED void __tsan_read##bytes(void* a) { emulator::access(a, bytes, false, false); } \
-    EXPORT UNCHECKED void __tsan_write##bytes(void* a) { emulator::access(a, bytes, true, false); } \
-    EXPORT UNCHECKED void __tsan_unaligned_read##bytes(void* a) { \
-        emulator::access(a, bytes, false, false); \
-    } \
-    EXPORT UNCHECKED void __tsan_unaligned_write##bytes(void* a) { \
-        emulator::access(a, bytes, true, false); \
-    } \
-    EXPORT UNCHECKED void __tsan_volatile_read##bytes(void* a) { \
-        emulator::access(a, bytes, false, false); \
-    } \
-    EXPORT UNCHECKED void __tsan_volatile_write##bytes(void* a) { \
-        emulator::access(a, bytes, true, false); \
-    } \
-    EXPORT UNCHECKED void __tsan_read_write##bytes(void* a) { emulator::access(a, bytes, true, false); }
+    CALLED(__tsan_read, bytes, false) CALLED(__tsan_write, bytes, true) \
+    CALLED(__tsan_unaligned_read, bytes, false) CALLED(__tsan_unaligned_write, bytes, true) \
+    CALLED(__tsan_volatile_read, bytes, false) CALLED(__tsan_volatile_write, bytes, true) \
+    CALLED(__tsan_read_write, bytes, true) CALLED(__tsan_unaligned_read_write, bytes, true)
 ACCESSES(1) ACCESSES(2) ACCESSES(4) ACCESSES(8) ACCESSES(16)
 #undef ACCESSES
+#undef CALLED
 EXPORT UNCHECKED void __tsan_read_range(void* a, size_t n) { emulator::access(a, n, false, false); }
 EXPORT UNCHECKED void __tsan_write_range(void* a, size_t n) { emulator::access(a, n, true, false); }
 EXPORT UNCHECKED void __tsan_init() {}

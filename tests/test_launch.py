@@ -77,7 +77,7 @@ def test_header_lists_the_kernels(path):
     assert all(line.startswith("//") for line in header.strip().splitlines())
 
 
-TEXTS = sorted([*FILES, *launch.FOLDER.glob("*.cuh"), launch.FOLDER / "emulator.h"])
+TEXTS = sorted([*FILES, *launch.FOLDER.glob("*.cuh"), *launch.FOLDER.glob("*.h")])
 
 
 @pytest.mark.parametrize("path", TEXTS, ids=ids)
