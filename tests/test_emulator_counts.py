@@ -40,7 +40,8 @@ CASES = {
     "stride_of_two": ("    __shared__ float s[512];\n    s[2 * t] = 1;", 1,
                       dict(shared_writes=256, shared_accesses=8, bank_conflicts=8)),
     "one_word_for_all": ("    __shared__ float s[4];\n    if (t < 4) s[t] = t;\n"
-                         "    __syncthreads();\n    y[i] = s[2];", 1, dict(shared_accesses=9, bank_conflicts=0)),
+                         "    __syncthreads();\n    y[i] = s[2];", 1,
+                         dict(shared_accesses=9, bank_conflicts=0)),
     "vectors_in_shared": ("    __shared__ __align__(16) float s[1024];\n"
                           "    *(float4*)&s[4 * t] = {};", 1,
                           dict(shared_writes=256, shared_accesses=32, bank_conflicts=0)),
