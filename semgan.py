@@ -459,11 +459,9 @@ class Trainer:
         with self.ops.arena:  # memory that every step uses again
             self.take_inputs()
             maps, kept = self.real_and_generated()
-            dlogits, features = self.discriminator_loss(maps)
-            self.discriminator.backward(dlogits, features)
+            self.discriminator.backward(*self.discriminator_loss(maps))
             self.discriminator.update(self.rate[1:])
-            dmaps = self.generator_loss(maps)
-            self.generator.backward(dmaps, kept)
+            self.generator.backward(self.generator_loss(maps), kept)
             self.generator.update(self.rate[:1])
 
     def take_inputs(self):

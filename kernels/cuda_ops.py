@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from kernels.contract import Arena, activation_number, check_reading, pool_shape, resize_weights
+from kernels.buffers import ReusingArena
+from kernels.contract import activation_number, check_reading, pool_shape, resize_weights
 from kernels.cuda_conv import CONV_STEPS, THREADS, WARP, CudaConv, cdiv
 from kernels.replacement import replacements
 
@@ -30,7 +31,7 @@ class CudaOps(CudaConv):
         self.dtype = device.dtype
         self.name = type(device).__name__.lower()
         self.arithmetic = f"the {self.name} in {device.precision}"
-        self.arena = Arena(device.allocate)
+        self.arena = ReusingArena(device)
         self._choose_kernels(device, conv_step)
         self.replaced = {}  # {kernel: path of the file that has it}
         if replace:

@@ -166,6 +166,15 @@ class Emulator:
         start = -buffer.ctypes.data % 256
         return buffer[start:start + size].view(DeviceArray)
 
+    def view(self, buffer, size, lease):
+        """The first bytes of a buffer, as an array that keeps `lease` alive."""
+        a = buffer[:size].view(np.ndarray)
+        if lease is None:
+            return a.view(DeviceArray)
+        lease.__array_interface__ = a.__array_interface__
+        lease.buffer = buffer
+        return np.asarray(lease).view(DeviceArray)
+
     def spoil(self, a):
         """Fills an array with NaN before it is written, to reveal what a kernel does not write."""
         if self.recording is not None:

@@ -145,6 +145,14 @@ class Gpu:
         not_recording(self, "an allocation")
         return self.cupy.empty(size, np.uint8)
 
+    def view(self, buffer, size, lease):
+        """The first bytes of a buffer, as an array that keeps `lease` alive."""
+        if lease is None:
+            return buffer[:size]
+        lease.buffer = buffer
+        memory = self.cupy.cuda.UnownedMemory(buffer.data.ptr, max(1, size), lease)
+        return self.cupy.ndarray(size, np.uint8, self.cupy.cuda.MemoryPointer(memory, 0))
+
     def spoil(self, a):
         """Does nothing. The emulator fills the array with NaN."""
 

@@ -6,12 +6,14 @@ import threading
 
 import numpy as np
 import pytest
-from conftest import CUDA_DEVICES, load
+from conftest import CUDA_DEVICES, TINY, load
 from threadpoolctl import threadpool_info
 
 import kernels
 from kernels import contract, fourier_conv, launch, numpy_engine, numpy_ops, workers
+from kernels.buffers import ReusingArena
 from kernels.cuda_ops import CudaOps
+from kernels.emulator import Emulator
 from kernels.gradient_check import on_host, value_cases
 from kernels.numpy_engine import NumpyEngine
 from kernels.plain import PlainOps
@@ -650,6 +652,49 @@ def test_arena_gives_the_same_addresses_again():
     assert outside.ctypes.data not in seen[0]
     with ops.arena:  # another sequence: larger
         assert ops.empty(100, 100).shape == (100, 100)
+
+
+def test_a_buffer_serves_again_when_its_array_has_gone():
+    """As soon as nothing refers to it, not even a part; later times repeat the first."""
+    ops, seen = CudaOps(Emulator()), []
+    for _ in range(3):
+        with ops.arena:
+            a, b = ops.empty(3, 40), ops.empty(5)
+            part = a[1:].reshape(-1)[:7]
+            places = [a.ctypes.data, b.ctypes.data]
+            del a
+            places.append(ops.empty(100).ctypes.data)  # `part` still refers to the first
+            del part
+            places += [ops.empty(100).ctypes.data, ops.empty(7).ctypes.data]
+            seen.append(places)
+    first, second, third, fourth, fifth = seen[0]
+    assert seen[0] == seen[1] == seen[2]
+    assert fourth in (first, third) and fifth in (first, third)
+    assert len({first, second, third}) == 3 and len(ops.arena.buffers) == 3
+    with ops.arena:  # another sequence
+        a, b = ops.empty(3, 40), ops.empty(6)
+        assert b.ctypes.data not in seen[0] and ops.empty(1000).shape == (1000,)
+        c = ops.empty(2)
+    assert len({a.ctypes.data, b.ctypes.data, c.ctypes.data}) == 3
+
+
+@pytest.mark.parametrize("precision", ["fp32", "tf32"])
+def test_a_step_in_used_memory_has_the_same_bits(precision):
+    """The emulator fills each array with NaN, so one that is taken too early would show."""
+    import data
+    import semgan
+    s = semgan.settings(preset="small", **TINY | dict(side=16))
+    found, sizes = [], []
+    for arena in contract.Arena, ReusingArena:
+        ops = CudaOps(Emulator(precision=precision))
+        ops.arena = arena(ops.device if arena is ReusingArena else ops.device.allocate)
+        t = semgan.Trainer(ops, s, data.colored_shapes(16))
+        for _ in range(4):
+            t.train_step()
+        found.append(b"".join(ops.asnumpy(a).tobytes() for net in t.networks.values()
+                              for a in net.state().values()))
+        sizes.append(sum(buffer.nbytes for buffer in ops.arena.buffers))
+    assert found[0] == found[1] and sizes[1] < 0.75 * sizes[0]
 
 
 def test_parameters_start_at_multiples_of_256_bytes():
