@@ -219,6 +219,7 @@ struct Block {
     Thread threads[MAX_THREADS + 1];      // the last one represents the host
     Context contexts[MAX_THREADS + 1];    // 0 is the host's
     int guarded;                          // pages between stacks that are protected already
+    bool catches;                         // whether this thread has set the handler of SIGINT
     volatile bool inside;                 // whether a kernel runs, and not the code around it
     alignas(16) char signal_stack[64 * 1024];
     size_t shared_used;
@@ -282,12 +283,21 @@ static void unguard_thread() {}
 #else
 constexpr int SIGNALS[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT, SIGURG};
 static struct sigaction before[64];  // what was done with these signals
-static int installed;
+static int installed, catching;  // catching: one thread handles SIGINT for all
 static thread_local stack_t stack_before;
 
 // Reached on a stack of its own, since the thread's may be full. It leaves as fail() does and does
-// not return. SIGURG comes from emulator.py, to stop a kernel that does not end.
+// not return. SIGURG comes from emulator.py, to stop a kernel that does not end, SIGINT is Ctrl-C.
 static void on_signal(int number, siginfo_t* info, void* context) {
+    if (number == SIGINT) {
+        if (block) *block->launch->stop = 1;
+        struct sigaction& python = before[SIGINT];
+        if (python.sa_flags & SA_SIGINFO) python.sa_sigaction(number, info, context);
+        else if (python.sa_handler != SIG_IGN && python.sa_handler != SIG_DFL)
+            python.sa_handler(number);
+        if (block && block->inside) fail(STOPPED, 0, 0);
+        return;
+    }
     if (block && block->inside) {
         char* address = (char*)info->si_addr;
         if (number == SIGURG) {
@@ -316,12 +326,28 @@ static __attribute__((no_sanitize("thread"))) void guard_thread() {
             ours.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;
             sigaction(number, &ours, &before[number]);
         }
+    struct sigaction now, ours = {};
+    sigaction(SIGINT, nullptr, &now);
+    block->catches = now.sa_handler != SIG_DFL && now.sa_handler != SIG_IGN
+        && !__atomic_exchange_n(&catching, 1, __ATOMIC_SEQ_CST);
+    if (block->catches) {
+        before[SIGINT] = now;
+        ours.sa_sigaction = on_signal;
+        ours.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;
+        sigaction(SIGINT, &ours, nullptr);
+    }
     stack_t own = {};
     own.ss_sp = block->signal_stack;
     own.ss_size = sizeof block->signal_stack;
     sigaltstack(&own, &stack_before);
 }
-static void unguard_thread() { sigaltstack(&stack_before, nullptr); }
+static __attribute__((no_sanitize("thread"))) void unguard_thread() {
+    if (block->catches) {
+        sigaction(SIGINT, &before[SIGINT], nullptr);
+        __atomic_store_n(&catching, 0, __ATOMIC_SEQ_CST);
+    }
+    sigaltstack(&stack_before, nullptr);
+}
 
 static void guard_stack(int fiber) {
     if (fiber <= block->guarded || sysconf(_SC_PAGESIZE) != (long)PAGE) return;
@@ -625,8 +651,11 @@ template <class T> struct Global {  // T* as a kernel's parameter
         : p((T*)x.p), data(x.data), bytes(x.bytes), number(x.number) {
         if ((uintptr_t)p % alignof(T)) fail(MISALIGNED, number, x.index(x.p));
     }
-    template <class U> explicit Global(U* q)  // of shared or local memory: not checked
-        : p((T*)q), data((char*)q), bytes(~0ull), number(0) {}
+    // Of shared or local memory: its end is not known.
+    template <class U> explicit Global(U* q, int line = __builtin_LINE())
+        : p((T*)q), data((char*)q), bytes(~0ull), number(0) {
+        if ((uintptr_t)p % alignof(T)) fail(ARRAY_MISALIGNED, 0, 0, line);
+    }
     operator Global<const T>() const { return {p, data, bytes, number}; }
     // Where q points to: in bytes for an argument, whose elements emulator.py knows
     int64_t index(const T* q) const {

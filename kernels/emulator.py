@@ -8,7 +8,6 @@ import functools
 import math
 import mmap
 import os
-import queue
 import random
 import signal
 import threading
@@ -102,35 +101,44 @@ def scratch_memory(size):
     return _worker.scratch.ctypes.data
 
 
-def wait(results, threads, next_block, stop, seconds):
-    """Waits for all workers. A kernel of which no block ends for so many seconds is stopped.
+class Watch:
+    """A launch that runs: its workers, and how far it is."""
+    def __init__(self, workers, seconds):
+        self.threads = [None] * workers       # their identifiers, None where none runs
+        self.next_block = ctypes.c_int64(0)   # the workers share these two
+        self.stop = ctypes.c_int32(0)
+        self.seconds = seconds
+        self.seen, self.since = None, 0
 
-    results: a queue that gets one item from each worker; threads: their identifiers, None where a
-    worker has not begun. Ctrl-C stops the kernel too, and is raised when its workers have ended.
-    """
-    seen, since, interrupt = None, time.monotonic(), None
-    for _ in threads:
-        while True:
-            try:
-                found, error = results.get(timeout=TICK)
-                if error:
-                    raise error
-                yield found
-                break
-            except queue.Empty:
-                pass
-            except KeyboardInterrupt as error:
-                interrupt = error
-            now = time.monotonic()
-            if next_block.value != seen:
-                seen, since = next_block.value, now
-            if interrupt or now - since > seconds:
-                stop.value = 1
-            if stop.value and hasattr(signal, "pthread_kill"):
-                for thread in filter(None, threads):
-                    signal.pthread_kill(thread, signal.SIGURG)
-    if interrupt:
-        raise interrupt
+    def look(self, now):
+        """Stop the launch if no block has begun for too long. Ctrl-C stops it at once."""
+        if self.next_block.value != self.seen:
+            self.seen, self.since = self.next_block.value, now
+        if now - self.since > self.seconds:
+            self.stop.value = 1
+        if self.stop.value:  # a worker looks at that between blocks; the signal interrupts it
+            for thread in filter(None, self.threads):
+                signal.pthread_kill(thread, signal.SIGURG)
+
+
+_watches = {}  # of all launches that run
+
+
+def watch_forever():
+    while True:
+        time.sleep(TICK)
+        for watch in list(_watches.values()):
+            watch.look(time.monotonic())
+
+
+@functools.cache
+def start_watching():
+    if hasattr(signal, "pthread_kill"):
+        threading.Thread(target=watch_forever, daemon=True).start()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=start_watching.cache_clear)
 
 
 # --------------------------------------------------------------------------------------- device
@@ -241,24 +249,26 @@ class Emulator:
         # The table holds addresses only: `scalars` keeps the numbers alive.
         table, scalars = argument_table(arguments, watched)
         log, records = new_log() if self.count else (None, None)
-        next_block, stop = ctypes.c_int64(0), ctypes.c_int32(0)
         seed = self.random.getrandbits(63)
-        pool = worker_pool(self.workers)
-        threads = [None] * min(1 if watched else self.workers, math.prod(grid), max(1, pool.count))
+        watch = Watch(min(1 if watched else self.workers, math.prod(grid)), self.seconds)
 
         def work(number):
-            threads[number] = threading.get_ident()
             error = Error()
             launch = Launch(Triple(*grid), Triple(*block), shared, limit(shared), seed,
-                            ctypes.addressof(next_block), ctypes.addressof(stop),
+                            ctypes.addressof(watch.next_block), ctypes.addressof(watch.stop),
                             ctypes.addressof(table), len(table), scratch_memory(scratch_bytes),
                             ctypes.pointer(error), log and ctypes.addressof(log), races)
+            watch.threads[number] = threading.get_ident()
             emulate(ctypes.byref(launch))
-            threads[number] = None
+            watch.threads[number] = None
             return error
 
-        results = pool.start(work, len(threads))
-        errors = list(wait(results, threads, next_block, stop, self.seconds))
+        start_watching()
+        _watches[id(watch)] = watch
+        try:
+            errors = worker_pool(self.workers - 1).run(work, len(watch.threads))
+        finally:
+            del _watches[id(watch)]
         # A kernel that is stopped in one thread may have waited for one that failed in another.
         for error in sorted(errors, key=lambda error: KINDS[error.kind] == "STOPPED"):
             if error.kind:

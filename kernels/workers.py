@@ -74,18 +74,6 @@ class Pool:
             except Exception as error:
                 results.put((None, error))
 
-    def start(self, task, count):
-        """A queue that will get (task(number), None) or (None, its error) for number < count.
-
-        Where no thread could be started, the task has run in the calling one.
-        """
-        results = SimpleQueue()
-        if not self.count:
-            results.put((task(0), None))
-        for number in range(count if self.count else 0):
-            self.tasks.put((task, number, results))
-        return results
-
     def run(self, task, count):
         """[task(0), ..., task(count - 1)] at once, task(0) in the calling thread.
 

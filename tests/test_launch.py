@@ -524,7 +524,7 @@ def test_divergence_is_caught(tmp_path, emulator, body, message):
 
 @pytest.mark.parametrize("body, message", [
     ("    y[0] = 5 / (int(y[0]) - 1);",
-     "test.cu: test: an integer divided by zero in line 4, by thread"),
+     "test.cu: test: an integer divided by zero, or the lowest one by -1, in line 4, by thread"),
     ("    float a[4] = {y[0]};\n    y[1] = a[int(y[0]) + 3];",
      "an array accessed at index 4 in line 5"),
     ("    float* p = y + 1;\n    p[0] = 1;", "Global<.*(?s:.*)write `auto p = x")])
@@ -828,7 +828,20 @@ def test_compiled_files_are_cached_by_content(tmp_path, monkeypatch):
         raise KeyboardInterrupt
     with pytest.raises(KeyboardInterrupt):
         launch.cached(("d",), ".so", fails)
-    assert len(list((tmp_path / "cache").iterdir())) == 3, "something half-built was left"
+    files = sorted((tmp_path / "cache").iterdir())
+    assert [path.suffix for path in files] == [".sha256", ".so"] * 3, "something half-built is left"
+
+
+def test_a_compiled_file_that_is_damaged_is_made_again(tmp_path, monkeypatch):
+    """A library with a wrong byte would end the process when it is loaded (SIGBUS)."""
+    monkeypatch.setenv("SEMGAN_CACHE", str(tmp_path / "cache"))
+    build = lambda path: path.write_bytes(b"built")
+    path = launch.cached(("a",), ".so", build)
+    for damage in (lambda: path.write_bytes(b"bui"), lambda: path.write_bytes(b"buIlt"),
+                   path.unlink, path.with_suffix(".sha256").unlink,
+                   lambda: path.with_suffix(".sha256").write_text("0")):
+        damage()
+        assert launch.cached(("a",), ".so", build) == path and path.read_bytes() == b"built"
 
 
 @pytest.mark.parametrize("variable, value, message", [
