@@ -18,8 +18,13 @@ def reported(program):
     (`| head`), the program ends without a word, with 141.
     """
     open_streams()
+    interrupts = []
+
+    def interrupt(number, _):
+        interrupts.append(number)
+        raise KeyboardInterrupt
     if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # see start.py
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGINT, interrupt)
     try:
         with redirect_stdout(Output(sys.stdout)) as out:
             try:
@@ -40,6 +45,10 @@ def reported(program):
         fail(program, f"not enough memory ({error}); try a smaller side, batch size or count", 1)
     except KeyboardInterrupt:
         fail(program, "interrupted", 130)
+    except Exception:
+        if not interrupts:
+            raise
+        fail(program, "interrupted", 130)  # matplotlib turns Ctrl-C into a ValueError
 
 
 def fail(program, message, code):

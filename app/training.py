@@ -199,7 +199,7 @@ def stop_signals():
     sys.unraisablehook = print_unless_stopped
     try:
         yield received
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, ValueError):  # matplotlib turns the first into the second
         if len(received) < 2:
             raise
     finally:

@@ -1071,6 +1071,37 @@ def test_ctrl_c_in_training(tmp_path, monkeypatch, capfd, name, times):
     assert last == f"Stopped at step {saved}. To continue: {files.command('semgan.py', *expected)}"
 
 
+INTO_ANOTHER_ERROR = """
+import os, signal, sys, time
+sys.path.insert(0, sys.argv[1])
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+from app import failures, training
+
+def draw():
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(1)
+    except KeyboardInterrupt:
+        raise ValueError("Invalid affine transformation matrix") from None
+
+with failures.reported("semgan"):
+    with training.stop_signals() as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        draw()
+    print("received", len(stop))
+    draw()
+"""
+
+
+@POSIX
+def test_ctrl_c_that_a_library_turns_into_another_error():
+    """As matplotlib does in the middle of a drawing."""
+    done = subprocess.run([sys.executable, "-c", INTO_ANOTHER_ERROR, str(ROOT)],
+                          capture_output=True, text=True, env=WITHOUT_GPU)
+    assert (done.returncode, done.stdout) == (130, "received 2\n")
+    assert done.stderr.splitlines()[2:] == ["semgan: interrupted"]
+
+
 @POSIX
 @pytest.mark.filterwarnings("error")  # pytest turns what Python would print into a warning
 def test_ctrl_c_while_an_object_is_deleted(capfd):
