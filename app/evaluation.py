@@ -18,6 +18,7 @@ BETTER = {
     "higher": ("shapes, circle", "shapes, rectangle", "shapes, square", "softmax, largest"),
     "near real": ("boundary density", "components", "memorization, memorized", "shapes, share",
                   "shapes, strict share", "MS-SSIM")}
+EVALUATED = 1024  # maps, at most, in an evaluation during training: more take too long
 COPIES = 0.05  # so many more copies than among real maps, as a share of all samples, are reported
 
 

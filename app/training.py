@@ -14,7 +14,7 @@ import inception
 import kernels
 import metrics
 import semgan
-from app import evaluation, memory
+from app import evaluation, forecast, memory
 from app.pictures import grid, plot_curves
 from app.run_folder import (
     CheckpointWriter,
@@ -34,9 +34,9 @@ from app.run_settings import (
 )
 from formats.files import InputError, command, locked, printable, save_image
 
-EVALUATED = 1024  # maps, at most, in an evaluation during training: more take too long
 EARLY_GRIDS = (1, 10, 50, 100)  # steps after which samples are drawn,
 GRID_EVERY = 250  # and then after every so many, unless --save-every is given
+LONG = 3600  # seconds of a run after which a shorter one is proposed
 SAVE_SECONDS = 60  # between checkpoints, unless --save-every is given: they can be large
 
 
@@ -99,9 +99,13 @@ def announce(trainer, evaluate_every, weights):
     """Print where the steps are computed, and how long they will take."""
     steps = trainer.s.steps - trainer.step
     print(f"\n{trainer.ops.why}, preset {trainer.s.preset}: {steps} steps.", flush=True)
-    if steps >= 20:
-        print(forecast(trainer, evaluate_every, weights), flush=True)
     s = trainer.s
+    if steps >= 20:
+        step = forecast.rehearse(trainer)
+        print(forecast.sentence(trainer, step, evaluate_every, weights), flush=True)
+        if steps * step > LONG and s.preset != "small":
+            small = forecast.duration(forecast.seconds_of_small(trainer, step))
+            print(f"For a first look, --preset small takes about {small}.", flush=True)
     seventh = s.decay_after + 7 * s.half_life
     if s.half_life and s.steps > seventh:
         print(f"The generator's learning rate halves every {s.half_life} steps: after step "
@@ -119,60 +123,9 @@ def cached_weights():
     return inception.load_weights() if inception.cached_file().exists() else None
 
 
-def forecast(trainer, evaluate_every, weights):
-    """A sentence on how long training will take, with an evaluation every so many steps or 0."""
-    last = trainer.s.steps
-    seconds = (last - trainer.step) * rehearse(trainer)
-    if not evaluate_every:
-        return f"They will take about {duration(seconds)}."
-    count = last // evaluate_every - trainer.step // evaluate_every
-    count += last % evaluate_every > 0  # after the last step
-    seconds += count * rehearse_evaluation(trainer, weights)
-    return f"They and {count} evaluation{'s' * (count > 1)} will take about {duration(seconds)}."
-
-
-def rehearse(trainer):
-    """The seconds that one step takes. Runs two steps, then restores the trainer.
-
-    The first step also compiles and allocates, so only the second counts.
-    """
-    ops, step = trainer.ops, trainer.step
-    arrays = [array for net in trainer.networks.values() for array in net.state().values()]
-    before = [ops.asnumpy(array) for array in arrays]
-    for _ in range(2):
-        began = time.perf_counter()
-        trainer.train_step()
-        ops.asnumpy(trainer.losses)  # waits for the device
-    seconds = time.perf_counter() - began
-    for array, values in zip(arrays, before):
-        ops.write(array, values)
-    trainer.step = step
-    return seconds
-
-
-def rehearse_evaluation(trainer, weights):
-    """The seconds that one evaluation takes, from those of 64 maps: they grow with the maps.
-
-    The first evaluation, of four maps, also compiles and imports, so it does not count.
-    """
-    total = min(EVALUATED, len(trainer.dataset.unpaired))
-    for count in min(4, total), min(64, total):
-        began = time.perf_counter()
-        measure(trainer, count, weights)
-    return (time.perf_counter() - began) * total / count
-
-
 def measure(trainer, count, weights):
     """The metrics of `count` samples: see evaluation.measure."""
     return evaluation.measure(trainer.generator, trainer.dataset, count, trainer.s.seed, weights)
-
-
-def duration(seconds):
-    """75 -> '1 minute', 86400 -> '24 hours'."""
-    for unit, size in ("day", 86400), ("hour", 3600), ("minute", 60), ("second", 1):
-        if seconds >= 1.5 * size or unit == "second":
-            count = max(1, round(seconds / size))
-            return f"{count} {unit}{'s' * (count > 1)}"
 
 
 # ------------------------------------------------------------------------------------ training loop
@@ -331,7 +284,7 @@ class Recorder:
     def evaluate(self):
         """All metrics of as many samples as there are training maps, up to EVALUATED."""
         t = self.trainer
-        count = min(EVALUATED, len(t.dataset.unpaired))
+        count = min(evaluation.EVALUATED, len(t.dataset.unpaired))
         table = measure(t, count, self.weights)
         evaluation.write_table(self.run / "metrics.csv", t.step, count, t.s.seed, table)
 

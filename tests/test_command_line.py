@@ -26,7 +26,7 @@ import data
 import inception
 import kernels
 import semgan
-from app import commands, comparison, data_command, evaluation, memory, pictures, training
+from app import commands, comparison, data_command, evaluation, forecast, memory, pictures, training
 from app.command_line import main, parse
 from app.run_folder import load_checkpoint, load_generator
 from app.run_settings import given_settings, load_dataset, resolve
@@ -116,6 +116,35 @@ def test_the_report_of_other_maps_has_a_class_a_row(tmp_path, capsys):
         assert total == pytest.approx(100, abs=0.2)
     assert "random pixels can have these frequencies" in out
     assert max(map(len, report)) <= 80 + len(str(tmp_path / "run"))
+
+
+def test_long_runs_propose_a_shorter_one(tmp_path, capsys, monkeypatch):
+    """On a slow card `full` takes hours. The preset small is in proportion to its products."""
+    monkeypatch.setattr(forecast, "rehearse", lambda trainer: 0.2)
+    stop = [*TINY_FLAGS, "--kernel-size", "11", "--steps", "30000", "--out", str(tmp_path / "run")]
+    monkeypatch.setattr(training, "loop", lambda *_: sys.exit(0))
+    for preset, said in ("full", True), ("small", False):
+        with pytest.raises(SystemExit):
+            main([*stop, "--preset", preset])
+        out = capsys.readouterr().out
+        assert "They will take about 2 hours.\n" in out
+        assert ("For a first look, --preset small takes about" in out) == said
+    full = semgan.settings(preset="full")
+    t = SimpleNamespace(s=full, dataset=SimpleNamespace(classes=4))
+    ratio = forecast.seconds_of_small(t, 0.1) / (full.steps * 0.1)
+    assert 0.002 < ratio < 0.004  # a tenth of the steps, of 3 % of the multiplications each
+
+
+def test_a_first_step_that_compiles_for_long_says_so(capsys, monkeypatch):
+    monkeypatch.setattr(forecast, "COMPILING", 0.01)
+    for name, said in ("gpu", True), ("emulator", True), ("numpy", False):
+        with forecast.patience(SimpleNamespace(name=name)):
+            time.sleep(0.1)
+        assert ("Compiling the kernels" in capsys.readouterr().err) == said
+    monkeypatch.setattr(forecast, "COMPILING", 60)
+    with forecast.patience(SimpleNamespace(name="gpu")):
+        pass
+    assert not capsys.readouterr().err
 
 
 @pytest.mark.gpu
@@ -346,9 +375,11 @@ def test_the_estimate_counts_the_evaluations(tmp_path, monkeypatch, capsys, ever
         clock[0] += count / 400
         return {"FSD": (0.5, 0.5, 0.1)}
     monkeypatch.setattr(evaluation, "measure", measure)
-    monkeypatch.setattr(training, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
-    monkeypatch.setattr(training, "rehearse", lambda trainer: 100.0)
-    monkeypatch.setattr(training, "duration", lambda seconds: f"{seconds - steps * 100:.2f} more")
+    now = SimpleNamespace(perf_counter=lambda: clock[0])
+    for module in training, forecast:
+        monkeypatch.setattr(module, "time", now)
+    monkeypatch.setattr(forecast, "rehearse", lambda trainer: 100.0)
+    monkeypatch.setattr(forecast, "duration", lambda seconds: f"{seconds - steps * 100:.2f} more")
     main([*COMPARE[1:], "--steps", str(steps), "--evaluate-every", str(every),
           "--out", str(tmp_path)])
     out = capsys.readouterr().out

@@ -19,6 +19,7 @@ import metrics
 import semgan
 from app import training
 from app.command_line import main
+from app.forecast import rehearse
 from app.run_folder import (
     CheckpointWriter,
     load_checkpoint,
@@ -26,7 +27,6 @@ from app.run_folder import (
     snapshot,
     write_checkpoint,
 )
-from app.training import rehearse
 from formats.files import InputError
 from kernels import numpy_ops
 
