@@ -3,6 +3,15 @@
 typedef unsigned char uint8;
 typedef unsigned short bf16;  // the upper half of a float
 
+// The sizes of a convolution: x (B, H, W, Cin), w (kh, kw, Cin, Cout), y (B, Ho, Wo, Cout); strides
+// and padding along y and x.
+struct Conv { int B, H, W, Cin, Ho, Wo, Cout, kh, kw, sy, sx, py, px; };
+
+// How a matrix lies in memory that is a factor of a product. A line is a row of the left factor or
+// a column of the right one. In BY_LINE the terms of a line are neighbours, in BY_TERM the lines of
+// a term. Neighbouring threads load neighbours.
+enum Layout { BY_LINE, BY_TERM };
+
 constexpr int WARP = 32;
 constexpr unsigned ALL_LANES = 0xFFFFFFFF;
 

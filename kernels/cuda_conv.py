@@ -4,6 +4,7 @@ The kernels in conv/ compute; this file sets their grids and scratch memory. The
 constants in the kernels' files, read from their text.
 """
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from kernels import launch
 from kernels.contract import LEAKY_SLOPE, activation_number, check_dy, conv_shape, pair
@@ -14,7 +15,7 @@ OTHER_SHARED = 2560    # bytes of shared memory that a block takes besides the d
 SHORTEST_SLICE = 256   # pixels, at least, in a slice of conv_weight_grad's sum
 LONGEST_SUM = 16384    # terms that one float32 accumulator adds up one by one
 # The fastest file of conv/ for each precision.
-CONV_STEPS = {"fp32": "3_register_tiles", "tf32": "5_pipelined", "bf16": "5_pipelined"}
+CONV_STEPS = {"fp32": "5_loads_ahead", "tf32": "9_split_sums", "bf16": "9_split_sums"}
 # The factor by which an activation multiplies negative numbers.
 SLOPES = {None: 1, "relu": 0, "leaky_relu": LEAKY_SLOPE}
 
@@ -33,8 +34,14 @@ class CudaConv:
     def _choose_kernels(self, device, conv_step):
         self.conv_file = f"conv/{conv_step or CONV_STEPS[device.precision]}.cu"
         self.tile = launch.read(self.conv_file).constants
-        self.takes_operands = "NARROW_TILE_M" in self.tile
+        first = launch.read(self.conv_file).kernels["conv"].parameters[0]
+        self.takes_operands = first.type == "operand"
         self.operand_type = launch.operand_type(device)
+
+    @property
+    def splits_sums(self):
+        """Whether the step has tiles of two shapes and divides the sum over taps and channels."""
+        return "NARROW_TILE_M" in self.tile
 
     # ------------------------------------------------------------------------ the three functions
     def conv(self, x, w, stride=1, pad=0, bias=None, activation=None, *, out=None):
@@ -93,9 +100,11 @@ class CudaConv:
                                            cdiv(pixels, LONGEST_SUM)))
         slices = cdiv(pixels, slice_)
         partial = self.empty(slices, *w_shape) if slices > 1 else dw
-        extra = (cout, cin, slice_, narrow) if self.takes_operands else (slice_,)
+        extra = (cout, cin, slice_) if self.takes_operands else (slice_,)
+        if self.splits_sums:
+            extra += (narrow,)
         self._launch_conv(kernel, (*tiles, slices), x, dy, partial, *extra,
-                          *filled(size, x.shape[-1], dy.shape[-1]))
+                          size._replace(Cin=x.shape[-1], Cout=dy.shape[-1]))
         if slices > 1:
             self._sum_slices(partial, dw)
         return dw
@@ -125,18 +134,19 @@ class CudaConv:
         narrow, tile_m, tile_n = self._tile(kernel, columns)
         tiles = cdiv(rows, tile_m), cdiv(columns, tile_n)
         if not self.takes_operands:
-            self._launch_conv(kernel, (*tiles, phases), x, w, bias, number, y, *size)
+            self._launch_conv(kernel, (*tiles, phases), x, w, bias, number, y, size)
             return y
         x, w = self._values(x), self._prepare(w, fill_rows=True)
-        # Few tiles with a long sum: several blocks share the sum of a tile.
-        stages = cdiv(taps * x.shape[-1], 64 // self.operand_type.itemsize)
-        slice_ = cdiv(stages, self._slices(kernel, tiles[0] * tiles[1] * phases, stages // 16))
-        slices = cdiv(stages, slice_)
+        slices, extra = 1, ()
+        if self.splits_sums:  # few tiles with a long sum: several blocks share the sum of a tile
+            stages = cdiv(taps * x.shape[-1], 64 // self.operand_type.itemsize)
+            slice_ = cdiv(stages, self._slices(kernel, tiles[0] * tiles[1] * phases, stages // 16))
+            slices, extra = cdiv(stages, slice_), (slice_, narrow)
         fused = slices == 1 and activation in SLOPES
         partial = y if fused else self.empty(slices, *y.shape)
         epilogue = (bias, SLOPES[activation]) if fused else (None, 1)
         self._launch_conv(kernel, (*tiles, slices * phases), x, w, *epilogue, partial,
-                          columns, slice_, narrow, *filled(size, *w.shape[1:]))
+                          columns, *extra, size._replace(Cin=w.shape[1], Cout=w.shape[2]))
         if not fused:
             self._each("operands.cu", "sum_slices_activate", y.size,
                        partial, bias, number, y, slices, y.size, columns)
@@ -191,7 +201,7 @@ class CudaConv:
         return y
 
     # ---------------------------------------------------------------------------- rounded arrays
-    # Step 5 takes operands: rounded numbers, their channels padded to whole 16-byte vectors.
+    # Steps 6 to 9 take operands: rounded numbers, their channels padded to whole 16-byte vectors.
     def rounded(self, x):
         if not self.takes_operands or isinstance(x, Rounded):
             return x
@@ -227,11 +237,22 @@ def cdiv(a, b):
     return -(-a // b)
 
 
+class Conv(NamedTuple):
+    """The sizes of a convolution, as in common.cuh: what every kernel in conv/ takes."""
+    B: int
+    H: int
+    W: int
+    Cin: int
+    Ho: int
+    Wo: int
+    Cout: int
+    kh: int
+    kw: int
+    sy: int
+    sx: int
+    py: int
+    px: int
+
+
 def sizes(x_shape, y_shape, w_shape, stride, pad):
-    """B, H, W, Cin, Ho, Wo, Cout, kh, kw, sy, sx, py, px: what every kernel in conv/ takes."""
-    return *x_shape, *y_shape[1:], *w_shape[:2], *pair(stride), *pair(pad)
-
-
-def filled(size, cin, cout):
-    """The same sizes with padded numbers of channels, as operands have them."""
-    return *size[:3], cin, *size[4:6], cout, *size[7:]
+    return Conv(*x_shape, *y_shape[1:], *w_shape[:2], *pair(stride), *pair(pad))

@@ -1,4 +1,4 @@
-// Before and after the tensor cores of conv/5_pipelined.cu: round the operands, add up partial
+// Before and after the tensor cores of conv/9_split_sums.cu: round the operands, add up partial
 // sums.
 // Architectures: sm_80 sm_86 sm_89 sm_90 sm_100 sm_120
 //
@@ -13,8 +13,6 @@
 #include "tensor_cores.cuh"
 
 constexpr int THREADS = 256;
-
-struct __align__(16) Vector { operand values[VECTOR]; };
 
 extern "C" __global__ __launch_bounds__(THREADS)
 void prepare(const real* __restrict__ x, operand* __restrict__ y, int vectors, int rows, int C,

@@ -181,7 +181,7 @@ def results(device="gpu"):
         "kernels/full/tf32/adam: params 9": dict(conv, flop=0, torch=dict(fp32=0.02)),
         "kernels/street/bf16/softmax: x 1x2": dict(count=1, failed="relative error 1"),
         "ladder/1_naive/fp32/conv": dict(conv, torch=dict(fp32=0.01)),
-        "ladder/4_tensor_cores/tf32/conv": conv,
+        "ladder/7_tensor_cores/tf32/conv": conv,
         "step/full/tf32/ours": dict(flop=10 ** 12, seconds=0.01, memory=2 ** 30),
         "step/full/tf32/eager": dict(seconds=0.02, ours_beside=0.01, memory=2 ** 31),
         "step/full/tf32/graph": dict(failed="no"),

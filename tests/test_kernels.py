@@ -35,7 +35,7 @@ WIDE = [(((9, 6), (3, 5), (2, 1), (1, 2)), (6, 32, 130)), (((5, 7), (4, 3), 2, 2
         (((3, 3), (3, 3), 1, 1), (2, 160, 96))]
 
 STEPS = sorted(path.stem for path in (launch.FOLDER / "conv").glob("*.cu"))
-TENSOR_CORES = ("4_tensor_cores", "5_pipelined")  # steps that round what they multiply
+OPERANDS = tuple(step for step in STEPS if step >= "6")  # steps that take rounded operands
 
 
 def cuda_engines(choices):
@@ -50,9 +50,9 @@ def cuda_engines(choices):
 
 # (device, step or method, precision, few_channels). few_channels: up to this many output channels
 # the taps of a row are put side by side; with 0 each convolution runs the step's kernels directly.
-FP32 = list(cuda_engines([(step, "fp32", 0) for step in STEPS if step not in TENSOR_CORES]))
-ROUNDED = list(cuda_engines(itertools.product(TENSOR_CORES, ("tf32", "bf16"), (0, 24))))
-FEW = list(cuda_engines([("3_register_tiles", "fp32", 24)]))
+FP32 = list(cuda_engines([(step, "fp32", 0) for step in STEPS if step not in OPERANDS]))
+ROUNDED = list(cuda_engines(itertools.product(OPERANDS, ("tf32", "bf16"), (0, 24))))
+FEW = list(cuda_engines([("5_loads_ahead", "fp32", 24)]))
 HOST = [("plain", None, "fp32", 0), ("numpy", "im2col", "fp32", 0), ("numpy", "fourier", "fp32", 0)]
 ENGINES = [*(pytest.param(engine, id="-".join(map(str, engine[:2]))) for engine in HOST),
            *FP32, *FEW, *ROUNDED]

@@ -86,11 +86,26 @@ def test_lines_have_at_most_100_columns(path):
 
 
 def test_all_steps_of_the_ladder_have_the_same_kernels():
-    """And the same parameters; only step 5, which takes operands, has some of its own."""
+    """And the same parameters: steps 1 to 5, and those that take operands but for the last."""
     heads = [launch.read(path).kernels for path in FILES if path.parent.name == "conv"]
-    assert len(heads) == 5 and all(head.keys() == heads[0].keys() for head in heads)
-    for head in heads[1:4]:
-        assert [k.parameters for k in head.values()] == [k.parameters for k in heads[0].values()]
+    assert len(heads) == 9 and all(head.keys() == heads[0].keys() for head in heads)
+    for same in heads[:5], heads[5:8]:
+        for head in same[1:]:
+            assert [k.parameters for k in head.values()] == [
+                k.parameters for k in same[0].values()]
+
+
+LADDERS = [path for path in FILES if path.parent != launch.FOLDER]
+
+
+@pytest.mark.parametrize("path", LADDERS, ids=ids)
+def test_a_step_is_a_short_lesson(path):
+    """One page, which says what is new, what it buys and what it costs."""
+    lines = path.read_text().splitlines()
+    assert len(lines) <= 180
+    if not path.name.startswith("1_"):
+        assert all(any(line.startswith(f"// {word}") for line in lines)
+                   for word in ("New: ", "It buys: ", "It costs: "))
 
 
 def resources(log):
@@ -384,7 +399,7 @@ def conv_with(file, dtype=np.float32):
     """All three convolutions by the kernels of a file, on several tiles with a ragged edge."""
     rng, ops = np.random.default_rng(0), cuda_ops.CudaOps(Emulator(dtype, "tf32"))
     ops.conv_file, ops.tile, ops.few_channels = file, launch.read(file).constants, 0
-    ops.takes_operands = "NARROW_TILE_M" in ops.tile
+    ops.takes_operands = launch.read(file).kernels["conv"].parameters[0].type == "operand"
     shapes = (2, 9, 10, 5), (3, 3, 5, 70), (2, 5, 5, 70)
     x, w, dy = (ops.asarray(rng.standard_normal(shape)) for shape in shapes)
     results = [
@@ -412,10 +427,10 @@ def test_out_of_bounds_is_caught(tmp_path, emulator, before, after, message):
 
 
 @pytest.mark.parametrize("file, rows, before, after", [
-    ("conv/2_shared_memory.cu", 16, "As[along][", "As[along + 1]["),
-    ("conv/2_shared_memory.cu", 16, "+= As[k][", "+= As[k + 1]["),
-    ("conv/3_register_tiles.cu", 8, "As[along][", "As[along + 1]["),
-    ("conv/3_register_tiles.cu", 8, "&As[k][", "&As[k + 1][")])
+    ("conv/2_shared_tiles.cu", 16, "As[a.k][", "As[a.k + 1]["),
+    ("conv/2_shared_tiles.cu", 16, "+= As[k][", "+= As[k + 1]["),
+    ("conv/5_loads_ahead.cu", 8, "As[of_a.k][", "As[of_a.k + 1]["),
+    ("conv/5_loads_ahead.cu", 8, "&As[k][", "&As[k + 1][")])
 def test_an_index_off_by_one_in_shared_memory_is_caught(tmp_path, file, rows, before, after):
     message = rf"planted.cu: conv: an array accessed at index {rows} in line \d+"
     with pytest.raises(launch.KernelError, match=message):
@@ -423,17 +438,18 @@ def test_an_index_off_by_one_in_shared_memory_is_caught(tmp_path, file, rows, be
 
 
 @pytest.mark.parametrize("file, before, after", [
-    ("conv/2_shared_memory.cu", "As[along][across] = at(x",
-     "if (along < 15) As[along][across] = at(x"),
-    ("conv/3_register_tiles.cu", "pixels[threadIdx.x] = output_pixel(m0",
-     "if (threadIdx.x) pixels[threadIdx.x] = output_pixel(m0"),
-    ("conv/1_naive.cu", "    y[pixel * Cout + co] =", "    if (co != 3) y[pixel * Cout + co] =")])
+    ("conv/2_shared_tiles.cu", "As[a.k][a.line] = read",
+     "if (a.k < 15) As[a.k][a.line] = read"),
+    ("conv/5_loads_ahead.cu", "pixels[threadIdx.x] = p.pixel",
+     "if (threadIdx.x) pixels[threadIdx.x] = p.pixel"),
+    ("conv/1_naive.cu", "    y[pixel * c.Cout + co] =",
+     "    if (co != 3) y[pixel * c.Cout + co] =")])
 def test_unwritten_memory_is_seen(tmp_path, file, before, after):
     """Shared memory or an output that nobody wrote: results are NaN, or an index is impossible."""
     try:
         assert np.isnan(conv_with(plant(tmp_path, file, before, after))[0]).any()
     except launch.KernelError as error:  # the bytes 0xFF as a pixel's index
-        assert "3_register" in file and "accessed at index" in str(error)
+        assert "5_loads" in file and "accessed at index" in str(error)
 
 
 @pytest.mark.parametrize("before, after", [
@@ -445,7 +461,7 @@ def test_unwritten_memory_is_seen(tmp_path, file, before, after):
 def test_a_fault_of_the_pipeline_is_seen(tmp_path, before, after):
     """Tiles are used before they are complete or overwritten too early; windows are found late."""
     try:
-        results = conv_with(plant(tmp_path, "conv/5_pipelined.cu", before, after))
+        results = conv_with(plant(tmp_path, "conv/9_split_sums.cu", before, after))
         assert any(np.isnan(a).any() for a in results)
     except launch.KernelError as error:
         if "window" in before:  # the bytes 0xFF as a window's offset

@@ -18,8 +18,10 @@
 // Each thread computes one output in a loop over its sum. Neighbouring threads compute neighbouring
 // channels, so in conv they read the same x (one broadcast) and neighbouring w (few transactions
 // per warp). But each multiply-add needs two numbers from memory. Caches serve most of them, but a
-// GPU that multiplies 50 times faster than it reads still has to wait. All steps have the same
-// three kernels with the same arguments (step 5: some of its own), so cuda_conv.py can use any.
+// GPU that multiplies 50 times faster than it reads still has to wait.
+//
+// All steps have the same three kernels. Steps 1 to 5 have the same parameters, and so have steps 6
+// to 8, which take rounded operands; so cuda_conv.py can use any step.
 #include "common.cuh"
 
 constexpr int THREADS = 256;
@@ -30,54 +32,51 @@ constexpr int BLOCKS = 8;    // per multiprocessor at a time; the host divides t
 
 extern "C" __global__ __launch_bounds__(THREADS)
 void conv(const real* __restrict__ x, const real* __restrict__ w,
-          const real* __restrict__ bias_or_null, int activation, real* __restrict__ y,
-          int B, int H, int W, int Cin, int Ho, int Wo, int Cout,
-          int kh, int kw, int sy, int sx, int py, int px) {
+          const real* __restrict__ bias_or_null, int activation, real* __restrict__ y, Conv c) {
     int pixel = blockIdx.x * TILE_M + threadIdx.x / TILE_N;
     int co = blockIdx.y * TILE_N + threadIdx.x % TILE_N;
-    if (pixel >= B * Ho * Wo || co >= Cout) return;
-    int ox = pixel % Wo;
-    int oy = pixel / Wo % Ho;
-    int b = pixel / Wo / Ho;
+    if (pixel >= c.B * c.Ho * c.Wo || co >= c.Cout) return;
+    int ox = pixel % c.Wo;
+    int oy = pixel / c.Wo % c.Ho;
+    int b = pixel / c.Wo / c.Ho;
     real sum = 0;
-    for (int ky = 0; ky < kh; ++ky) {
-        int iy = oy * sy + ky - py;
-        if (iy < 0 || iy >= H) continue;
-        for (int kx = 0; kx < kw; ++kx) {
-            int ix = ox * sx + kx - px;
-            if (ix < 0 || ix >= W) continue;
-            for (int ci = 0; ci < Cin; ++ci)
-                sum += x[((b * H + iy) * W + ix) * Cin + ci]
-                     * w[((ky * kw + kx) * Cin + ci) * Cout + co];
+    for (int ky = 0; ky < c.kh; ++ky) {
+        int iy = oy * c.sy + ky - c.py;
+        if (iy < 0 || iy >= c.H) continue;
+        for (int kx = 0; kx < c.kw; ++kx) {
+            int ix = ox * c.sx + kx - c.px;
+            if (ix < 0 || ix >= c.W) continue;
+            for (int ci = 0; ci < c.Cin; ++ci)
+                sum += x[((b * c.H + iy) * c.W + ix) * c.Cin + ci]
+                     * w[((ky * c.kw + kx) * c.Cin + ci) * c.Cout + co];
         }
     }
-    y[pixel * Cout + co] = activate(sum + (bias_or_null ? bias_or_null[co] : 0), activation);
+    y[pixel * c.Cout + co] = activate(sum + (bias_or_null ? bias_or_null[co] : 0), activation);
 }
 
 extern "C" __global__ __launch_bounds__(THREADS)
 void conv_input_grad(const real* __restrict__ dy, const real* __restrict__ w,
                      const real* __restrict__ bias_or_null, int activation, real* __restrict__ dx,
-                     int B, int H, int W, int Cin, int Ho, int Wo, int Cout,
-                     int kh, int kw, int sy, int sx, int py, int px) {
+                     Conv c) {
     int pixel = blockIdx.x * TILE_M + threadIdx.x / TILE_N;
     int ci = blockIdx.y * TILE_N + threadIdx.x % TILE_N;
-    if (pixel >= B * H * W || ci >= Cin) return;
-    int ix = pixel % W;
-    int iy = pixel / W % H;
-    int b = pixel / W / H;
+    if (pixel >= c.B * c.H * c.W || ci >= c.Cin) return;
+    int ix = pixel % c.W;
+    int iy = pixel / c.W % c.H;
+    int b = pixel / c.W / c.H;
     real sum = 0;
-    for (int ky = (iy + py) % sy; ky < kh; ky += sy) {  // taps where sy divides iy + py - ky
-        int oy = (iy + py - ky) / sy;
-        if (iy + py < ky || oy >= Ho) continue;
-        for (int kx = (ix + px) % sx; kx < kw; kx += sx) {
-            int ox = (ix + px - kx) / sx;
-            if (ix + px < kx || ox >= Wo) continue;
-            for (int co = 0; co < Cout; ++co)
-                sum += dy[((b * Ho + oy) * Wo + ox) * Cout + co]
-                     * w[((ky * kw + kx) * Cin + ci) * Cout + co];
+    for (int ky = (iy + c.py) % c.sy; ky < c.kh; ky += c.sy) {  // sy divides iy + py - ky
+        int oy = (iy + c.py - ky) / c.sy;
+        if (iy + c.py < ky || oy >= c.Ho) continue;
+        for (int kx = (ix + c.px) % c.sx; kx < c.kw; kx += c.sx) {
+            int ox = (ix + c.px - kx) / c.sx;
+            if (ix + c.px < kx || ox >= c.Wo) continue;
+            for (int co = 0; co < c.Cout; ++co)
+                sum += dy[((b * c.Ho + oy) * c.Wo + ox) * c.Cout + co]
+                     * w[((ky * c.kw + kx) * c.Cin + ci) * c.Cout + co];
         }
     }
-    dx[pixel * Cin + ci] = activate(sum + (bias_or_null ? bias_or_null[ci] : 0), activation);
+    dx[pixel * c.Cin + ci] = activate(sum + (bias_or_null ? bias_or_null[ci] : 0), activation);
 }
 
 // The sum is long and dw may be small, so the sum is cut into slices of `slice` output pixels.
@@ -85,24 +84,22 @@ void conv_input_grad(const real* __restrict__ dy, const real* __restrict__ w,
 // adds the slices up in order.
 extern "C" __global__ __launch_bounds__(THREADS)
 void conv_weight_grad(const real* __restrict__ x, const real* __restrict__ dy,
-                      real* __restrict__ partial, int slice,
-                      int B, int H, int W, int Cin, int Ho, int Wo, int Cout,
-                      int kh, int kw, int sy, int sx, int py, int px) {
+                      real* __restrict__ partial, int slice, Conv c) {
     int row = blockIdx.x * TILE_M + threadIdx.x / TILE_N;
     int co = blockIdx.y * TILE_N + threadIdx.x % TILE_N;
-    if (row >= kh * kw * Cin || co >= Cout) return;
-    int ci = row % Cin;
-    int kx = row / Cin % kw;
-    int ky = row / Cin / kw;
+    if (row >= c.kh * c.kw * c.Cin || co >= c.Cout) return;
+    int ci = row % c.Cin;
+    int kx = row / c.Cin % c.kw;
+    int ky = row / c.Cin / c.kw;
     real sum = 0;
     for (int pixel = blockIdx.z * slice;
-         pixel < min(B * Ho * Wo, int(blockIdx.z + 1) * slice); ++pixel) {
-        int ox = pixel % Wo;
-        int oy = pixel / Wo % Ho;
-        int b = pixel / Wo / Ho;
-        int iy = oy * sy + ky - py, ix = ox * sx + kx - px;
-        if (iy >= 0 && iy < H && ix >= 0 && ix < W)
-            sum += x[((b * H + iy) * W + ix) * Cin + ci] * dy[pixel * Cout + co];
+         pixel < min(c.B * c.Ho * c.Wo, int(blockIdx.z + 1) * slice); ++pixel) {
+        int ox = pixel % c.Wo;
+        int oy = pixel / c.Wo % c.Ho;
+        int b = pixel / c.Wo / c.Ho;
+        int iy = oy * c.sy + ky - c.py, ix = ox * c.sx + kx - c.px;
+        if (iy >= 0 && iy < c.H && ix >= 0 && ix < c.W)
+            sum += x[((b * c.H + iy) * c.W + ix) * c.Cin + ci] * dy[pixel * c.Cout + co];
     }
-    partial[(blockIdx.z * kh * kw * Cin + row) * Cout + co] = sum;
+    partial[(blockIdx.z * c.kh * c.kw * c.Cin + row) * c.Cout + co] = sum;
 }

@@ -187,8 +187,8 @@ class Benchmark:
             Call("conv_weight_grad", (("x", Array(x)), ("dy", Array(dy)), ("w_shape", w), *places)),
         ]
         for path in sorted((launch.FOLDER / "conv").glob("*.cu")):
-            step = path.stem  # from 4 on they use tensor cores
-            for precision in ("fp32",) if step < "4" else ("tf32", "bf16"):
+            step = path.stem  # from 6 on they take operands
+            for precision in ("fp32",) if step < "6" else ("tf32", "bf16"):
                 for call in calls:
                     key = f"ladder/{step}/{precision}/{call.name}"
                     self.measure(key, self.rung, step, precision, call)
