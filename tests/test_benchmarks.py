@@ -5,6 +5,7 @@ import inspect
 import json
 import shutil
 
+import first_hour
 import gpu
 import measure
 import numpy as np
@@ -150,6 +151,46 @@ def test_the_loops_compile_for_every_architecture():
         used = resources(compile_cubin(source, options)[1])
         assert used.keys() == {"fma_loop", "mma_tf32", "mma_bf16"}
         assert all(spilled == 0 for _, spilled in used.values())
+
+
+# ------------------------------------------------------------------------------- the first hour
+def test_the_first_hour_in_the_emulator(tmp_path, capsys):
+    """All parts pass; the second time none runs, but for the one that is said to have failed."""
+    words = ["first", *TINY, "--results", str(tmp_path)]
+    assert gpu.main(words) == 0
+    out = capsys.readouterr().out
+    done = json.loads((tmp_path / "first-hour" / "parts.json").read_text())
+    assert list(done) == ["what is there", "the tests", "ceilings", "steps, tiny fp32",
+                          "operations, tiny fp32", "the ladder", "training"]
+    assert all(record["code"] == 0 and record["lines"] for record in done.values())
+    assert (tmp_path / "first-hour" / "run" / "checkpoint.npz").exists()
+    assert "copy, TB/s" in out and "step full TF32, ms                           -" in out
+    done["what is there"]["code"] = 1
+    (tmp_path / "first-hour" / "parts.json").write_text(json.dumps(done))
+    assert gpu.main(words) == 0
+    out = capsys.readouterr().out
+    assert out.count("passed before") == 6 and out.count("== what is there") == 1
+
+
+def test_the_summary_of_the_first_hour(tmp_path):
+    """Each figure beside its prediction; advice where it falls short."""
+    hour = first_hour.FirstHour(gpu.parser().parse_args(["first", "--results", str(tmp_path)]))
+    hour.done = {"the tests": dict(code=1, seconds=3.0), "ceilings": dict(code=0, seconds=4.0)}
+    (tmp_path / "card.json").write_text(json.dumps(results()))
+    lines = {line[:34].strip(): line[34:].split() for line in hour.summary().splitlines()}
+    assert lines["the tests"][:3] == ["exit", "code", "1"] and "read" in lines["the tests"]
+    assert lines["ceilings"] == ["passed", "4", "s"]
+    assert lines["copy, TB/s"] == ["4", "4.1", "to", "4.4", *first_hour.BUSY.split()]
+    assert lines["step full TF32, ms"] == ["10", "5.2", "to", "6", *first_hour.SLOW.split()]
+    assert lines["full TF32, ours / PyTorch eager"] == ["0.5", "0", "to", "1"]
+    assert lines["step street TF32, ms"] == ["-"]
+
+
+def test_a_part_that_takes_too_long_is_stopped(tmp_path, monkeypatch):
+    monkeypatch.setattr(first_hour, "LIMIT", 1)
+    hour = first_hour.FirstHour(gpu.parser().parse_args(["first", "--results", str(tmp_path)]))
+    record = hour.part(first_hour.Part("sleeps", ["-c", "import time; time.sleep(60)"]))
+    assert record["code"] != 0 and record["seconds"] < 30 and "stopped after" in record["lines"][-1]
 
 
 # --------------------------------------------------------------------------------------- tables

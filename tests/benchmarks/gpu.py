@@ -1,5 +1,6 @@
 """Speed on a GPU, beside PyTorch at the same precision and beside the card's own ceilings.
 
+    python tests/benchmarks/gpu.py first         # all of it, in parts; goes on where it stopped
     python tests/benchmarks/gpu.py ceilings      # of memory and of each precision
     python tests/benchmarks/gpu.py kernels --preset full --precision tf32   # a step's operations
     python tests/benchmarks/gpu.py ladder        # every step of kernels/conv/ on one layer
@@ -30,6 +31,7 @@ FOLDER = Path(__file__).resolve().parent
 sys.path[:0] = [str(FOLDER), str(FOLDER.parents[1])]
 import readme_tables as tables  # noqa: E402
 from convolutions import LAYERS  # noqa: E402
+from first_hour import FirstHour  # noqa: E402
 from measure import Array, Call, Clock, Recorder, Results  # noqa: E402
 
 import kernels  # noqa: E402
@@ -370,7 +372,7 @@ def set_precision(precision):
 def parser():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
-    add("what", choices=["ceilings", "kernels", "ladder", "step"])
+    add("what", choices=["first", "ceilings", "kernels", "ladder", "step"])
     add("--preset", choices=PRESETS, default="full")
     add("--precision", choices=PRECISIONS, default="tf32")
     add("--device", choices=["cuda", "emulator"], default="cuda")
@@ -386,6 +388,9 @@ def parser():
 def main(words):
     args = parser().parse_args(words)
     args.words = words
+    if args.what == "first":
+        failed = FirstHour(args).run()
+        return f"{failed} parts failed" if failed else 0
     try:
         benchmark = Benchmark(args)
     except kernels.DeviceError as error:
