@@ -38,7 +38,7 @@ def parts(args, folder):
     tiny = args.device == "emulator"
     bench = ["tests/benchmarks/gpu.py"]
     options = ["--device", args.device, "--results", str(folder),
-               "--seconds", "8" if tiny else str(LIMIT - 50)]
+               "--seconds", "30" if tiny else str(LIMIT - 50)]
     run = ["semgan.py", "--dataset", "shapes", "--device", args.device, "--out",
            str(folder / "first-hour" / "run")]
     suite = ["-m", "pytest", "-q", "-p", "no:cacheprovider"]
