@@ -14,6 +14,7 @@ import numpy as np
 from kernels.buffers import ReusingArena
 from kernels.contract import activation_number, check_reading, pool_shape, resize_weights
 from kernels.cuda_conv import CONV_STEPS, THREADS, WARP, CudaConv, cdiv
+from kernels.launch import read
 from kernels.replacement import replacements
 
 FOUR = 4     # numbers that a thread loads at once, see vectors.cuh
@@ -22,9 +23,10 @@ SLAB = 64    # each of at least this many rows
 
 
 class CudaOps(CudaConv):
-    def __init__(self, device, conv_step=None, replace=None):
+    def __init__(self, device, conv_step=None, replace=None, softmax_step="3_online"):
         """device: a Gpu or an Emulator. conv_step: a file in conv/ (default: the fastest).
 
+        softmax_step: a file in softmax/.
         replace: a .cu file whose kernels replace those of the same name. Raises LaunchError.
         """
         self.device = device
@@ -33,9 +35,10 @@ class CudaOps(CudaConv):
         self.arithmetic = f"the {self.name} in {device.precision}"
         self.arena = ReusingArena(device)
         self._choose_kernels(device, conv_step)
+        self.softmax_file = f"softmax/{softmax_step}.cu"
         self.replaced = {}  # {kernel: path of the file that has it}
         if replace:
-            self.replaced = replacements(replace, self.conv_file)
+            self.replaced = replacements(replace, self.conv_file, self.softmax_file)
             self.arithmetic += f", with kernels of {Path(replace).name}"
 
     def launch(self, file, kernel, *arguments, **shared):
@@ -84,17 +87,18 @@ class CudaOps(CudaConv):
         self.launch("reductions.cu", "sum_slices", grid, (width, THREADS // width),
                     partial, out, partial_2, out_2, len(partial), out.size)
 
-    def _columns(self, file, kernel, x, *arguments, sums=True):
+    def _columns(self, file, kernel, x, *arguments, sums=True, widest=WARP):
         """Launches a kernel over slabs of x's rows: a block computes some columns of one slab.
 
         A thread takes four columns of every height-th row. With sums, the kernel writes one row of
         them per slab, so slabs are few; without, they are small, eight rows for each thread.
         """
         rows, columns = x.size // x.shape[-1], x.shape[-1]
-        width = threads_across(columns)
+        width = min(threads_across(columns), widest)
         height = THREADS // width
         slab = slab_rows(rows) if sums else max(8 * height, cdiv(rows, 65535))
-        grid = cdiv(columns, FOUR * width), cdiv(rows, slab)
+        across = 1 if widest == 1 else cdiv(columns, FOUR * width)
+        grid = across, cdiv(rows, slab)
         self.launch(file, kernel, grid, (width, height), *arguments, rows, columns, slab)
 
     def _partials(self, x):
@@ -163,16 +167,17 @@ class CudaOps(CudaConv):
     def softmax(self, x, bias=None, *, out=None):
         p = self.empty(*x.shape) if out is None else out
         classes, rows = x.shape[-1], x.size // x.shape[-1]
-        width = threads_across(classes)
+        width = min(threads_across(classes), read(self.softmax_file).constants["WIDEST"])
         height = THREADS // width
-        self.launch("softmax.cu", "softmax", cdiv(rows, height), (width, height),
+        self.launch(self.softmax_file, "softmax", cdiv(rows, height), (width, height),
                     x, bias, p, rows, classes)
         return p
 
     def softmax_grad(self, dp, p, *, out=None):
         dx, dbias = self._places(out, p.shape, p.shape[-1:])
         partial = self._partials(p)
-        self._columns("softmax.cu", "softmax_grad", p, dp, p, dx, partial)
+        widest = read(self.softmax_file).constants["WIDEST"]
+        self._columns(self.softmax_file, "softmax_grad", p, dp, p, dx, partial, widest=widest)
         self._sum_slices(partial, dbias)
         return dx, dbias
 

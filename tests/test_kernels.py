@@ -14,7 +14,7 @@ from kernels import contract, fourier_conv, launch, numpy_engine, numpy_ops, wor
 from kernels.buffers import ReusingArena
 from kernels.cuda_ops import CudaOps
 from kernels.emulator import Emulator
-from kernels.gradient_check import on_host, value_cases
+from kernels.gradient_check import check_operation, on_host, value_cases
 from kernels.numpy_engine import NumpyEngine
 from kernels.plain import PlainOps
 
@@ -375,6 +375,33 @@ def test_bce_is_stable(device):
                                    np.array([1.0, 0.0]).reshape(2, 1, 1, 1))
     assert loss[0] == 2000
     np.testing.assert_allclose(dz.ravel(), [-0.5, 0.5])
+
+
+def softmax_ops(device, step, dtype):
+    return on_host(CudaOps(kernels.load(device, dtype, "fp32").device, softmax_step=step))
+
+
+SOFTMAX_STEPS = sorted(path.stem for path in (launch.FOLDER / "softmax").glob("*.cu"))
+
+
+@pytest.mark.parametrize("step", SOFTMAX_STEPS)
+@pytest.mark.parametrize("device", CUDA_DEVICES)
+def test_each_step_of_softmax(device, step):
+    """The results and the gradient, with many slabs of rows and with one; large numbers, NaN."""
+    for (rows, classes), dtype in itertools.product([(1, 1), (700, 22), (9, 130), (40000, 3)],
+                                                    (np.float64, np.float32)):
+        ops, rng = softmax_ops(device, step, dtype), np.random.default_rng(0)
+        x, dp = rng.standard_normal((2, rows, classes)) * 90
+        bias = rng.standard_normal(classes)
+        p = numpy_ops.softmax(x, bias)
+        expected = p, *numpy_ops.softmax_grad(dp, p)
+        found = ops.softmax(x.astype(dtype), bias.astype(dtype)), *ops.softmax_grad(dp, p)
+        for a, right in zip(found, expected):
+            tolerance = 1e-12 if dtype == np.float64 else 2e-5
+            np.testing.assert_allclose(a, right, rtol=0, atol=tolerance * max(1, abs(right).max()))
+        x[0, -1] = np.nan
+        assert np.isnan(ops.softmax(x)[0]).all()
+    check_operation("softmax", softmax_ops(device, step, np.float64))
 
 
 def test_feature_matching(device):

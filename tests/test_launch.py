@@ -678,7 +678,8 @@ def all_results(file, instead):
     """The results of all operations that use `file`, computed with the file `instead`."""
     if file.startswith("conv"):
         return conv_with(instead)
-    rng, ops = np.random.default_rng(0), cuda_ops.CudaOps(Emulator())
+    steps = dict(softmax_step=file[8:-3]) if file.startswith("softmax/") else {}
+    rng, ops = np.random.default_rng(0), cuda_ops.CudaOps(Emulator(), **steps)
     device_launch = ops.device.launch
 
     def redirected(name, *rest, **shared):

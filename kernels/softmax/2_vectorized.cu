@@ -1,21 +1,22 @@
-// Softmax over the class channel, fused with the bias before it (paper, eq. 2), and its gradient.
+// Step 2: several lanes share a pixel, and load four classes at a time.
 // Architectures: sm_75 sm_80 sm_86 sm_89 sm_90 sm_100 sm_120
 //
-//   softmax        p[k] = exp(x[k] + bias[k]) / sum over j of exp(x[j] + bias[j])
-//   softmax_grad   dx[k] = p[k] (dp[k] - sum over j of p[j] dp[j]), and the sums of dx over each
-//                  slab of rows, which reductions.cu adds up to dbias
+//   softmax        p (rows, K) of x (rows, K) and bias (K,)
+//   softmax_grad   dx (rows, K), and its sums over each slab of rows
 //
-//   shapes: x, p (rows, K), bias (K,)
+// New: a block has (width, height) threads. `width` neighbouring lanes of one warp share a pixel;
+// each lane takes four neighbouring classes, then the four that are 4 * width further on, and so
+// on. Shuffles find the largest value and the sums of a pixel. In softmax_grad a lane keeps its
+// four classes for all pixels of its slab, so it adds up dbias in registers.
 //
-// A block has (width, height) threads. `width` neighbouring lanes of one warp share a pixel; each
-// lane takes four neighbouring classes, then the four that are 4 * width further on, and so on.
-// Sums over the classes use shuffles. One pass finds both the largest value and the sum ("online
-// softmax", Milakov and Gimelshein 2018): when a larger value appears, the sum so far is scaled
-// down. Limited by memory bandwidth.
+// It buys: a warp reads 512 neighbouring bytes in one instruction, where in step 1 it reads 32
+// numbers that are K apart. softmax_grad no longer reads dx again.
+// It costs: lanes past the last class have nothing to do; log2(width) shuffles for each sum.
 #include "common.cuh"
 #include "vectors.cuh"
 
 constexpr int THREADS = 256;
+constexpr int WIDEST = 32;            // lanes that share a pixel, at most
 constexpr real LOWEST = real(-3e38);  // not infinity: infinity - infinity is NaN
 
 // f + bias, but LOWEST past the last class.
@@ -35,21 +36,18 @@ void softmax(const real* __restrict__ x, const real* __restrict__ bias_or_null,
     // lanes past the end stay, because shuffles need whole warps
     int begin = min(row, rows) * K;
     int end = min(begin + K, rows * K);
-    real largest = LOWEST, sum = 0;  // sum of exp(value - largest)
+    real largest = LOWEST, sum = 0;
     for (int k = lane; begin + k < end; k += step) {
         Four f = biased(load4(x, begin + k, end), bias_or_null, k, K);
-        real before = largest;
         for (int j = 0; j < FOUR; ++j) largest = fmax(largest, f.v[j]);
-        sum *= exp(before - largest);
+    }
+    for (int bits = blockDim.x / 2; bits > 0; bits /= 2)
+        largest = fmax(largest, __shfl_xor_sync(ALL_LANES, largest, bits));
+    for (int k = lane; begin + k < end; k += step) {
+        Four f = biased(load4(x, begin + k, end), bias_or_null, k, K);
         for (int j = 0; j < FOUR; ++j) sum += exp(f.v[j] - largest);
     }
-    for (int bits = blockDim.x / 2; bits > 0; bits /= 2) {
-        real other = __shfl_xor_sync(ALL_LANES, largest, bits);
-        real other_sum = __shfl_xor_sync(ALL_LANES, sum, bits);
-        real before = largest;
-        largest = fmax(largest, other);
-        sum = sum * exp(before - largest) + other_sum * exp(other - largest);
-    }
+    sum = group_sum(sum, blockDim.x);
     for (int k = lane; begin + k < end; k += step) {
         Four f = biased(load4(x, begin + k, end), bias_or_null, k, K);
         for (int j = 0; j < FOUR; ++j) f.v[j] = exp(f.v[j] - largest) / sum;
