@@ -13,14 +13,15 @@ def replacements(path, conv_file, softmax_file):
     """{name of a kernel: absolute path of the file that has it}, for all kernels of a .cu file.
 
     conv_file, softmax_file: the files of the ladders whose kernels are launched otherwise. Each
-    kernel must have the name of one of the project's, and its parameters: the same types in the same order, ending in
-    _or_null where None is allowed. Raises LaunchError, in one line.
+    kernel must have the name of one of the project's, and its parameters: the same types in the
+    same order, ending in _or_null where None is allowed. Raises LaunchError, in one line.
     """
     path = Path(path).resolve()
     if not path.is_file():
         raise LaunchError(f"{path}: no such file; expected a .cu file with kernels of your own")
     theirs = {}
-    for file in [*sorted(FOLDER.glob("*.cu")), FOLDER / conv_file, FOLDER / softmax_file]:
+    ladders = [FOLDER / conv_file, FOLDER / softmax_file]
+    for file in [*sorted(FOLDER.glob("*.cu")), *ladders]:
         theirs |= {name: (file, kernel) for name, kernel in read(file).kernels.items()}
     own = read(path).kernels
     if not own:
