@@ -26,7 +26,7 @@ def reported(program):
     if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # see start.py
         signal.signal(signal.SIGINT, interrupt)
     try:
-        with redirect_stdout(Output(sys.stdout)) as out:
+        with redirect_stdout(Output(sys.stdout)) as out, untraced_interrupts():
             try:
                 require_to_start()
                 yield
@@ -49,6 +49,24 @@ def reported(program):
         if not interrupts:
             raise
         fail(program, "interrupted", 130)  # matplotlib turns Ctrl-C into a ValueError
+
+
+@contextmanager
+def untraced_interrupts():
+    """A context without tracebacks of a Ctrl-C that comes just when Python deletes an object.
+
+    There Python cannot raise an exception: it would print a traceback, and go on.
+    """
+    hook = sys.unraisablehook
+
+    def print_others(unraisable):
+        if unraisable.exc_type is not KeyboardInterrupt:
+            hook(unraisable)
+    sys.unraisablehook = print_others
+    try:
+        yield
+    finally:
+        sys.unraisablehook = hook
 
 
 def fail(program, message, code):

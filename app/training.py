@@ -15,6 +15,7 @@ import kernels
 import metrics
 import semgan
 from app import evaluation, forecast, memory
+from app.failures import untraced_interrupts
 from app.pictures import grid, plot_curves
 from app.run_folder import (
     CheckpointWriter,
@@ -133,10 +134,9 @@ def measure(trainer, count, weights):
 def stop_signals():
     """A list of the signals SIGINT and SIGTERM that have come: with one, the loop ends by itself.
 
-    With the second signal the block ends at once, unless Python is just deleting an object: there
-    it cannot raise, and would only print a traceback.
+    With the second signal the block ends at once, unless Python is just deleting an object.
     """
-    received, hook = [], sys.unraisablehook
+    received = []
 
     def receive(number, _):
         received.append(number)
@@ -145,18 +145,14 @@ def stop_signals():
         with suppress(OSError):  # not by print, in the middle of which the signal may have come
             os.write(2, b"\nStopping: this step is completed and saved. Again: stop at once.\n")
 
-    def print_unless_stopped(unraisable):
-        if unraisable.exc_type is not KeyboardInterrupt:
-            hook(unraisable)
     old = {number: signal.signal(number, receive) for number in (signal.SIGINT, signal.SIGTERM)}
-    sys.unraisablehook = print_unless_stopped
     try:
-        yield received
+        with untraced_interrupts():
+            yield received
     except (KeyboardInterrupt, ValueError):  # matplotlib turns the first into the second
         if len(received) < 2:
             raise
     finally:
-        sys.unraisablehook = hook
         for number, handler in old.items():
             signal.signal(number, handler)
 
