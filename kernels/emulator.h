@@ -224,6 +224,7 @@ struct Block {
     alignas(16) char signal_stack[64 * 1024];
     size_t shared_used;
     size_t shared_offset[64];             // of each __shared__ declaration, plus 1; 0: none yet
+    char unused[16 * 1024];               // where negative indices of shared memory lead
     alignas(64) char shared[228 * 1024];
 };
 

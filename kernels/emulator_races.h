@@ -8,7 +8,7 @@
 // For every four bytes of shared memory and of the arguments a Cell holds the last write and the
 // last two reads. So a race is seen in whatever order the threads run, and if all numbers are
 // right. Missed are accesses that a later one of the same cell has replaced. One worker runs all
-// blocks, since cells have no locks.
+// blocks, since cells have no locks. Plain pointers that lead out of all arrays are seen here too.
 #define UNCHECKED __attribute__((no_sanitize("thread"), noinline))
 
 namespace emulator {
@@ -101,26 +101,54 @@ UNCHECKED static void count(Log& log, int argument, int64_t offset, size_t bytes
     ++log.used;
 }
 
+#ifdef __ELF__
+extern "C" __attribute__((visibility("hidden"))) char __ehdr_start[], _end[];  // by the linker
+#endif
+
+UNCHECKED static bool within(const char* p, const void* start, size_t bytes) {
+    return p >= (const char*)start && p < (const char*)start + bytes;
+}
+
+// Whether an address outside of all arrays is one that the emulator itself or a constant may have.
+UNCHECKED static bool known(const char* p) {
+    const Launch& l = *block->launch;
+    for (int i = 0; i < l.count; ++i)
+        if (within(p, l.arguments[i].data, l.arguments[i].bytes)) return true;
+    if (within(p, l.arguments, l.count * sizeof(Argument)) || within(p, &l, sizeof l)) return true;
+    if (within(p, l.error, sizeof *l.error) || within(p, l.log, sizeof *l.log)) return true;
+    if (p == (char*)l.stop || p == (char*)l.next_block) return true;
+    if (p == (char*)&block || p == (char*)&thread) return true;
+#ifdef __ELF__
+    return within(p, __ehdr_start, _end - __ehdr_start);
+#else
+    return true;  // elsewhere constants cannot be told from the rest
+#endif
+}
+
 // site: where in the program
 UNCHECKED static void access(const void* address, size_t bytes, bool writes, bool atomic,
                              void* site) {
-    if (!block || !block->inside) return;
+    if (!block || !block->inside || !bytes) return;
     const char* from = (const char*)address;
     Cell* cells = nullptr;
     const char* start = block->shared;
     int argument = -1;
-    if (from >= start && from < start + sizeof block->shared) {
+    if (within(from, start, sizeof block->shared)) {
         cells = races.shared;
-    } else if (from >= (char*)block && from < (char*)block + emulator_bytes()) {
+        if (from + bytes > start + block->shared_used) fail(WILD, 0, (int64_t)address);
+    } else if (within(from, block, emulator_bytes())) {
+        if (within(from, block->unused, sizeof block->unused)) fail(WILD, 0, (int64_t)address);
         return;  // local variables
     } else {
         for (int i = 0; i < block->launch->count && !cells; ++i) {
             const Argument& a = block->launch->arguments[i];
-            if (!a.cells || from < a.data || from >= a.data + a.bytes) continue;
+            if (!a.cells || !within(from, a.data, a.bytes)) continue;
+            if (from + bytes > a.data + a.bytes) fail(OUT_OF_BOUNDS, i, from - a.data);
             cells = (Cell*)a.cells;
             start = a.data;
             argument = i;
         }
+        if (!cells && !known(from)) fail(WILD, 0, (int64_t)address);
         if (!cells) return;
     }
     int64_t first = from - start, end = first + (int64_t)bytes;
@@ -174,3 +202,16 @@ EXPORT UNCHECKED void* __tsan_memmove(void* to, const void* from, size_t n) {
 }
 EXPORT UNCHECKED void __tsan_atomic_thread_fence(int) {}
 EXPORT UNCHECKED void __tsan_atomic_signal_fence(int) {}
+
+// The compiler does not announce what these two access.
+inline void* checked_memset(void* to, int value, size_t bytes) {
+    emulator::access(to, bytes, true, false);
+    return memset(to, value, bytes);
+}
+inline void* checked_memcpy(void* to, const void* from, size_t bytes) {
+    emulator::access(from, bytes, false, false);
+    emulator::access(to, bytes, true, false);
+    return memcpy(to, from, bytes);
+}
+#define memset checked_memset
+#define memcpy checked_memcpy

@@ -11,8 +11,9 @@ import time
 import numpy as np
 import pytest
 
+from kernels.cuda_ops import CudaOps
 from kernels.emulator import Emulator
-from kernels.launch import KernelError, LaunchError
+from kernels.launch import FOLDER, KernelError, LaunchError
 
 POSIX = pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
 N = 1000  # elements of x and y
@@ -128,6 +129,25 @@ FAULTS = {  # name: (body, the line that is expected)
     "null_pointer": ("float* p = nullptr;\n    p[t] = 1;",
                      "memory at address 0x.* belongs to no array"),
     "wild_pointer": ("const float* p = &x[0];\n    y[i] = p[1ll << 40];", "belongs to no array"),
+    "plain_pointer_past_the_end": (
+        "float* p = &y[0];\n    if (t == 0) p[n] = 1;",
+        "belongs to no array"),
+    "plain_pointer_before": (
+        "float* p = &y[0];\n    if (t == 0) p[-1] = 1;",
+        "belongs to no array"),
+    "plain_pointer_reads": (
+        "const float* p = &x[0];\n    if (t == 0) y[i] = p[n];",
+        "belongs to no array"),
+    "half_a_vector": ("if (i == 0) *(float4*)&(&y[0])[n - 2] = {};",
+                      r"a misaligned access in line \d+"),
+    "plain_shared_past_the_end": ("    __shared__ float s[256];\n    float* p = s;\n"
+                                  "    p[t + 300] = 1;", "belongs to no array"),
+    "plain_shared_negative": ("    __shared__ float s[256];\n    float* p = s;\n"
+                              "    p[t - 300] = 1;", "belongs to no array"),
+    "memory_of_its_own": ("float* p = new float[4];\n    p[t % 4] = x[i];\n"
+                          "    y[i] = p[(t + 1) % 4];", "belongs to no array"),
+    "clears_too_much": ("if (i == 0) memset(&y[0], 0, 4 * n + 4);", "accessed at index 0"),
+    "copies_too_much": ("if (i == 0) memcpy(&y[0], &x[0], 4 * n + 4);", "accessed at index 0"),
     "recursion": ("y[i] = depth(n + 10000000);",
                   "the stack is full: functions that call themselves"),
     "lowest_by_minus_one": ("int a = -2147483647 - (n - 999);\n    y[i] = a / (n - 1001);",
@@ -271,6 +291,19 @@ def test_arguments_that_do_not_fit(device, file, change, message):
 
 def test_at_least_sixty_mistakes():
     assert len(FAULTS) + len(SHOWN_AS_NAN) + len(REFUSED) >= 60
+
+
+@POSIX
+@pytest.mark.parametrize("step", sorted(path.stem for path in (FOLDER / "conv").glob("*.cu")))
+def test_the_projects_convolutions_have_no_races(step):
+    precision = "tf32" if "tensor" in step or "pipeline" in step or "split" in step else "fp32"
+    ops = CudaOps(Emulator(precision=precision, check_races=True), step)
+    rng = np.random.default_rng(0)
+    x, w = (ops.asarray(rng.standard_normal(shape)) for shape in ((1, 7, 6, 3), (3, 3, 3, 5)))
+    y = ops.conv(x, w, 2, 1)
+    dx = ops.conv_input_grad(y, w, x.shape, 2, 1)
+    dw = ops.conv_weight_grad(x, y, w.shape, 2, 1)
+    assert all(np.isfinite(ops.asnumpy(a)).all() for a in (y, dx, dw))
 
 
 @POSIX
