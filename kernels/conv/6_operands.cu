@@ -1,4 +1,4 @@
-// Step 6: operands. The factors are rounded beforehand, and loaded in vectors of 16 bytes.
+// Step 6: the factors are rounded beforehand, and loaded in vectors of 16 bytes.
 // Architectures: sm_80 sm_86 sm_89 sm_90 sm_100 sm_120
 //
 //   conv               y = act(x * w + bias)
