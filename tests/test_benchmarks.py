@@ -7,6 +7,7 @@ import shutil
 
 import first_hour
 import gpu
+import ladder_table
 import measure
 import numpy as np
 import pytest
@@ -191,6 +192,16 @@ def test_a_part_that_takes_too_long_is_stopped(tmp_path, monkeypatch):
     hour = first_hour.FirstHour(gpu.parser().parse_args(["first", "--results", str(tmp_path)]))
     record = hour.part(first_hour.Part("sleeps", ["-c", "import time; time.sleep(60)"]))
     assert record["code"] != 0 and record["seconds"] < 30 and "stopped after" in record["lines"][-1]
+
+
+def test_rows_of_the_ladder():
+    """Comments are no new lines. The first step reads two numbers for a multiply-add."""
+    assert ladder_table.new_lines("int a;  // x\n", "// y\nint a;\nint b;\n") == 1
+    naive, tiles, *others = ladder_table.ladder("conv")
+    assert "| tiles in shared memory |" in ladder_table.row(naive, tiles)
+    reads = [float(ladder_table.counts(path).split(" | ")[0]) for path in (naive, tiles)]
+    assert 1 < reads[0] <= 2 and reads[1] < reads[0] / 8
+    assert ladder_table.new_lines(tiles.read_text(), others[0].read_text()) < 10
 
 
 # --------------------------------------------------------------------------------------- tables

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-ROOT = Path(sys.argv[1] if len(sys.argv) > 1 else Path(__file__).parents[2]).resolve()
+folder = sys.argv[1:2] if __name__ == "__main__" else []
+ROOT = Path(*folder or [Path(__file__).parents[2]]).resolve()
 sys.path.insert(0, str(ROOT))
 from kernels import gpu, launch  # noqa: E402
 from kernels.cuda_ops import CudaOps  # noqa: E402
