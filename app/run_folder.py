@@ -333,7 +333,7 @@ def require_outside(out, s):
     What is written there would be read as more maps. s: the settings, or flags of the same names.
     """
     folder = Path(s.dataset).absolute()
-    if s.dataset in data.NAMED or s.labels or not folder.is_dir():
+    if s.dataset in ("", *data.NAMED) or s.labels or not folder.is_dir():
         return
     if folder.resolve() in (Path(out).resolve(), *Path(out).resolve().parents):
         raise InputError(f"{out}: lies in {s.dataset}, and would be read as more maps; choose "
