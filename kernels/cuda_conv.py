@@ -120,9 +120,9 @@ class CudaConv:
                                dtype=self.operand_type)
         pixels = b * ho * width
         block = WARP, THREADS // WARP
-        self.launch("few_channels.cu", "sum_shifted_grad", cdiv(pixels, block[1]), block,
-                    dy, dproducts, pixels, width, wo, cout, dy.shape[-1], dproducts.shape[-1],
-                    kw, sx, px)
+        self._launch("few_channels.cu", "sum_shifted_grad", cdiv(pixels, block[1]), block,
+                     dy, dproducts, pixels, width, wo, cout, dy.shape[-1], dproducts.shape[-1],
+                     kw, sx, px)
         if self.takes_operands:
             dproducts = Rounded(dproducts, (b, ho, width, channels))
         wide = self.conv_weight_grad(x, dproducts, (kh, 1, cin, channels), (sy, 1), (py, 0))
@@ -174,8 +174,8 @@ class CudaConv:
 
     def _launch_conv(self, kernel, grid, *arguments):
         constants = self._constants(kernel)
-        self.launch(self.conv_file, kernel, grid, constants["THREADS"], *arguments,
-                    shared=constants.get("SHARED_BYTES", 0))
+        self._launch(self.conv_file, kernel, grid, constants["THREADS"], *arguments,
+                     shared=constants.get("SHARED_BYTES", 0))
 
     def _tile(self, kernel, columns):
         """The better tile for these columns: 1 if it is the narrow one, else 0; rows; columns."""

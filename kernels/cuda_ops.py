@@ -41,7 +41,7 @@ class CudaOps(CudaConv):
             self.replaced = replacements(replace, self.conv_file, self.softmax_file)
             self.arithmetic += f", with kernels of {Path(replace).name}"
 
-    def launch(self, file, kernel, *arguments, **shared):
+    def _launch(self, file, kernel, *arguments, **shared):
         """Launches a kernel of a file in this folder, or the one that replaces it."""
         self.device.launch(self.replaced.get(kernel, file), kernel, *arguments, **shared)
 
@@ -73,7 +73,7 @@ class CudaOps(CudaConv):
 
     def _each(self, file, kernel, n, *arguments):
         """Launches one thread for each of n numbers."""
-        self.launch(file, kernel, cdiv(n, THREADS), THREADS, *arguments)
+        self._launch(file, kernel, cdiv(n, THREADS), THREADS, *arguments)
 
     def _fours(self, file, kernel, n, *arguments):
         """Launches one thread for every four of n numbers."""
@@ -84,8 +84,8 @@ class CudaOps(CudaConv):
         """out = the sum of partial over its first axis; out_2 likewise, in the same launch."""
         width = threads_across(out.size) if len(partial) >= WARP else THREADS
         grid = cdiv(out.size, FOUR * width), 1, 1 if out_2 is None else 2
-        self.launch("reductions.cu", "sum_slices", grid, (width, THREADS // width),
-                    partial, out, partial_2, out_2, len(partial), out.size)
+        self._launch("reductions.cu", "sum_slices", grid, (width, THREADS // width),
+                     partial, out, partial_2, out_2, len(partial), out.size)
 
     def _columns(self, file, kernel, x, *arguments, sums=True, widest=WARP):
         """Launches a kernel over slabs of x's rows: a block computes some columns of one slab.
@@ -99,7 +99,7 @@ class CudaOps(CudaConv):
         slab = slab_rows(rows) if sums else max(8 * height, cdiv(rows, 65535))
         across = 1 if widest == 1 else cdiv(columns, FOUR * width)
         grid = across, cdiv(rows, slab)
-        self.launch(file, kernel, grid, (width, height), *arguments, rows, columns, slab)
+        self._launch(file, kernel, grid, (width, height), *arguments, rows, columns, slab)
 
     def _partials(self, x):
         """Memory for one row of sums per slab."""
@@ -138,10 +138,10 @@ class CudaOps(CudaConv):
         means, m2s = self._partials(x), self._partials(x)
         self._columns("batch_norm.cu", "batch_norm_statistics", x, x, means, m2s)
         width = threads_across(channels)
-        self.launch("batch_norm.cu", "batch_norm_merge",
-                    cdiv(channels, FOUR * width), (width, THREADS // width),
-                    means, m2s, mean, var, running_mean, running_var, momentum,
-                    rows, channels, slab_rows(rows))
+        self._launch("batch_norm.cu", "batch_norm_merge",
+                     cdiv(channels, FOUR * width), (width, THREADS // width),
+                     means, m2s, mean, var, running_mean, running_var, momentum,
+                     rows, channels, slab_rows(rows))
         y = self.batch_norm_inference(x, gamma, beta, mean, var, eps, activation, out=out[0])
         return y, mean, var, running_mean, running_var
 
@@ -169,8 +169,8 @@ class CudaOps(CudaConv):
         classes, rows = x.shape[-1], x.size // x.shape[-1]
         width = min(threads_across(classes), read(self.softmax_file).constants["WIDEST"])
         height = THREADS // width
-        self.launch(self.softmax_file, "softmax", cdiv(rows, height), (width, height),
-                    x, bias, p, rows, classes)
+        self._launch(self.softmax_file, "softmax", cdiv(rows, height), (width, height),
+                     x, bias, p, rows, classes)
         return p
 
     def softmax_grad(self, dp, p, *, out=None):
@@ -184,8 +184,8 @@ class CudaOps(CudaConv):
     # ------------------------------------------------------------------------------------- losses
     def bce_with_logits(self, logits, target, *, out=None):
         loss, dlogits = self._places(out, (1,), logits.shape)
-        self.launch("losses.cu", "bce_with_logits", 1, THREADS,
-                    logits, target, loss, dlogits, logits.size)
+        self._launch("losses.cu", "bce_with_logits", 1, THREADS,
+                     logits, target, loss, dlogits, logits.size)
         return loss, dlogits
 
     def _loss_and_gradient(self, fake, dabove, out):
@@ -208,8 +208,8 @@ class CudaOps(CudaConv):
         partial = self.empty(cdiv(n, THREADS))
         self._each("losses.cu", kernel, n, real, fake, partial, dfake, dabove is not None,
                    activation_number(activation), *count)
-        self.launch("reductions.cu", "sum_all", 1, THREADS,
-                    partial, loss, partial.size, 1 / n)
+        self._launch("reductions.cu", "sum_all", 1, THREADS,
+                     partial, loss, partial.size, 1 / n)
         return loss, dfake
 
     def moment_matching(self, real, fake, weight, dabove=None, *, out=None):
@@ -219,15 +219,15 @@ class CudaOps(CudaConv):
         pooled_real, pooled_fake, dpooled = (self.empty(batch, channels) for _ in range(3))
         grid, block = (cdiv(channels, WARP), batch), (WARP, THREADS // WARP)
         for x, pooled in (real, pooled_real), (fake, pooled_fake):
-            self.launch("moments.cu", "pool_features", grid, block,
-                        x, pooled, pixels, channels)
+            self._launch("moments.cu", "pool_features", grid, block,
+                         x, pooled, pixels, channels)
         partial = self.empty(cdiv(channels, THREADS))
         self._each("moments.cu", "match_moments", channels, pooled_real, pooled_fake, partial,
                    dpooled, weight, pixels, batch, channels)
         self._each("moments.cu", "add_to_pixels", fake.size,
                    dpooled, dfake, dabove is not None, fake.size, pixels, channels)
-        self.launch("reductions.cu", "sum_all", 1, THREADS,
-                    partial, loss, partial.size, weight)
+        self._launch("reductions.cu", "sum_all", 1, THREADS,
+                     partial, loss, partial.size, weight)
         return loss, dfake
 
     # --------------------------------------------------------------------------------------- Adam
@@ -235,7 +235,7 @@ class CudaOps(CudaConv):
         old = params, m, v, step
         params, m, v, step = map(self._copy, old, out or (None,) * 4)
         scales = self.empty(2)
-        self.launch("adam.cu", "adam_advance", 1, 1, step, lr, scales, beta1, beta2)
+        self._launch("adam.cu", "adam_advance", 1, 1, step, lr, scales, beta1, beta2)
         self._fours("adam.cu", "adam", params.size,
                     params, grads, m, v, scales, 1 - beta1, 1 - beta2, eps, params.size)
         return params, m, v, step
