@@ -101,13 +101,21 @@ class FirstHour:
         try:
             out, _ = process.communicate(timeout=LIMIT)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGTERM)  # training saves a checkpoint
-            out, _ = process.communicate()
+            out = self.stopped(process)
             out += f"\nstopped after {LIMIT} s; run the command again to go on\n"
         lines = out.splitlines()[-LAST:]
         print("\n".join(lines), flush=True)
         return dict(command=" ".join(words), code=process.returncode, lines=lines,
                     seconds=round(time.monotonic() - began, 1))
+
+    def stopped(self, process):
+        """Stop a part that takes too long. Returns its output."""
+        for number, seconds in (signal.SIGTERM, 60), (signal.SIGKILL, None):
+            os.killpg(process.pid, number)  # after the first, training saves a checkpoint
+            try:
+                return process.communicate(timeout=seconds)[0]
+            except subprocess.TimeoutExpired:
+                continue
 
     # ------------------------------------------------------------------------------ the summary
     def summary(self):
