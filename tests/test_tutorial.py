@@ -182,7 +182,9 @@ def test_the_reference_is_right(number):
 def test_every_trap_gets_its_own_hint(number):
     exercise = EXERCISES[number]
     for hint, wrong in exercise.traps.items():
-        assert mistake_in(exercise, wrong) == f"is not right yet: {hint}"
+        fault = r"(the emulator stops it: \".*\"\. |it does not compile: .*\. )?"
+        assert re.fullmatch(f"is not right yet: {fault}{re.escape(hint)}",
+                            mistake_in(exercise, wrong)), hint
 
 
 @every_notebook
@@ -293,6 +295,13 @@ def test_gaps_and_marks(source):
     line = build.line_of("kernels/plain.py", "PlainOps")
     assert f"](../kernels/plain.py#L{line})" in gaps.cells[0].source
     assert f"](../../kernels/plain.py#L{line})" in solved.cells[0].source
+
+
+def test_the_gap_of_a_kernel():
+    cell = 'a = r"""\n{\n    // ### BEGIN SOLUTION\n    f();\n    // ### END SOLUTION\n}\n"""'
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell)])
+    gap = build.without_solutions(notebook).cells[0].source
+    assert gap == 'a = r"""\n{\n    // YOUR CODE HERE\n    #error not done yet\n}\n"""'
 
 
 def test_an_answer_outside_a_function_is_left_out():

@@ -36,11 +36,13 @@ An exercise is at least three cells, and no other cell may use its answer:
 2. The gap: code with a solution between `### BEGIN SOLUTION` and `### END SOLUTION`. Inside a
    function the student gets `raise NotImplementedError()` there. Outside, the lines are left out:
    write `answer = ...` (three dots) above, which counts as not done. Use only names of the first
-   code cell and of the gap itself.
+   code cell and of the gap itself. A CUDA kernel is a cell `name = r"..."`, with three quotes, and
+   has the marks as comments: `// ### BEGIN SOLUTION` and `// ### END SOLUTION`. The student gets
+   `#error not done yet` there, with which no compiler would go on.
 3. `check("3.1", f);`, nothing else; f is a name from the gap. (The semicolon hides the `True`.)
 
 The right answer, the inputs, the hints and the wrong answers that get a hint of their own stand in
-exercises/nNN.py: see `Exercise` in checks.py.
+exercises/nNN.py: see `Exercise` in checks.py, and for kernels kernel_checks.py.
 """
 import argparse
 import ast
@@ -65,8 +67,9 @@ from traitlets.config import Config
 FOLDER = Path(__file__).resolve().parent
 METADATA = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
             "language_info": {"name": "python", "file_extension": ".py"}}
-GAP = re.compile(r"^( *)### BEGIN SOLUTION\n.*?^ *### END SOLUTION\n?", re.M | re.S)
+GAP = re.compile(r"^( *)(// )?### BEGIN SOLUTION\n.*?^ *(// )?### END SOLUTION\n?", re.M | re.S)
 STUB = "# YOUR CODE HERE\nraise NotImplementedError()\n"  # as nbgrader writes it
+STUB_OF_A_KERNEL = "// YOUR CODE HERE\n#error not done yet\n"
 CHECK = re.compile(r'check\("(\d+\.\d+)", (\w+)\);')
 HEADING = re.compile(r"### Exercise (\d+\.\d+): .+\n\n"
                      r"\*Difficulty ([123]) of 3 · (\d+) minutes · Good for: [^*]+\*")
@@ -145,6 +148,8 @@ def without_solutions(solved):
 
 def stub(match):
     indent = match[1]
+    if match[2]:
+        return "".join(indent + line for line in STUB_OF_A_KERNEL.splitlines(True))
     return "".join(indent + line for line in STUB.splitlines(True)) if indent else ""
 
 

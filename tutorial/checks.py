@@ -4,7 +4,7 @@
     show(maps)        draws label maps or images
 
 The exercises of notebook 3 stand in exercises/n03.py. (Solutions are one folder away, so nothing
-there is secret.)
+there is secret.) Those whose answer is a CUDA kernel are in kernel_checks.py.
 """
 import copy
 import importlib
@@ -43,6 +43,22 @@ class Exercise:
     results: tuple = ()
     tolerance: float = 1e-9
     sizes: dict = None
+
+    def outcomes(self, answer):
+        """For each call the answer's result and its arguments afterwards, or an error."""
+        if not callable(answer):
+            return [(answer, ())]
+        return [outcome(answer, copy.deepcopy(arguments)) for arguments in calls_of(self)]
+
+
+class Fault(Exception):
+    """What stopped a kernel, as a sentence without its point: see kernel_checks.py.
+
+    key: what such sentences have in common if the mistake is the same.
+    """
+    def __init__(self, sentence, key):
+        super().__init__(sentence)
+        self.key = key
 
 
 # ----------------------------------------------------------------------------------------- answers
@@ -103,14 +119,15 @@ def mistake_in(exercise, answer):
         return "asks for the answer itself, not for a function."
     if callable(exercise.reference) and not callable(answer):
         return f"asks for a function, but this is {type(answer).__name__}."
-    expected, found = outcomes(exercise, exercise.reference), outcomes(exercise, answer)
+    expected, found = exercise.outcomes(exercise.reference), exercise.outcomes(answer)
     if any(isinstance(o, NotImplementedError) for o in found):
         return NOT_DONE
     if same(found, expected, exercise.tolerance):
         return None
     for hint, wrong in exercise.traps.items():
-        if same(found, outcomes(exercise, wrong), exercise.tolerance):
-            return f"is not right yet: {hint}"
+        if same(found, exercise.outcomes(wrong), exercise.tolerance):
+            said = next((f"{o}. " for o in found if isinstance(o, Fault)), "")
+            return f"is not right yet: {said}{hint}"
     for arguments, f, e in zip(calls_of(exercise), found, expected):
         if not same(f, e, exercise.tolerance):
             return f"is not right yet: {explain(exercise, arguments, f, e)}"
@@ -119,13 +136,6 @@ def mistake_in(exercise, answer):
 def calls_of(exercise):
     """The arguments of each call; of an answer that is no function, one without any."""
     return exercise.inputs if isinstance(exercise.inputs, list) else [exercise.inputs]
-
-
-def outcomes(exercise, answer):
-    """What the answer gives: for each call its result and its arguments afterwards, or an error."""
-    if not callable(answer):
-        return [(answer, ())]
-    return [outcome(answer, copy.deepcopy(arguments)) for arguments in calls_of(exercise)]
 
 
 def outcome(function, arguments):
@@ -151,7 +161,7 @@ def same(a, b, tolerance):
     Where b is a number, a may be an array of shape (1,), as the project's losses are.
     """
     if isinstance(a, Exception) or isinstance(b, Exception):
-        return type(a) is type(b) and str(a) == str(b)
+        return type(a) is type(b) and getattr(a, "key", str(a)) == getattr(b, "key", str(b))
     if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
         return len(a) == len(b) and all(same(x, y, tolerance) for x, y in zip(a, b))
     if isinstance(a, dict) and isinstance(b, dict):
@@ -192,6 +202,8 @@ def close(a, b, tolerance):
 # --------------------------------------------------------------------------------------- mistakes
 def explain(exercise, arguments, found, expected):
     """A sentence about the first difference between two outcomes of a call."""
+    if isinstance(found, Fault):
+        return f"{found}."
     if isinstance(found, Exception):
         return f"it stops with {type(found).__name__}: {found}{line_of(found)}"
     if isinstance(expected, Exception):

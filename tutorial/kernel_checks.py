@@ -1,0 +1,146 @@
+'''Exercises whose answer is a kernel: a text like that of a .cu file, which runs in the emulator.
+
+In the notebook the gap is a text in three quotes. Begin it in the cell's first line: then the lines
+that messages name are those of the cell. Students write between the marks, and leave the head.
+
+    twice = r"""
+    extern "C" __global__ __launch_bounds__(256)
+    void twice(const float* __restrict__ x, float* __restrict__ y, int n) {
+        // ### BEGIN SOLUTION
+        int i = blockIdx.x * blockDim.x + threadIdx.x;
+        if (i < n) y[i] = 2 * x[i];
+        // ### END SOLUTION
+    }
+    """
+
+    check("13.1", twice);
+
+And in exercises/n13.py, where RIGHT is the same text (then it is compiled only once):
+
+    KernelExercise(RIGHT, ("...", "..."), run=launched("twice"),
+                   inputs=[(x, blank(1000), 1000), (x[:7], blank(7), 7)],
+                   traps={"the last block has more threads than ...": RIGHT.replace("i < n", "1")})
+
+The inputs are the kernel's arguments. What it may write (pointers without const) are its results.
+`blank` fills them with NaN, so that a number that nobody writes shows. Each call gets a new
+emulated device with the same order of threads, so the same mistake gives the same numbers.
+
+A wrong kernel is compared with the traps, like any answer, by what it computes. If the emulator
+stops it, by the emulator's sentence, without lines, threads, and of a race the index and which of
+the two threads read or wrote. The student sees that sentence first, with all of these, and then the
+trap's hint if there is one, which begins with a capital letter then:
+
+    13.1 is not right yet: the emulator stops it: "twice: argument 'x' (1000 elements) accessed at
+    index 1000, by thread (232, 0, 0) of block (3, 0, 0)". The last block has more threads than ...
+
+Each different text takes half a second to compile, once. Traps that are seldom met come last.
+'''
+import re
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from kernels.cuda_ops import CudaOps
+from kernels.emulator import Emulator
+from kernels.gradient_check import on_host
+from kernels.launch import KernelError, LaunchError, read
+from kernels.replacement import declaration
+from tutorial.checks import Exercise, Fault, calls_of
+
+FILE = "answer.cu"
+MARKS = re.compile(r"^ *// ### (BEGIN|END) SOLUTION\n", re.M)
+GAP_LEFT = re.compile(r"^ *(#error|raise NotImplementedError)", re.M)  # build.py's or nbgrader's
+PLACE = re.compile(r"(,? in|,? at|,? by)? \b(line|thread|block) (\d+|\([\d, ]*\))")
+RACE = re.compile(r"(a race: .*?) is (read|written) .*")
+
+
+@dataclass
+class KernelExercise(Exercise):
+    """An Exercise whose reference and traps are texts of .cu files.
+
+    run        run(device, path of the file, *arguments) launches the answer's kernels, and returns
+               the results in NumPy: launched(kernel), stands_in(function), or a function of yours
+    precision  of convolutions: "fp32", "tf32" or "bf16"; see kernels.load
+    count      whether run can look at device.counts
+    """
+    run: object = None
+    precision: str = "fp32"
+    count: bool = False
+    tolerance: float = 1e-5
+
+    def outcomes(self, answer):
+        """For each call (its results, ()) or a Fault."""
+        if not isinstance(answer, str):
+            return [Fault(f"it is {type(answer).__name__}, not a text", "")]
+        if GAP_LEFT.search(answer):
+            return [NotImplementedError()]
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / FILE
+            path.write_text(MARKS.sub("", answer), encoding="utf-8")
+            right = Path(folder) / "right.cu"
+            right.write_text(self.reference, encoding="utf-8")
+            return [self.outcome(path, right, arguments) for arguments in calls_of(self)]
+
+    def outcome(self, path, right, arguments):
+        device = Emulator(precision=self.precision, seconds=2, count=self.count)
+        try:
+            require_same_heads(read(path), read(right))
+            return self.run(device, path, *arguments), ()
+        except (KernelError, LaunchError) as error:
+            return fault(error, path)
+
+
+def require_same_heads(found, right):
+    """Raises LaunchError unless the answer has the kernels that the exercise launches."""
+    def heads(source):
+        return {name: f"{name}({', '.join(map(declaration, kernel.parameters))})"
+                for name, kernel in source.kernels.items()}
+    missing = [head for name, head in heads(right).items() if heads(found).get(name) != head]
+    if missing:
+        raise LaunchError(f"expected a kernel with the head {missing[0]}")
+
+
+def fault(error, path):
+    """The Fault that says what a KernelError or LaunchError says."""
+    first, *rest = str(error).replace(f"{path}", FILE).replace(f"{FILE}: ", "").splitlines()
+    first = first.replace(f"{FILE}, ", "")
+    if first.startswith("does not compile"):
+        pointers = [f" ({line})" for line in rest if line.startswith("In the emulator")]
+        sentence = f"it {first}{''.join(pointers)}"
+    elif isinstance(error, LaunchError):
+        sentence = f"it cannot be launched: {first}"
+    else:
+        sentence = f'the emulator stops it: "{first}"'
+    return Fault(sentence, RACE.sub(r"\1", PLACE.sub("", first)))
+
+
+# ------------------------------------------------------------------------------------------- runs
+def blank(*shape):
+    """An array for results, in which a number that nobody writes is NaN."""
+    return np.full(shape, np.nan, np.float32)
+
+
+def launched(kernel, threads=None):
+    """A run that launches one kernel, once: in a row of blocks, each as large as its launch bound.
+
+    There are enough blocks for threads(*arguments) threads; without, for one thread for each number
+    of the first result.
+    """
+    def run(device, path, *arguments):
+        parameters, bound = read(path).kernels[kernel][1:]
+        there = [device.upload(a) if isinstance(a, np.ndarray) else a for a in arguments]
+        results = [a for a, p in zip(there, parameters) if p.pointer and not p.const]
+        count = threads(*arguments) if threads else results[0].size
+        device.launch(path, kernel, -(-count // bound), bound, *there)
+        results = tuple(map(device.download, results))
+        return results if len(results) > 1 else results[0]
+    return run
+
+
+def stands_in(function):
+    """A run in which the answer's kernels stand in for the project's: function(ops, *arguments)."""
+    def run(device, path, *arguments):
+        return function(on_host(CudaOps(device, replace=path)), *arguments)
+    return run
