@@ -35,7 +35,9 @@ trap's hint if there is one, which begins with a capital letter then:
 
 Each different text takes half a second to compile, once. Traps that are seldom met come last.
 '''
+import atexit
 import re
+import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,8 +46,9 @@ import numpy as np
 
 from kernels.cuda_ops import CudaOps
 from kernels.emulator import Emulator
+from kernels.gpu import Gpu
 from kernels.gradient_check import on_host
-from kernels.launch import KernelError, LaunchError, read
+from kernels.launch import FOLDER, DeviceError, KernelError, LaunchError, read
 from kernels.replacement import declaration
 from tutorial.checks import Exercise, Fault, calls_of
 
@@ -114,6 +117,31 @@ def fault(error, path):
     else:
         sentence = f'the emulator stops it: "{first}"'
     return Fault(sentence, RACE.sub(r"\1", PLACE.sub("", first)))
+
+
+# ---------------------------------------------------------------------------- for notebooks' cells
+def find_device():
+    """The GPU if there is one, else the emulated device."""
+    try:
+        return Gpu()
+    except DeviceError:
+        return Emulator()
+
+
+def text_of(file, name):
+    """A kernel or device function of a file in kernels/, with the comment above it."""
+    for part in (FOLDER / file).read_text(encoding="utf-8").split("\n\n"):
+        if re.search(rf"\b{name}\(", part.partition("{")[0]):
+            return part.strip()
+    raise KeyError(name)
+
+
+def saved(text, name="mine.cu"):
+    """The path of a file with this text. It is gone when Python ends."""
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    (folder / name).write_text(MARKS.sub("", text), encoding="utf-8")
+    return folder / name
 
 
 # ------------------------------------------------------------------------------------------- runs
