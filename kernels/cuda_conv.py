@@ -11,11 +11,11 @@ from kernels.contract import LEAKY_SLOPE, activation_number, check_dy, conv_shap
 
 WARP = 32              # threads of a warp
 THREADS = 256          # threads of a block, in all kernels but those of conv/
-OTHER_SHARED = 2560    # bytes of shared memory that a block takes besides the dynamic ones
+OTHER_SHARED = 3584    # bytes of shared memory that a block takes besides the dynamic ones
 SHORTEST_SLICE = 256   # pixels, at least, in a slice of conv_weight_grad's sum
 LONGEST_SUM = 16384    # terms that one float32 accumulator adds up one by one
 # The fastest file of conv/ for each precision.
-CONV_STEPS = {"fp32": "5_loads_ahead", "tf32": "9_split_sums", "bf16": "9_split_sums"}
+CONV_STEPS = {"fp32": "5_loads_ahead", "tf32": "11_running_indices", "bf16": "11_running_indices"}
 # The factor by which an activation multiplies negative numbers.
 SLOPES = {None: 1, "relu": 0, "leaky_relu": LEAKY_SLOPE}
 
@@ -34,14 +34,8 @@ class CudaConv:
     def _choose_kernels(self, device, conv_step):
         self.conv_file = f"conv/{conv_step or CONV_STEPS[device.precision]}.cu"
         self.tile = launch.read(self.conv_file).constants
-        first = launch.read(self.conv_file).kernels["conv"].parameters[0]
-        self.takes_operands = first.type == "operand"
+        self.takes_operands = launch.takes_operands(self.conv_file)
         self.operand_type = launch.operand_type(device)
-
-    @property
-    def splits_sums(self):
-        """Whether the step has tiles of two shapes and divides the sum over taps and channels."""
-        return "NARROW_TILE_M" in self.tile
 
     # ------------------------------------------------------------------------ the three functions
     def conv(self, x, w, stride=1, pad=0, bias=None, activation=None, *, out=None):
@@ -100,9 +94,7 @@ class CudaConv:
                                            cdiv(pixels, LONGEST_SUM)))
         slices = cdiv(pixels, slice_)
         partial = self.empty(slices, *w_shape) if slices > 1 else dw
-        extra = (cout, cin, slice_) if self.takes_operands else (slice_,)
-        if self.splits_sums:
-            extra += (narrow,)
+        extra = self._wanted(kernel, columns=cout, channels=cin, slice=slice_, narrow=narrow)
         self._launch_conv(kernel, (*tiles, slices), x, dy, partial, *extra,
                           size._replace(Cin=x.shape[-1], Cout=dy.shape[-1]))
         if slices > 1:
@@ -137,16 +129,16 @@ class CudaConv:
             self._launch_conv(kernel, (*tiles, phases), x, w, bias, number, y, size)
             return y
         x, w = self._values(x), self._prepare(w, fill_rows=True)
-        slices, extra = 1, ()
-        if self.splits_sums:  # few tiles with a long sum: several blocks share the sum of a tile
-            stages = cdiv(taps * x.shape[-1], 64 // self.operand_type.itemsize)
-            slice_ = cdiv(stages, self._slices(kernel, tiles[0] * tiles[1] * phases, stages // 16))
-            slices, extra = cdiv(stages, slice_), (slice_, narrow)
+        stages = cdiv(taps * x.shape[-1], 64 // self.operand_type.itemsize)
+        most = stages // 16 if self._wanted(kernel, slice=0) else 1
+        slice_ = cdiv(stages, self._slices(kernel, tiles[0] * tiles[1] * phases, most))
+        slices = cdiv(stages, slice_)
+        extra = self._wanted(kernel, columns=columns, slice=slice_, narrow=narrow)
         fused = slices == 1 and activation in SLOPES
         partial = y if fused else self.empty(slices, *y.shape)
         epilogue = (bias, SLOPES[activation]) if fused else (None, 1)
         self._launch_conv(kernel, (*tiles, slices * phases), x, w, *epilogue, partial,
-                          columns, *extra, size._replace(Cin=w.shape[1], Cout=w.shape[2]))
+                          *extra, size._replace(Cin=w.shape[1], Cout=w.shape[2]))
         if not fused:
             self._each("operands.cu", "sum_slices_activate", y.size,
                        partial, bias, number, y, slices, y.size, columns)
@@ -158,6 +150,12 @@ class CudaConv:
         if kernel in self.replaced:
             return launch.read(self.replaced[kernel]).constants
         return self.tile
+
+    def _wanted(self, kernel, **values):
+        """Those of the values that the step's kernel has a parameter for."""
+        parameters = launch.read(self.conv_file).kernels[kernel].parameters
+        names = [parameter.name for parameter in parameters]
+        return [value for name, value in values.items() if name in names]
 
     def _slices(self, kernel, tiles, most, least=1):
         """How many blocks should share the sum of a tile, so that the GPU is busy until the end.
@@ -201,7 +199,7 @@ class CudaConv:
         return y
 
     # ---------------------------------------------------------------------------- rounded arrays
-    # Steps 6 to 9 take operands: rounded numbers, their channels padded to whole 16-byte vectors.
+    # From step 6 on convolutions take operands: rounded numbers, padded to whole 16-byte vectors.
     def rounded(self, x):
         if not self.takes_operands or isinstance(x, Rounded):
             return x

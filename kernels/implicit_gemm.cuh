@@ -162,6 +162,21 @@ struct PaddedWeightGrad : WeightGrad {
     }
 };
 
+// A slice of a product's sum: `terms` of it. Its results follow those of the slices before it,
+// `size` rows each.
+template <class Product> struct Sliced : Product {
+    int number, size;
+    __device__ Sliced(Product p, int number, int terms, int size)
+        : Product(p), number(number), size(size) {
+        this->first = number * terms;
+        this->last = min(p.last, this->first + terms);
+    }
+    __device__ int place(int m) const {
+        int row = Product::place(m);
+        return row < 0 ? -1 : number * size + row;
+    }
+};
+
 // ---------------------------------------------------------------------------- loading a tile
 // A tile of a factor is LINES x TERMS numbers. The threads of a block load it in the order of
 // memory, VECTOR numbers each at a time: vector number i of this thread begins at this place.

@@ -125,6 +125,16 @@ def _read(path, _):
     return Source(path.name, text, kernels, constants, structs, architectures)
 
 
+def ladder(folder):
+    """The files of the steps in conv/ or softmax/, from the first to the last."""
+    return sorted((FOLDER / folder).glob("*.cu"), key=lambda path: int(path.stem.split("_")[0]))
+
+
+def takes_operands(path):
+    """Whether the kernels of a step in conv/ take factors that are rounded for tensor cores."""
+    return read(path).kernels["conv"].parameters[0].type == "operand"
+
+
 def read_text(path):
     try:
         return path.read_text(encoding="utf-8-sig")

@@ -1,5 +1,4 @@
-// Before and after the tensor cores of conv/9_split_sums.cu: round the operands, add up partial
-// sums.
+// Before and after the tensor cores of conv/: round the operands, add up partial sums.
 // Architectures: sm_80 sm_86 sm_89 sm_90 sm_100 sm_120
 //
 //   prepare                x (n, rows, C) -> y (n, padded_rows, padded_C), rounded to TF32 or bf16,

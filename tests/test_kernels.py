@@ -35,8 +35,8 @@ LARGE = ((13, 11), (3, 3), 2, 1), (2, 70, 67)  # several tiles in every directio
 WIDE = [(((9, 6), (3, 5), (2, 1), (1, 2)), (6, 32, 130)), (((5, 7), (4, 3), 2, 2), (3, 64, 34)),
         (((3, 3), (3, 3), 1, 1), (2, 160, 96))]
 
-STEPS = sorted(path.stem for path in (launch.FOLDER / "conv").glob("*.cu"))
-OPERANDS = tuple(step for step in STEPS if step >= "6")  # steps that take rounded operands
+STEPS = [path.stem for path in launch.ladder("conv")]
+OPERANDS = [path.stem for path in launch.ladder("conv") if launch.takes_operands(path)]
 
 
 def cuda_engines(choices):
@@ -403,10 +403,7 @@ def softmax_ops(device, step, dtype):
     return on_host(CudaOps(kernels.load(device, dtype, "fp32").device, softmax_step=step))
 
 
-SOFTMAX_STEPS = sorted(path.stem for path in (launch.FOLDER / "softmax").glob("*.cu"))
-
-
-@pytest.mark.parametrize("step", SOFTMAX_STEPS)
+@pytest.mark.parametrize("step", [path.stem for path in launch.ladder("softmax")])
 @pytest.mark.parametrize("device", CUDA_DEVICES)
 def test_each_step_of_softmax(device, step):
     """The results and the gradient, with many slabs of rows and with one; large numbers, NaN."""

@@ -11,9 +11,10 @@ import time
 import numpy as np
 import pytest
 
+from kernels import launch
 from kernels.cuda_ops import CudaOps
 from kernels.emulator import Emulator
-from kernels.launch import FOLDER, KernelError, LaunchError
+from kernels.launch import KernelError, LaunchError
 
 POSIX = pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
 N = 1000  # elements of x and y
@@ -294,10 +295,10 @@ def test_at_least_sixty_mistakes():
 
 
 @POSIX
-@pytest.mark.parametrize("step", sorted(path.stem for path in (FOLDER / "conv").glob("*.cu")))
-def test_the_projects_convolutions_have_no_races(step):
-    precision = "tf32" if "tensor" in step or "pipeline" in step or "split" in step else "fp32"
-    ops = CudaOps(Emulator(precision=precision, check_races=True), step)
+@pytest.mark.parametrize("path", launch.ladder("conv"), ids=lambda path: path.stem)
+def test_the_projects_convolutions_have_no_races(path):
+    precision = "tf32" if launch.takes_operands(path) else "fp32"
+    ops = CudaOps(Emulator(precision=precision, check_races=True), path.stem)
     rng = np.random.default_rng(0)
     x, w = (ops.asarray(rng.standard_normal(shape)) for shape in ((1, 7, 6, 3), (3, 3, 3, 5)))
     y = ops.conv(x, w, 2, 1)

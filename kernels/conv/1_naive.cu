@@ -20,8 +20,9 @@
 // per warp). But each multiply-add needs two numbers from memory. Caches serve most of them, but a
 // GPU that multiplies 50 times faster than it reads still has to wait.
 //
-// All steps have the same three kernels. Steps 1 to 5 have the same parameters, and so have steps 6
-// to 8, which take rounded operands; so cuda_conv.py can use any step.
+// All steps have the same three kernels, and the first five the same parameters. From step 6 on
+// factors are rounded beforehand, step 9 adds which of two tiles to use, and step 10 the slice. So
+// cuda_conv.py can use any step.
 #include "common.cuh"
 
 constexpr int THREADS = 256;

@@ -17,6 +17,7 @@
 #include "common.cuh"
 #include "implicit_gemm.cuh"
 #include "tensor_cores.cuh"
+#include "warp_tiles.cuh"
 
 constexpr int THREADS = 128; // four warps
 constexpr int TILE_M = 64;   // rows of a block's tile

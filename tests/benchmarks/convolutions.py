@@ -49,14 +49,13 @@ def main():
     parser.add_argument("--device", choices=LAYERS, default="emulator")
     parser.add_argument("--launches", type=int, default=6)
     args = parser.parse_args()
-    # From step 6 on the kernels take operands, here in TF32.
     exact, tensor_cores = (
         kernels.load(args.device, precision=precision).device for precision in ("fp32", "tf32"))
     x_shape, w_shape = LAYERS[args.device]
     print(f"{exact}: x {x_shape}, w {w_shape}, stride 2; million multiply-adds a second")
     print(f"{'step':20s}{'conv':>14s}{'input gradient':>18s}{'weight gradient':>18s}")
-    for path in sorted((launch.FOLDER / "conv").glob("*.cu")):
-        device = tensor_cores if path.stem >= "6" else exact
+    for path in launch.ladder("conv"):
+        device = tensor_cores if launch.takes_operands(path) else exact
         found = speeds(CudaOps(device, path.stem), x_shape, w_shape, args.launches)
         conv, input_grad, weight_grad = found
         print(f"{path.stem:20s}{conv:14,.0f}{input_grad:18,.0f}{weight_grad:18,.0f}", flush=True)

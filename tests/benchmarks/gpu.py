@@ -188,9 +188,9 @@ class Benchmark:
             Call("conv_input_grad", (("dy", Array(dy)), ("w", Array(w)), ("x_shape", x), *places)),
             Call("conv_weight_grad", (("x", Array(x)), ("dy", Array(dy)), ("w_shape", w), *places)),
         ]
-        for path in sorted((launch.FOLDER / "conv").glob("*.cu")):
-            step = path.stem  # from 6 on they take operands
-            for precision in ("fp32",) if step < "6" else ("tf32", "bf16"):
+        for path in launch.ladder("conv"):
+            step = path.stem
+            for precision in ("tf32", "bf16") if launch.takes_operands(path) else ("fp32",):
                 for call in calls:
                     key = f"ladder/{step}/{precision}/{call.name}"
                     self.measure(key, self.rung, step, precision, call)

@@ -48,7 +48,8 @@ def idea(path):
 
 
 def precisions(path):
-    return ("tf32", "bf16") if "tensor_cores.cuh" in path.read_text() else ("fp32",)
+    text = path.read_text()  # also of a checkout that has no launch.takes_operands
+    return ("tf32", "bf16") if "tensor_cores.cuh" in text else ("fp32",)
 
 
 def resources(path, card):
@@ -99,7 +100,8 @@ def row(before, path):
 
 
 def ladder(folder):
-    return sorted((launch.FOLDER / folder).glob("*.cu"))
+    return sorted((launch.FOLDER / folder).glob("*.cu"),
+                  key=lambda path: int(path.stem.split("_")[0]))
 
 
 def main():
