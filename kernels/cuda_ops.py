@@ -167,7 +167,7 @@ class CudaOps(CudaConv):
     def softmax(self, x, bias=None, *, out=None):
         p = self.empty(*x.shape) if out is None else out
         classes, rows = x.shape[-1], x.size // x.shape[-1]
-        width = min(threads_across(classes), read(self.softmax_file).constants["WIDEST"])
+        width = min(threads_across(classes), self._widest("softmax"))
         height = THREADS // width
         self._launch(self.softmax_file, "softmax", cdiv(rows, height), (width, height),
                      x, bias, p, rows, classes)
@@ -176,10 +176,15 @@ class CudaOps(CudaConv):
     def softmax_grad(self, dp, p, *, out=None):
         dx, dbias = self._places(out, p.shape, p.shape[-1:])
         partial = self._partials(p)
-        widest = read(self.softmax_file).constants["WIDEST"]
-        self._columns(self.softmax_file, "softmax_grad", p, dp, p, dx, partial, widest=widest)
+        self._columns(self.softmax_file, "softmax_grad", p, dp, p, dx, partial,
+                      widest=self._widest("softmax_grad"))
         self._sum_slices(partial, dbias)
         return dx, dbias
+
+    def _widest(self, kernel):
+        """How many lanes share a pixel, at most: a kernel that replaces another may say it too."""
+        own = read(self.replaced.get(kernel, self.softmax_file)).constants
+        return own.get("WIDEST") or read(self.softmax_file).constants["WIDEST"]
 
     # ------------------------------------------------------------------------------------- losses
     def bce_with_logits(self, logits, target, *, out=None):

@@ -10,6 +10,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 sys.path.insert(0, str(ROOT / "tests" / "benchmarks"))
 
+import course_kernels  # noqa: E402
 import course_mode  # noqa: E402
 
 import kernels  # noqa: E402
@@ -43,14 +44,15 @@ WITHOUT_GPU = os.environ | {"CUDA_VISIBLE_DEVICES": "-1"}  # for processes whose
 
 def pytest_addoption(parser):
     parser.addoption("--slow", action="store_true", help="also compile for every architecture")
-    parser.addoption("--ops", metavar="FILE", help="check the operations that this file defines, "
-                     "and nothing else: tests/course_mode.py")
+    parser.addoption("--ops", metavar="FILE", help="check the operations (.py) or kernels (.cu) "
+                     "that this file defines, and nothing else: tests/course_mode.py")
     parser.addoption("--points", metavar="FILE", help="with --ops: write the points as JSON")
 
 
 def pytest_configure(config):
-    config.student = {}  # {name: function} of --ops
-    config.faults = {}   # {(operation, kind): text or None} of what has been checked
+    config.student = {}  # {name: function, or path of the file with the kernel} of --ops
+    config.faults = {}   # {(operation or kernel, kind): text or None} of what has been checked
+    config.course = course_kernels if str(config.option.ops).endswith(".cu") else course_mode
     if config.option.ops:
         configure_course(config)
     elif NO_EMULATOR and "cuda" not in str(DEVICES):
@@ -70,7 +72,7 @@ def configure_course(config):
     """Reads the student's file. Reports are short: no tracebacks, no warnings."""
     option = config.option
     try:
-        config.student = course_mode.read(option.ops)
+        config.student = config.course.read(option.ops)
     except course_mode.BadFile as error:
         if option.points:
             course_mode.write_points(option.points, option.ops, {}, str(error))
@@ -80,7 +82,7 @@ def configure_course(config):
 
 def pytest_generate_tests(metafunc):
     if "task" in metafunc.fixturenames:
-        tasks = course_mode.tasks(metafunc.config.student)
+        tasks = metafunc.config.course.tasks(metafunc.config.student)
         metafunc.parametrize("task", tasks, ids=map(" ".join, tasks))
 
 
@@ -99,10 +101,12 @@ def is_task(item):
 def pytest_terminal_summary(terminalreporter, config):
     if config.faults:
         terminalreporter.section(str(config.option.ops))
-        for line in course_mode.report(config.faults):
+        launching = getattr(config.course, "launching", None)  # of kernels
+        for line in course_mode.report(config.faults, launching):
             terminalreporter.write_line(line)
         if config.option.points:
-            course_mode.write_points(config.option.points, config.option.ops, config.faults)
+            course_mode.write_points(config.option.points, config.option.ops, config.faults,
+                                     launching=launching)
 
 
 @pytest.fixture(params=DEVICES)

@@ -4,6 +4,7 @@
 
 my_ops.py holds functions named as in kernels/contract.py, with the arguments of
 kernels/numpy_ops.py. Only what it defines is checked. Helpers have names that start with `_`.
+For CUDA kernels in a .cu file see course_kernels.py.
 Beware: grading runs the student's code. Do that in a container, with a time limit.
 """
 import copy
@@ -169,7 +170,7 @@ def named(name, arguments):
 
 
 def more_cases(rng):
-    """Strides and paddings of convolutions, fused forms, and numbers that overflow."""
+    """Strides and paddings of convolutions, fused forms, and extreme numbers."""
     x, w, bias = rng.standard_normal((2, 9, 6, 3)), rng.standard_normal((3, 5, 3, 4)), np.ones(4)
     for stride, pad in ((2, 2), ((2, 3), (1, 2)), (1, 0)):
         dy = rng.standard_normal(conv_shape(x.shape, w.shape, stride, pad))
@@ -181,6 +182,8 @@ def more_cases(rng):
     yield "softmax", (1000 * x,)
     yield "bce_with_logits", (1000 * x, rng.uniform(0, 1, x.shape))
     yield "batch_norm", (1e4 + x, *rng.standard_normal((4, 3)))
+    yield "adam", (*rng.standard_normal((3, 7)), rng.uniform(0, 1, 7), np.ones(1),
+                   np.full(1, 0.5), 0.9, 0.999, 0.1)  # an eps that shows
 
 
 def described(name, arguments):
@@ -237,23 +240,26 @@ def note(name, case, functions):
 
 
 # --------------------------------------------------------------------------------- report
-def report(faults):
+def report(faults, launching=None):
     """Lines of the table of points, and below it a line for each fault.
 
-    faults: {(operation, kind): text, or None if all is well}
+    faults: {(name of an operation, kind): text, or None if all is well}; of a kernel, if launching
+    is a function from its name to the operations that launch it
     """
     names = list(dict.fromkeys(name for name, _ in faults))
-    width = max(map(len, [*names, "operation"]))
-    yield f"{'operation':{width}}  value  gradient  points"
+    head = "kernel" if launching else "operation"
+    width = max(map(len, [*names, head]))
+    yield f"{head:{width}}  value  gradient  points" + "  launched by" * bool(launching)
     for name in names:
         words = [{True: "right", False: "wrong"}[faults[name, kind] is None]
                  if (name, kind) in faults else "-" for kind in ("value", "gradient")]
-        yield f"{name:{width}}  {words[0]:5}  {words[1]:8}  {points_of(faults, name)}"
+        by = f"  {', '.join(launching(name))}" if launching else ""
+        yield f"{name:{width}}  {words[0]:5}  {words[1]:8}  {points_of(faults, name)}{by}"
     yield f"{'all':{width}}  {'':5}  {'':8}  {points_of(faults)}"
     for (name, kind), fault in faults.items():
         if fault is not None:
             yield f"{name}, {kind}: {fault}"
-    missing = partners(names)
+    missing = [] if launching else partners(names)
     if missing:
         yield f"not checked, since the file does not define it: {', '.join(missing)}"
 
@@ -272,13 +278,17 @@ def points_of(faults, name=None):
     return f"{chosen.count(None)} of {len(chosen)}"
 
 
-def write_points(path, file, faults, error=None):
+def write_points(path, file, faults, error=None, launching=None):
     """A JSON file: points, and for each operation whether value and gradient are right."""
-    operations = {}
+    parts = {}
     for (name, kind), fault in faults.items():
-        operations.setdefault(name, {})[kind] = {"points": int(fault is None), "fault": fault}
-    result = {"file": str(file), "points": list(faults.values()).count(None), "of": len(faults),
-              "operations": operations, "not_defined": partners(operations)}
+        parts.setdefault(name, {})[kind] = {"points": int(fault is None), "fault": fault}
+    result = {"file": str(file), "points": list(faults.values()).count(None), "of": len(faults)}
+    if launching:
+        launched_by = {name: {"launched_by": launching(name)} for name in parts}
+        result["kernels"] = {name: launched_by[name] | part for name, part in parts.items()}
+    else:
+        result |= {"operations": parts, "not_defined": partners(parts)}
     if error:
         result["error"] = error
     Path(path).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")

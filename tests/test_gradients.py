@@ -1,7 +1,7 @@
 """Every gradient against finite differences in float64, and every check against a broken gradient.
 
-The cases are in kernels/gradient_check.py. With --ops FILE the operations of a student's file are
-checked, and nothing else: see course_mode.py.
+The cases are in kernels/gradient_check.py. With --ops FILE the operations of a student's file, or
+its kernels, are checked, and nothing else: see course_mode.py and course_kernels.py.
 """
 from pathlib import Path
 
@@ -23,10 +23,10 @@ def test_operation(device, case):
 
 
 def test_task(task, pytestconfig):
-    """Course mode: the values, or the gradient, of one operation of --ops."""
+    """Course mode: the values, or the gradient, of one operation or kernel of --ops."""
     pytestconfig.faults[task] = None
     try:
-        course_mode.check(pytestconfig.student, *task, Path(pytestconfig.option.ops))
+        pytestconfig.course.check(pytestconfig.student, *task, Path(pytestconfig.option.ops))
     except course_mode.Fault as fault:
         pytestconfig.faults[task] = str(fault)
         raise
