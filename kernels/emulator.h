@@ -638,6 +638,9 @@ static void wait_groups(int pending) {  // for all but the last `pending` groups
 }
 
 // ------------------------------------------------------------------------------- checked pointers
+#ifdef CHECK_RACES
+static void note_vector(const void* p, size_t bytes);
+#endif
 template <class T> struct Global {  // T* as a kernel's parameter
     T* p;
     char* data;
@@ -667,7 +670,13 @@ template <class T> struct Global {  // T* as a kernel's parameter
         if (__builtin_expect(offset >= bytes || size > bytes - offset, 0))
             fail(OUT_OF_BOUNDS, number, index(q));
     }
-    T& operator[](ptrdiff_t i) const { check(p + i, sizeof(T)); return p[i]; }
+    T& operator[](ptrdiff_t i) const {
+        check(p + i, sizeof(T));
+#ifdef CHECK_RACES
+        if (sizeof(T) > 8 && number >= 0 && bytes != ~0ull) note_vector(p + i, sizeof(T));
+#endif
+        return p[i];
+    }
     T& operator*() const { return (*this)[0]; }
     Global operator+(ptrdiff_t i) const { return {p + i, data, bytes, number}; }
     Global operator-(ptrdiff_t i) const { return {p - i, data, bytes, number}; }

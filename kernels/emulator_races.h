@@ -20,10 +20,15 @@ struct Access {
 };
 struct Cell { Access write, read, other_read; };
 
+// A vector of global memory that a thread asks for. The compiler may read or write it in parts.
+struct Vector { const char* at; size_t bytes; bool recorded[2]; };  // as read, as written
+constexpr int NOTED = 4;  // of a thread: the compiler may move its reads past the next vector
+
 struct Races {
     uint32_t block, round;
     uint32_t first;  // of this launch's blocks: numbers of earlier launches do not come again
     uint16_t warp_rounds[MAX_THREADS / 32];
+    Vector vectors[MAX_THREADS][NOTED];  // the last one first
     Cell shared[sizeof Block::shared / 4];
 };
 static Races races;  // one worker: one of it
@@ -38,6 +43,7 @@ UNCHECKED static void races_begin(int64_t number) {
     races.block = races.first + (uint32_t)number;
     races.round = 0;
     memset(races.warp_rounds, 0, sizeof races.warp_rounds);
+    memset(races.vectors, 0, sizeof races.vectors);
 }
 UNCHECKED static void races_barrier() {
     ++races.round;
@@ -90,10 +96,32 @@ UNCHECKED static void access_cell(Cell& cell, Access now, bool writes, bool shar
     cell.read = now;
 }
 
-UNCHECKED static void count(Log& log, int argument, int64_t offset, size_t bytes, int kind,
-                            void* site) {
+UNCHECKED static bool within(const char* p, const void* start, size_t bytes) {
+    return p >= (const char*)start && p < (const char*)start + bytes;
+}
+
+UNCHECKED static void note_vector(const void* p, size_t bytes) {
+    if (!block->launch->log) return;
+    Vector* noted = races.vectors[thread - block->threads];
+    int i = 0;
+    while (i < NOTED - 1 && noted[i].at != p) ++i;
+    for (; i > 0; --i) noted[i] = noted[i - 1];
+    noted[0] = {(const char*)p, bytes, {}};
+}
+
+// Of a vector the first part is recorded as the whole, and the others not at all.
+UNCHECKED static void count(Log& log, int argument, const char* start, int64_t offset,
+                            size_t bytes, int kind, void* site) {
     ++log.counts[argument < 0][kind];
     log.bytes[argument < 0][kind] += bytes;
+    for (Vector& vector : races.vectors[thread - block->threads]) {
+        if (kind == 2 || !within(start + offset, vector.at, vector.bytes)) continue;
+        if (vector.recorded[kind]) return;
+        vector.recorded[kind] = true;
+        offset = vector.at - start;
+        bytes = vector.bytes;
+        break;
+    }
     if (log.used < log.capacity)
         log.records[log.used] = {offset, (int64_t)site, (int32_t)(races.block - races.first),
                                  (int32_t)(thread - block->threads), argument, (uint8_t)bytes,
@@ -104,10 +132,6 @@ UNCHECKED static void count(Log& log, int argument, int64_t offset, size_t bytes
 #ifdef __ELF__
 extern "C" __attribute__((visibility("hidden"))) char __ehdr_start[], _end[];  // by the linker
 #endif
-
-UNCHECKED static bool within(const char* p, const void* start, size_t bytes) {
-    return p >= (const char*)start && p < (const char*)start + bytes;
-}
 
 // Whether an address outside of all arrays is one that the emulator itself or a constant may have.
 UNCHECKED static bool known(const char* p) {
@@ -153,7 +177,7 @@ UNCHECKED static void access(const void* address, size_t bytes, bool writes, boo
     }
     int64_t first = from - start, end = first + (int64_t)bytes;
     int kind = atomic ? 2 : writes;
-    if (block->launch->log) count(*block->launch->log, argument, first, bytes, kind, site);
+    if (block->launch->log) count(*block->launch->log, argument, start, first, bytes, kind, site);
     if (!block->launch->check) return;
     int me = (int)(thread - block->threads);
     for (int64_t i = first / 4; i * 4 < end; ++i) {

@@ -30,6 +30,9 @@ CASES = {
                                      global_accesses=32, sectors=128, shared_accesses=0)),
     "copy_in_fours": ("((float4*)y)[i] = ((const float4*)x)[i];", 1,
                       dict(global_read_bytes=4096, global_write_bytes=4096, sectors=256)),
+    "fours_through_registers": ("float4 f = ((const float4*)x)[i];\n    f.x += f.w; f.z *= f.y;\n"
+                                "    ((float4*)y)[i] = f;", 1,
+                                dict(global_read_bytes=4096, global_accesses=16, sectors=256)),
     "every_second": ("y[i] = x[2 * i];", 2, dict(global_accesses=32, sectors=16 * 8 + 16 * 4)),
     "every_eighth": ("y[i] = x[i * 8 % 1024];", 1, dict(sectors=8 * 32 + 8 * 4)),
     "one_for_all": ("y[i] = x[7];", 1, dict(global_reads=256, sectors=8 + 8 * 4)),
