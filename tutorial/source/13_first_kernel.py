@@ -583,4 +583,5 @@ print(f"{counts.global_accesses // 128} accesses of a warp: {counts.sectors // 1
 # 3 --side 16 --batch-size 4 --kernel-size 3 --out runs/mine`.
 #
 # **Next:** a kernel that does little arithmetic spends its time on waiting for memory. How does one
-# make it wait less? Notebook 14.
+# make it wait less?
+# [Notebook 14](14_fused_kernels.ipynb).
