@@ -5,8 +5,10 @@ Its counterpart without a GPU is emulator.py, with the same interface.
 import ctypes
 import functools
 import importlib.util
+import os
 import re
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -179,13 +181,18 @@ class Gpu:
         return a.get()
 
     def load(self, source, kernel):
-        """CuPy's function for a kernel, compiled or from the cache."""
+        """CuPy's function for a kernel, compiled or from the cache.
+
+        CUDA gets the file's bytes: on Windows it does not open every path.
+        """
         options = compile_options(self.dtype, self.architecture(source), self.precision)
 
         def build(path):
             path.write_bytes(compile_cubin(source, options)[0])
         path = cached((source.text, *options, str(self.nvrtc)), ".cubin", build)
-        return self.cupy.RawModule(path=str(path)).get_function(kernel)
+        module = self.cupy.cuda.function.Module()
+        module.load(path.read_bytes())
+        return module.get_function(kernel)
 
     def launch(self, file, kernel, grid, block, *arguments, shared=0):
         """Runs a kernel of a .cu file. shared: bytes of dynamic shared memory per block."""
@@ -197,10 +204,13 @@ class Gpu:
         if function is None:
             not_recording(self, f"{kernel} is compiled")
             function = self.functions[source, kernel] = self.load(source, kernel)
-            if shared:
-                function.preferred_shared_memory_carveout = 100  # percent of what L1 and it share
+            driver = self.cupy.cuda.driver
+            if shared:  # of what L1 cache and shared memory divide, 100 % may be shared
+                driver.funcSetAttribute(
+                    function.ptr, driver.CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT, 100)
             if shared > SHARED_LIMIT:
-                function.max_dynamic_shared_size_bytes = shared
+                driver.funcSetAttribute(
+                    function.ptr, driver.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, shared)
         null = np.uint64(0)
         function(grid, block, tuple(null if a is None else a for a in arguments), shared_mem=shared)
 
@@ -225,7 +235,23 @@ class Gpu:
         def launch_graph():
             graph.launch()
         launch_graph.arguments = arguments  # CUDA does not keep the arrays of a graph alive
-        return launch_graph
+        return self.if_short(launch_graph, run) if os.name == "nt" else launch_graph
+
+    def if_short(self, launch_graph, run):
+        """launch_graph, or `run` if that takes more than a second. Decided at the first call.
+
+        Windows resets a GPU that needs more than two seconds for a piece of work, such as a graph.
+        """
+        chosen = []
+
+        def replay():
+            if chosen:
+                return chosen[0]()
+            began = time.perf_counter()
+            run()
+            self.cupy.cuda.get_current_stream().synchronize()
+            chosen.append(run if time.perf_counter() - began > 1 else launch_graph)
+        return replay
 
     def capture(self, run):
         stream = self.cupy.cuda.Stream(non_blocking=True)

@@ -3,6 +3,7 @@ import functools
 import importlib.util
 import inspect
 import json
+import re
 import shutil
 
 import first_hour
@@ -10,11 +11,14 @@ import gpu
 import ladder_table
 import measure
 import numpy as np
+import predicted_times
 import pytest
 import readme_tables
+import step_bytes
 from conftest import ROOT
 from test_launch import resources
 
+import semgan
 from kernels import NumpyEngine, contract, launch
 from kernels.gpu import compile_cubin
 
@@ -192,6 +196,18 @@ def test_a_part_that_takes_too_long_is_stopped(tmp_path, monkeypatch):
     hour = first_hour.FirstHour(gpu.parser().parse_args(["first", "--results", str(tmp_path)]))
     record = hour.part(first_hour.Part("sleeps", ["-c", "import time; time.sleep(60)"]))
     assert record["code"] != 0 and record["seconds"] < 30 and "stopped after" in record["lines"][-1]
+
+
+def test_counted_bytes_and_predicted_times(capsys):
+    """docs/speed.md has these figures. The prediction must be near what an H200 has measured."""
+    step_bytes.main()
+    assert re.findall(r"They add ([\d.]+)% to", capsys.readouterr().out) == ["15.3", "22.1"]
+    text = (ROOT / "docs" / "speed.md").read_text()
+    assert all(row in text for row in predicted_times.rows())
+    s = semgan.settings(dataset="shapes", preset="full")
+    predicted = predicted_times.seconds("H200", s, classes=4)
+    assert predicted["before"] == pytest.approx(8.05e-3, rel=0.1)
+    assert predicted["after"] == pytest.approx(5.68e-3, rel=0.1)
 
 
 def test_rows_of_the_ladder():

@@ -229,20 +229,50 @@ def test_write_waits_for_the_copy():
 
 @pytest.mark.parametrize("shared, expected", [
     (0, {}),
-    (512, dict(preferred_shared_memory_carveout=100)),
-    (65536, dict(preferred_shared_memory_carveout=100, max_dynamic_shared_size_bytes=65536))])
+    (512, {"PREFERRED_SHARED_MEMORY_CARVEOUT": 100}),
+    (65536, {"PREFERRED_SHARED_MEMORY_CARVEOUT": 100, "MAX_DYNAMIC_SHARED_SIZE_BYTES": 65536})])
 def test_shared_memory_is_asked_for(monkeypatch, shared, expected):
     """At the first launch: of what L1 cache and shared memory divide, all that can be shared."""
-    class Function:
-        def __call__(self, grid, block, arguments, shared_mem):
-            self.launched = shared_mem
-    device, function = object.__new__(gpu.Gpu), Function()
-    device.dtype, device.precision = np.dtype(np.float32), "fp32"
-    device.functions, device.recording = {}, None
-    device.load = lambda source, kernel: function
+    device, found = fake_gpu(), {}
+    device.load = lambda source, kernel: Function(found)
     monkeypatch.setattr(gpu, "check", lambda *_: [])
     device.launch("adam.cu", "adam", 1, 1, shared=shared)
-    assert vars(function) == expected | dict(launched=shared)
+    assert found == expected | dict(launched=shared)
+
+
+class Function:
+    """What CuPy makes of a kernel, and a driver that notes what is set."""
+    def __init__(self, found):
+        self.ptr = self.found = found
+
+    def __call__(self, grid, block, arguments, shared_mem):
+        self.found["launched"] = shared_mem
+
+
+class Driver:
+    def __getattr__(self, name):
+        return name.removeprefix("CU_FUNC_ATTRIBUTE_")
+
+    def funcSetAttribute(self, found, name, value):
+        found[name] = value
+
+
+def fake_gpu(**cuda):
+    device = object.__new__(gpu.Gpu)
+    device.dtype, device.precision, device.nvrtc = np.dtype(np.float32), "fp32", (12, 8)
+    device.functions, device.recording, device.capability = {}, None, (7, 5)
+    device.cupy = SimpleNamespace(cuda=SimpleNamespace(driver=Driver(), **cuda))
+    return device
+
+
+def test_a_cache_whose_path_is_not_ascii(monkeypatch, tmp_path):
+    """The driver gets the compiled kernels as bytes, because Windows may not find the file."""
+    loaded = []
+    module = SimpleNamespace(load=loaded.append, get_function=lambda name: name)
+    device = fake_gpu(function=SimpleNamespace(Module=lambda: module))
+    monkeypatch.setenv("SEMGAN_CACHE", str(tmp_path / "Zwischenspeicher für Größen"))
+    monkeypatch.setattr(gpu, "compile_cubin", lambda source, options: (b"cubin", ""))
+    assert device.load(launch.read("adam.cu"), "adam") == "adam" and loaded == [b"cubin"]
 
 
 @pytest.mark.parametrize("head", [
@@ -819,6 +849,23 @@ def test_a_card_that_cannot_record_goes_on_launch_by_launch(fails_in, capsys):
     assert device.record(run) is run and device.recording is None
     assert capsys.readouterr().err == ("No CUDA graph (cudaErrorNotSupported: not on this card): "
                                        "kernels are launched one by one, which is slower.\n")
+
+
+@pytest.mark.parametrize("seconds, launched", [(0.1, ["run", "graph", "graph"]),
+                                               (1.5, ["run", "run", "run"])])
+def test_on_windows_a_long_step_is_no_graph(monkeypatch, seconds, launched):
+    """Windows resets a GPU after two seconds of one piece of work."""
+    done, clock = [], iter([0, seconds])
+    stream = SimpleNamespace(synchronize=lambda: None)
+    device = gpu_that_fails_in("nothing")
+    device.cupy.cuda.get_current_stream = lambda: stream
+    device.capture = lambda run: SimpleNamespace(launch=lambda: done.append("graph"))
+    monkeypatch.setattr(gpu, "os", SimpleNamespace(name="nt"))
+    monkeypatch.setattr(gpu, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    replay = device.record(lambda: done.append("run"))
+    for _ in range(3):
+        replay()
+    assert done == launched
 
 
 def test_a_mistake_while_recording_is_raised():

@@ -29,17 +29,19 @@ class Counter:
     """A device that only counts. Its memory is never touched and so costs nothing."""
     name = "counter"
     dtype = np.dtype(np.float32)
-    precision = "tf32"
     multiprocessors = 132
     shared_memory = 228 * 1024
     recording = None
 
-    def __init__(self):
+    def __init__(self, precision="tf32"):
+        self.precision = precision
         self.launches = collections.Counter()
         self.bytes = collections.Counter()
+        self.convolutions = 0  # launches of the kernels in conv/
         self.inside = ""  # " of ..." while a convolution runs
 
     allocate = staticmethod(lambda size: np.empty(size, np.uint8))
+    view = staticmethod(lambda buffer, size, lease: buffer[:size])
     upload = staticmethod(np.array)
     download = staticmethod(np.asarray)
     holds = staticmethod(lambda a: isinstance(a, np.ndarray))
@@ -51,6 +53,7 @@ class Counter:
         grid, block = launch.three(grid), launch.three(block)
         arguments = launch.check(source, kernel, grid, block, arguments, self)
         if file.startswith("conv"):
+            self.convolutions += 1
             return
         parameters = source.kernels[kernel].parameters
         size = {p.name: a.nbytes for p, a in zip(parameters, arguments)
@@ -82,9 +85,11 @@ def counted(device, work, name, operation):
     return call
 
 
-def count(s, dataset):
+def count(s, classes, precision="tf32"):
     """Of one step: the counting device, {convolution: (multiply-adds, bytes)}, parameters."""
-    device = Counter()
+    maps = np.zeros((100, s.side, s.side), np.uint8)
+    dataset = SimpleNamespace(maps=maps, classes=classes, palette=np.zeros((classes, 3), np.uint8))
+    device = Counter(precision)
     trainer = semgan.Trainer(CudaOps(device), s, dataset)
     work = collections.Counter()
     for name in CONVOLUTIONS:
@@ -123,11 +128,7 @@ def main():
         ("full: 64x64, 4 classes, kernel size 11", "shapes", {}, 4),
         ("street scenes: 128x128, 22 classes, kernel size 7", "maps", semgan.STREET_SCENES, 22),
     ):
-        s = semgan.settings(dataset=name, **changes)
-        maps = np.zeros((100, s.side, s.side), np.uint8)
-        palette = np.zeros((classes, 3), np.uint8)
-        dataset = SimpleNamespace(maps=maps, classes=classes, palette=palette)
-        report(title, *count(s, dataset))
+        report(title, *count(semgan.settings(dataset=name, **changes), classes))
 
 
 if __name__ == "__main__":
