@@ -45,6 +45,7 @@ def test_a_mistake_with_other_words_and_lines(hint):
     (RIGHT.replace("2 *", "3 *"), "it is 1.5 times too large."),
     (RIGHT.replace(";\n}", "\n}"), "it does not compile: line 5: expected"),
     (RIGHT.replace("y[i]", "z[i]"), "it does not compile: line 5: "),
+    (RIGHT.replace("y[i]", "x[i]"), "read-only location"),
     (RIGHT.replace("void twice", "void twise"), "expected a kernel with the head twice(const"),
     (RIGHT.replace("int n)", "int m)"), "expected a kernel with the head twice(const float* x, "),
     (RIGHT.replace("__global__", ""), "expected a kernel with the head"),

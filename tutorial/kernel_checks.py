@@ -110,7 +110,9 @@ def fault(error, path):
     first, *rest = str(error).replace(f"{path}", FILE).replace(f"{FILE}: ", "").splitlines()
     first = first.replace(f"{FILE}, ", "")
     if first.startswith("does not compile"):
-        pointers = [f" ({line})" for line in rest if line.startswith("In the emulator")]
+        pointers = [f" ({line.rstrip('.')})" for line in rest if line.startswith("In the emulator")]
+        if "read-only" in first:  # an assignment to x[i], where x is const: needs no pointers
+            first, pointers = re.sub(r"(\w+)\.emulator::Global.*(?=\W$)", r"\1[...]", first), []
         sentence = f"it {first}{''.join(pointers)}"
     elif isinstance(error, LaunchError):
         sentence = f"it cannot be launched: {first}"

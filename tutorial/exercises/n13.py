@@ -112,8 +112,8 @@ EXERCISES = {
                 changed(LEAKY, "i < n", "i <= n"),
             "Several blocks write the same number. Block 1 must begin where block 0 ends: i = "
             "blockIdx.x * blockDim.x + threadIdx.x.": changed(LEAKY, INDEX, "threadIdx.x"),
-            "Several threads write the same number. The number of the block is multiplied by the "
-            "size of a block: i = blockIdx.x * blockDim.x + threadIdx.x.":
+            "Several threads write the same number. Each thread computes one number, with an i of "
+            "its own: i = blockIdx.x * blockDim.x + threadIdx.x.":
                 changed(LEAKY, INDEX, "blockIdx.x * threadIdx.x"),
             "blockIdx and threadIdx are exchanged. Neighbouring threads of a block must have "
             "neighbouring i.": changed(LEAKY, INDEX, "threadIdx.x * blockDim.x + blockIdx.x"),
@@ -267,7 +267,12 @@ EXERCISES = {
                 changed(SUMS, "s[t] += s[t + half]", "s[t] += i + half < n ? x[i + half] : 0"),
             "Too many threads add in a round: those below half, so t < half.":
                 changed(SUMS, "t < half", "t <= half"),
-            "nobody writes the result.": changed(SUMS, OUT, ""),
+            "out stays NaN: nobody writes to it, or you add to it with +=. Before the launch there is "
+            "no number in it. Thread 0 writes the sum with =.": changed(SUMS, OUT, ""),
+            "each block reads the first 256 numbers. The index in x is i, which counts on over all "
+            "blocks.": changed(SUMS, "x[i]", "x[t]"),
+            "Each block reads the first 256 numbers, even if there are fewer. The index in x is i, "
+            "and where i >= n put 0 into s.": changed(SUMS, LOAD, "s[t] = x[t];"),
             "the loop only goes once. half is halved after each round: half /= 2.":
                 changed(SUMS, "half > 0; half /= 2", "half == blockDim.x / 2; half /= 2")}),
 }

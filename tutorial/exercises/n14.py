@@ -216,6 +216,9 @@ EXERCISES = {
             "the new score's term is corrected too, but it belongs to the new maximum already.":
                 changed(ONLINE, STEP, "sum = (sum + expf(score - largest)) * "
                         "expf(before - largest);"),
+            "the correction of the old sum is expf(before - largest), with the old and the new "
+            "maximum. Keep the old one in a variable before you take the new one.":
+                changed(ONLINE, "expf(before - largest)", "expf(largest - score)"),
             "the term of the new score is taken with the old maximum.":
                 changed(ONLINE, "expf(score - largest);", "expf(score - before);"),
             "the first score counts twice: sum is 1 already, so begin at k = 1.":
