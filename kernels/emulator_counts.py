@@ -81,7 +81,7 @@ def counts_of(log, records):
 
 
 def joined(*columns):
-    """An int64 for each row of some columns of integers: equal rows, and only they, have equal ones.
+    """An int64 for each row of columns of integers. Equal rows, and only they, have equal ones.
 
     Their order is that of the rows. To sort numbers is many times faster than to sort rows.
     """

@@ -166,7 +166,7 @@ def test_the_first_hour_in_the_emulator(tmp_path, capsys):
     out = capsys.readouterr().out
     done = json.loads((tmp_path / "first-hour" / "parts.json").read_text())
     assert list(done) == ["what is there", "the tests", "ceilings", "steps, tiny fp32",
-                          "operations, tiny fp32", "the ladder", "training"]
+                          "operations, tiny fp32", "the ladder", "training, tiny"]
     assert all(record["code"] == 0 and record["lines"] for record in done.values())
     assert (tmp_path / "first-hour" / "run" / "checkpoint.npz").exists()
     assert "copy, TB/s" in out and "step full TF32, ms                           -" in out
@@ -189,6 +189,15 @@ def test_the_summary_of_the_first_hour(tmp_path):
     assert lines["step full TF32, ms"] == ["10", "5.2", "to", "6", *first_hour.SLOW.split()]
     assert lines["full TF32, ours / PyTorch eager"] == ["0.5", "0", "to", "1"]
     assert lines["step street TF32, ms"] == ["-"]
+    hour.done["training, full"] = dict(code=0, seconds=120.0)
+    assert "20,000 steps of full, s                    120    110 to 170" in hour.summary()
+
+
+def test_the_figures_of_the_ladder_name_its_steps():
+    steps = {path.stem for path in launch.ladder("conv")}
+    named = {key.split("/")[1] for figure in first_hour.FIGURES for key in figure.keys
+             if key.startswith("ladder/")}
+    assert named and named <= steps
 
 
 def test_a_part_that_takes_too_long_is_stopped(tmp_path, monkeypatch):

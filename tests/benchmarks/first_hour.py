@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from formats.files import written
+from kernels.cuda_conv import CONV_STEPS
 
 FOLDER = Path(__file__).resolve().parent
 ROOT = FOLDER.parents[1]
@@ -50,6 +51,7 @@ def parts(args, folder):
         suite += ["-m", "gpu", *(["-n", "8"] if has("xdist") else [])]
         speeds = [(preset, precision) for preset in ("full", "street")
                   for precision in ("tf32", "bf16")]
+        speeds += [("full", "fp32")]
         run += ["--preset", "full", "--steps", "20000"]
     found = [Part("what is there", ["semgan.py", "doctor"]), Part("the tests", suite),
              Part("ceilings", [*bench, "ceilings", *options])]
@@ -60,7 +62,7 @@ def parts(args, folder):
                    [*bench, "kernels", "--preset", preset, "--precision", precision, *options])
               for preset, precision in speeds[:2]]
     return [*found, Part("the ladder", [*bench, "ladder", *options]),
-            Part("training", run, resumes=True)]
+            Part("training, " + ("tiny" if tiny else "full"), run, resumes=True)]
 
 
 def has(package):
@@ -125,6 +127,7 @@ class FirstHour:
             data = json.loads(path.read_text())
             if data.get("device") == self.device():
                 rows |= data["rows"]
+        rows |= self.done
         lines = [f"{'':34s}{'measured':>12s}{'predicted':>14s}   what to do"]
         for name, record in self.done.items():
             state = "passed" if record["code"] == 0 else f"exit code {record['code']}"
@@ -164,6 +167,8 @@ class Figure(NamedTuple):
 
 
 SLOW = "compare the rows of operations with the ceilings; ncu on the slowest"
+WRONG = "a wrong fragment or copy: compare the steps of the ladder; compute-sanitizer"
+FP32, LAST_STEP = CONV_STEPS["fp32"], CONV_STEPS["tf32"]
 BUSY = "another program on the card? repeat"
 FIGURES = [
     Figure("copy, TB/s", ("ceilings/copy",), "bytes_per_s", 1e-12, (4.1, 4.4), BUSY, ""),
@@ -179,6 +184,22 @@ FIGURES = [
            "faster than the last run: write down why", SLOW),
     Figure("step street bf16, ms", ("step/street/bf16/ours",), "seconds", 1e3, (8.3, 9.8),
            "faster than the last run: write down why", SLOW),
+    Figure("step full float32, ms", ("step/full/fp32/ours",), "seconds", 1e3, (26, 36),
+           "faster than predicted: write down why", SLOW),
+    Figure("20,000 steps of full, s", ("training, full",), "seconds", 1, (110, 170),
+           "", "checkpoints or grids that wait? see the times in log.csv"),
+    Figure("error of conv, float32", (f"ladder/{FP32}/fp32/conv",), "error", 1, (0, 4e-6),
+           "", WRONG),
+    Figure("error of conv, TF32", (f"ladder/{LAST_STEP}/tf32/conv",), "error", 1, (0, 4e-4),
+           "", WRONG),
+    Figure("error of conv, bf16", (f"ladder/{LAST_STEP}/bf16/conv",), "error", 1, (0, 3e-3),
+           "", WRONG),
+    Figure("ladder's layer, conv float32, ms", (f"ladder/{FP32}/fp32/conv",), "seconds", 1e3,
+           (2.1, 2.5), "", SLOW),
+    Figure("ladder's layer, conv TF32, ms", (f"ladder/{LAST_STEP}/tf32/conv",), "seconds", 1e3,
+           (0.37, 0.43), "", SLOW),
+    Figure("ladder's layer, conv bf16, ms", (f"ladder/{LAST_STEP}/bf16/conv",), "seconds", 1e3,
+           (0.21, 0.24), "", SLOW),
     Figure("full TF32, ours / PyTorch eager", ("step/full/tf32/ours", "step/full/tf32/eager"),
            "seconds", 1, (0, 1), "", SLOW),
     Figure("full bf16, ours / PyTorch eager", ("step/full/bf16/ours", "step/full/bf16/eager"),
