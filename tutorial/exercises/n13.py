@@ -267,8 +267,8 @@ EXERCISES = {
                 changed(SUMS, "s[t] += s[t + half]", "s[t] += i + half < n ? x[i + half] : 0"),
             "Too many threads add in a round: those below half, so t < half.":
                 changed(SUMS, "t < half", "t <= half"),
-            "out stays NaN: nobody writes to it, or you add to it with +=. Before the launch there is "
-            "no number in it. Thread 0 writes the sum with =.": changed(SUMS, OUT, ""),
+            "out stays NaN: nobody writes to it, or you add to it with +=. Before the launch there "
+            "is no number in it. Thread 0 writes the sum with =.": changed(SUMS, OUT, ""),
             "each block reads the first 256 numbers. The index in x is i, which counts on over all "
             "blocks.": changed(SUMS, "x[i]", "x[t]"),
             "Each block reads the first 256 numbers, even if there are fewer. The index in x is i, "

@@ -215,8 +215,9 @@ check("13.1", leaky_relu);
 # %%
 print(text_of("activations.cu", "bias_activation"))
 
-# %% [markdown] `CudaOps` is the class that launches the project's kernels. Its methods have the
-# names of our NumPy functions. It gives what they give:
+# %% [markdown]
+# `CudaOps` is the class that launches the project's kernels. Its methods have the names of our
+# NumPy functions. It gives what they give:
 
 # %%
 ops = CudaOps(device)
@@ -546,11 +547,12 @@ for axis, (stride, offsets) in zip(axes, addresses.items()):
 axes[2].set_xlabel("address in bytes")
 plt.show()
 
-# %% [markdown] Lanes are drawn from left to right. With stride 8 each lane needs a sector of its
-# own, eight times as many as with stride 1. This stride is what we would get from one thread for
-# each *pixel* of maps with 8 channels, which reads the channels one after another. In
-# `bias_activation` neighbouring threads compute neighbouring numbers. There each access of a warp
-# moves 4 sectors (the bias, 4 numbers that all lanes share, takes only 1):
+# %% [markdown]
+# Lanes are drawn from left to right. With stride 8 each lane needs a sector of its own, eight times
+# as many as with stride 1. This stride is what we would get from one thread for each *pixel* of
+# maps with 8 channels, which reads the channels one after another. In `bias_activation`
+# neighbouring threads compute neighbouring numbers. There each access of a warp moves 4 sectors
+# (the bias, 4 numbers that all lanes share, takes only 1):
 
 # %%
 counter = Emulator(count=True)

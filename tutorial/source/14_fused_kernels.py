@@ -357,11 +357,12 @@ void column_sums(const float* __restrict__ x, float* __restrict__ out, int rows,
 # %%
 check("14.4", column_sums);
 
-# %% [markdown] One thread a column is too few for a GPU, if there are only 4 columns. The project
-# cuts the rows into slabs of at least 64. Each block adds up one slab, and `sum_slices` then adds
-# up the slabs. In `softmax_grad` the first part costs nothing extra, since the numbers are at hand:
-# the kernel that computes `dx` also adds it up. That is fusion again. Same numbers, same bits,
-# whatever the order of the threads:
+# %% [markdown]
+# One thread a column is too few for a GPU, if there are only 4 columns. The project cuts the rows
+# into slabs of at least 64. Each block adds up one slab, and `sum_slices` then adds up the slabs.
+# In `softmax_grad` the first part costs nothing extra, since the numbers are at hand: the kernel
+# that computes `dx` also adds it up. That is fusion again. Same numbers, same bits, whatever the
+# order of the threads:
 
 # %%
 dp = rng.standard_normal(x.shape).astype(np.float32)
