@@ -26,7 +26,8 @@ def found(answer, exercise=EXERCISE):
 
 @pytest.mark.parametrize("answer", [
     RIGHT, RIGHT.replace("2 * x[i]", "x[i] + x[i]"),
-    RIGHT.replace("    if", "    // ### BEGIN SOLUTION\n    if"), RIGHT.replace("256", "64")])
+    RIGHT.replace("    if", "    // ### BEGIN SOLUTION\n    if"), RIGHT.replace("256", "64"),
+    RIGHT.replace("    if", "    # YOUR CODE HERE\n    if")])
 def test_right_answers(answer):
     assert found(answer) is None
 

@@ -54,6 +54,7 @@ from tutorial.checks import Exercise, Fault, calls_of
 
 FILE = "answer.cu"
 MARKS = re.compile(r"^ *// ### (BEGIN|END) SOLUTION\n", re.M)
+NBGRADER = re.compile(r"^ *#(?= YOUR CODE HERE)", re.M)  # its comment would be no comment in C
 GAP_LEFT = re.compile(r"^ *(#error|raise NotImplementedError)", re.M)  # build.py's or nbgrader's
 PLACE = re.compile(r"(,? in|,? at|,? by)? \b(line|thread|block) (\d+|\([\d, ]*\))")
 RACE = re.compile(r"(a race: .*?) is (read|written) .*")
@@ -81,7 +82,8 @@ class KernelExercise(Exercise):
             return [NotImplementedError()]
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / FILE
-            path.write_text(MARKS.sub("", answer), encoding="utf-8")
+            answer = NBGRADER.sub("//", MARKS.sub("", answer))
+            path.write_text(answer, encoding="utf-8")
             right = Path(folder) / "right.cu"
             right.write_text(self.reference, encoding="utf-8")
             return [self.outcome(path, right, arguments) for arguments in calls_of(self)]

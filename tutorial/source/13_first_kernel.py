@@ -418,10 +418,11 @@ except KernelError as error:
 #
 # *Difficulty 3 of 3 · 20 minutes · Good for: tiles with a border, as in convolutions.*
 #
-# `y[i]` is `x[i] - x[i - 1]`, and `y[0]` is `x[0]`. Both neighbours need `x[i]`, but it should be
-# read from global memory, the arrays, only once: each thread puts its number into `s`, and takes
-# its left neighbour from there. Only thread 0 of a block must get its left neighbour from `x`,
-# since that belongs to another block. The check also counts the reads.
+# `y[i]` is `x[i] - x[i - 1]`, and `y[0]` is `x[0]`. Thread i and thread i + 1 both need `x[i]`. But
+# it should be read only once from the array, which lies in the large and slow *global memory*: each
+# thread puts its number into `s`, and takes its left neighbour from there. Only thread 0 of a block
+# must get its left neighbour from `x`, since that belongs to another block. The check also counts
+# the reads.
 
 # %%
 differences = r"""
@@ -479,14 +480,15 @@ check("13.5", block_sums);
 # threads of a block in groups of 32, called *warps*, which go through the program together. The
 # threads of a warp, its *lanes*, can read each other's variables without shared memory.
 # `__shfl_xor_sync` gives each lane the `v` of another lane, here the one that is `bits` further on
-# or back. After five such rounds each lane has the sum of its warp.
+# or back. After five such rounds each lane has the sum of its warp. Then the first lane of each
+# warp puts this sum into shared memory, and after a barrier the first warp adds up these sums.
 
 # %%
 print(text_of("common.cuh", "group_sum"), text_of("common.cuh", "block_sum"), sep="\n\n")
 
 # %% [markdown]
-# So a block of 256 threads needs one barrier instead of eight. We try it: the sum of each block,
-# and then, with the project's kernel `sum_all`, the sum of these sums.
+# So a block of 256 threads needs one barrier, where the tree has $\log_2 256 = 8$. We try it: the
+# sum of each block, and then, with the project's kernel `sum_all`, the sum of these sums.
 
 # %%
 project_sums = r"""#include "common.cuh"
@@ -500,7 +502,9 @@ void project_sums(const float* x, float* out, int n) {
 """
 
 # %%
-sums = run(device, project_sums, "project_sums", 4, 256, many[:1000], np.zeros(4, "f4"), 1000)
+counter = Emulator(count=True)
+sums = run(counter, project_sums, "project_sums", 4, 256, many[:1000], np.zeros(4, "f4"), 1000)
+assert counter.counts["project_sums"].barriers == 4  # one for each block
 assert np.allclose(sums[0], many[:256].sum(), atol=1e-5)
 total = device.upload(np.zeros(1, np.float32))
 device.launch("reductions.cu", "sum_all", 1, 256, device.upload(sums), total, 4, 1.0)
@@ -585,5 +589,4 @@ print(f"{counts.global_accesses // 128} accesses of a warp: {counts.sectors // 1
 # 3 --side 16 --batch-size 4 --kernel-size 3 --out runs/mine`.
 #
 # **Next:** a kernel that does little arithmetic spends its time on waiting for memory. How does one
-# make it wait less?
-# [Notebook 14](14_fused_kernels.ipynb).
+# make it wait less? [Notebook 14](14_fused_kernels.ipynb).
