@@ -71,6 +71,8 @@ def pytest_pyfunc_call(pyfuncitem):
 def configure_course(config):
     """Reads the student's file. Reports are short: no tracebacks, no warnings."""
     option = config.option
+    if getattr(option, "numprocesses", None):
+        raise pytest.UsageError("--ops checks in one process: leave out -n")
     try:
         config.student = config.course.read(option.ops)
     except course_mode.BadFile as error:

@@ -195,6 +195,12 @@ def test_the_command_with_a_bad_file(tmp_path):
     assert found["points"] == 0 and found["error"].endswith("no such file")
 
 
+def test_the_command_on_several_cores(tmp_path):
+    """Points are counted in one process."""
+    done = run("--ops", tmp_path / "none.py", "-n", 2)
+    assert done.stderr.strip() == "ERROR: --ops checks in one process: leave out -n"
+
+
 def test_without_ops_no_task_is_collected():
     done = run("--collect-only", "-q", "-k", "task or broken_gradient_is_caught")
     assert "test_task" not in done.stdout and "test_broken_gradient_is_caught" in done.stdout
