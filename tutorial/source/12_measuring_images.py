@@ -331,10 +331,11 @@ for name, levels in swd.items():
 # Level 32 is the fine one, level 16 the small image. What do we see?
 #
 # - **Copies win.** They are nearer to the first set than other real maps are. SWD cannot tell a
-#   generator that copies from one that has learnt.
-# - **Salt weighs more than form.** Salt in 3 of 100 pixels costs 158 at the fine level. All
-#   rectangles lying instead of standing cost 30. In the picture the salted map is still a good map,
-#   and the turned one is wrong. Of both levels, only the fine one sees the salt.
+#   generator that copies from one that has learnt. Only a value clearly *below* the noise floor can
+#   make you suspicious.
+# - **Salt weighs more than form.** Salt in 3 of 100 pixels costs 158 at the fine level, where the
+#   floor is 19. All rectangles lying instead of standing cost 30. In the picture the salted map is
+#   still a good map, and the turned one is wrong. Only the fine level sees the salt.
 # - **Faint noise** is hardly more than the floor. You could not see it either.
 # - **One map**, 100 times, is far away at the small level, where a patch sees a large part of an
 #   image.

@@ -217,7 +217,7 @@ show(generator.sample(walks), palette, columns=8)
 # compare the maps with real ones by the sliced Wasserstein distance
 # ([notebook 12](12_measuring_images.ipynb)). Less is better.
 
-# %%
+# %% tags=["varies"]
 real = colored_shapes(side=32).maps[rng.permutation(729)[:64]]
 factors = np.array([0.25, 0.5, 0.71, 1, 1.41, 2])
 distances = [sliced_wasserstein(palette[real], palette[generator.sample(f * z)])["average"]
@@ -229,7 +229,7 @@ again = [sliced_wasserstein(palette[real], palette[generator.sample(rng.standard
          for _ in range(2)]
 print("factor 1, other vectors:", *(f"{d['average']:.0f}" for d in again))
 
-# %%
+# %% tags=["varies"]
 pairs = rng.standard_normal((2, 64, n))
 middles = {"straight": pairs.mean(0),
            "along the sphere": np.array([app.commands.slerp(a, b, 2)[1] for a, b in zip(*pairs)])}
