@@ -1,0 +1,243 @@
+"""Exercises of notebook 15: right answers, and which mistakes get a hint of their own."""
+import math
+
+import numpy as np
+
+from tutorial.checks import Exercise
+from tutorial.kernel_checks import KernelExercise, blank, launched
+
+rng = np.random.default_rng(15)
+
+
+def numbers(*shape):
+    return rng.standard_normal(shape).astype(np.float32)
+
+
+def changed(text, *pairs):
+    """The text with the first of each pair replaced by the second. It must be there."""
+    for old, new in zip(pairs[::2], pairs[1::2]):
+        assert old in text, old
+        text = text.replace(old, new)
+    return text
+
+
+# ----------------------------------------------------------------------------------------- 15.1
+def reads(rows, columns):
+    return 1 / rows + 1 / columns
+
+
+# ----------------------------------------------------------------------------------------- 15.2
+MATMUL = r"""
+extern "C" __global__ __launch_bounds__(256)
+void matmul(const float* __restrict__ A, const float* __restrict__ B, float* __restrict__ C,
+            int M, int K, int N) {
+    __shared__ float As[16][17];
+    __shared__ float Bs[16][17];
+    int r = threadIdx.x / 16, c = threadIdx.x % 16;  // in the tile
+    int tiles = (N + 15) / 16;                       // side by side
+    int row = blockIdx.x / tiles * 16 + r, column = blockIdx.x % tiles * 16 + c;
+    float sum = 0;
+    for (int k0 = 0; k0 < K; k0 += 16) {
+        As[r][c] = row < M && k0 + c < K ? A[row * K + k0 + c] : 0;
+        Bs[r][c] = k0 + r < K && column < N ? B[(k0 + r) * N + column] : 0;
+        __syncthreads();
+        for (int k = 0; k < 16; ++k) sum += As[r][k] * Bs[k][c];
+        __syncthreads();
+    }
+    if (row < M && column < N) C[row * N + column] = sum;
+}
+"""
+LOOP = "        for (int k = 0; k < 16; ++k) sum += As[r][k] * Bs[k][c];\n"
+FIRST = "        __syncthreads();\n" + LOOP
+LAST = LOOP + "        __syncthreads();\n"
+LOAD_A = "As[r][c] = row < M && k0 + c < K ? A[row * K + k0 + c] : 0;"
+LOAD_B = "Bs[r][c] = k0 + r < K && column < N ? B[(k0 + r) * N + column] : 0;"
+
+
+def with_reads(device, path, *arguments):
+    """C, and how many numbers are read from global memory."""
+    run = launched("matmul", lambda A, B, C, M, K, N: math.ceil(M / 16) * math.ceil(N / 16) * 256)
+    product = run(device, path, *arguments)
+    return product, device.counts["matmul"].global_reads
+
+
+def product(M, K, N):
+    return numbers(M, K), numbers(K, N), blank(M, N), M, K, N
+
+
+# ----------------------------------------------------------------------------------------- 15.3
+def lanes_at_a_bank(length):
+    banks = [lane * length % 32 for lane in range(32)]
+    return max(banks.count(bank) for bank in banks)
+
+
+# ----------------------------------------------------------------------------------------- 15.4
+def bits_of(x):
+    return x.view(np.uint32)
+
+
+def tf32(x):
+    return ((bits_of(x) + 0x1000) & 0xFFFFE000).view(np.float32)
+
+
+def kept(add, mask):
+    """Some bits of a float32, after an addition to them."""
+    return lambda x: ((bits_of(x) + np.uint32(add)) & np.uint32(mask)).view(np.float32)
+
+
+# Some lie in the middle between two TF32 numbers: there the rounding shows.
+FLOATS = np.concatenate([numbers(50), np.float32([1, 1.5, 0, 1 + 2 ** -11, -1 - 3 * 2 ** -11,
+                                                  1 + 2 ** -12, 3.1415927, 1e-20, 65519])])
+
+
+# ----------------------------------------------------------------------------------------- 15.5
+PIPELINE = r"""#include "common.cuh"
+#include "tensor_cores.cuh"
+extern "C" __global__ __launch_bounds__(64)
+void reversed_sums(const operand* __restrict__ x, real* __restrict__ y, int steps) {
+    __shared__ __align__(16) operand tiles[2][256];
+    int t = threadIdx.x;
+    float sum = 0;
+    copy_async(&tiles[0][4 * t], x + 4 * t, true);
+    commit_copies();
+    for (int step = 0; step < steps; ++step) {
+        int next = step + 1;
+        if (next < steps)
+            copy_async(&tiles[next % 2][4 * t], x + (256 * next + 4 * t), true);
+        commit_copies();
+        wait_for_copies<1>();
+        __syncthreads();
+        for (int k = 0; k < 4; ++k) sum += tiles[step % 2][4 * (63 - t) + k];
+        __syncthreads();
+    }
+    y[t] = sum;
+}
+"""
+WAIT = "        wait_for_copies<1>();\n"
+ADD = "        for (int k = 0; k < 4; ++k) sum += tiles[step % 2][4 * (63 - t) + k];\n"
+COMMIT = "        commit_copies();\n"
+BARRIER = "        __syncthreads();\n"
+
+EXERCISES = {
+    "15.1": Exercise(
+        reads,
+        ("For one term of the sum, a block reads one column of A's tile and one row of B's. How "
+         "many numbers are that? How many multiply-adds does it do with them?",
+         "It reads rows + columns numbers, and does rows * columns multiply-adds."),
+        inputs=[(16, 16), (64, 64), (256, 64)],
+        traps={
+            "that is the number of multiply-adds for each number that is read. The question is the "
+            "other way round.": lambda rows, columns: rows * columns / (rows + columns),
+            "for one term of the sum the block reads rows + columns numbers, not rows * columns "
+            "and not 2: a number of A serves a whole row of outputs.":
+                lambda rows, columns: 2 / (rows * columns),
+            "these are the reads for one term of the sum. Divide them by the multiply-adds for "
+            "one term, rows * columns.": lambda rows, columns: rows + columns,
+            "this counts the reads of one factor only. The tile of A and that of B are both read.":
+                lambda rows, columns: 1 / rows,
+            "this counts the reads of one factor only: both tiles are read.":
+                lambda rows, columns: 1 / columns,
+            "1 / rows + 1 / columns is not 1 / (rows + columns).":
+                lambda rows, columns: 1 / (rows + columns),
+            "that is step 1, without tiles.": lambda rows, columns: 2}),
+    "15.2": KernelExercise(
+        MATMUL,
+        ("Load, wait, multiply, wait. Each thread loads one number of A, that of its row and of "
+         "term k0 + c, and one of B, that of term k0 + r and of its column. Outside: 0.",
+         "As[r][c] = row < M && k0 + c < K ? A[row * K + k0 + c] : 0; and Bs alike. Then a "
+         "barrier, a loop over 16 terms, and another barrier."),
+        run=with_reads, count=True, results=("C", "the number of reads from global memory"),
+        inputs=[product(20, 37, 18), product(16, 16, 16), product(3, 5, 40)],
+        traps={
+            "A barrier is missing, or stands at the wrong place. There are two: one after loading, "
+            "since you read what other threads load, and one after the loop over k, since the next "
+            "load overwrites the tiles.": changed(MATMUL, LAST, LOOP),
+            "A barrier is missing after loading: you read what other threads have loaded.":
+                changed(MATMUL, FIRST, LOOP),
+            "the tile of A is transposed. You load row r, term c into As[r][c], so the term is the "
+            "second index: As[r][k].": changed(MATMUL, "As[r][k]", "As[k][r]"),
+            "the tile of B is transposed. Its first index is the term: Bs[k][c].":
+                changed(MATMUL, "Bs[k][c]", "Bs[c][k]"),
+            "Where a tile sticks out over the edge of A, load 0: only if row < M and k0 + c < K is "
+            "there a number.": changed(MATMUL, LOAD_A, "As[r][c] = A[row * K + k0 + c];"),
+            "The sum does not end at a multiple of 16: load 0 where k0 + r is not below K.":
+                changed(MATMUL, LOAD_B, "Bs[r][c] = column < N ? B[(k0 + r) * N + column] : 0;"),
+            "Where a tile sticks out over the edge of B, load 0: only if k0 + r < K and column < N "
+            "is there a number.": changed(MATMUL, LOAD_B, "Bs[r][c] = B[(k0 + r) * N + column];"),
+            "you always load the first 16 terms. The tile begins at term k0.":
+                changed(MATMUL, "A[row * K + k0 + c]", "A[row * K + c]",
+                        "B[(k0 + r) * N", "B[r * N"),
+            "only the last step of the sum arrives: write sum += .":
+                changed(MATMUL, "sum +=", "sum ="),
+            "The loop over k leaves the tile: it has 16 terms, not K.":
+                changed(MATMUL, "k < 16", "k < K")}),
+    "15.3": Exercise(
+        lanes_at_a_bank,
+        ("Lane i reads word i * length, which lies in bank i * length % 32. How often does the "
+         "most frequent bank come among the 32 lanes?",
+         "banks = [lane * length % 32 for lane in range(32)], and then the largest of "
+         "banks.count(bank)."),
+        inputs=[(16,), (17,), (32,), (33,), (36,), (40,), (1,)],
+        traps={
+            "these are the repetitions. How many lanes ask the same bank is one more.":
+                lambda length: lanes_at_a_bank(length) - 1,
+            "that is how many different banks are asked. Fewer banks mean more lanes at each.":
+                lambda length: 32 // lanes_at_a_bank(length),
+            "that is the bank of lane 1. All 32 lanes count.": lambda length: length % 32,
+            "you divide by 32. Neighbouring words lie in neighbouring banks: bank = word % 32.":
+                lambda length: max([lane * length // 32 for lane in range(32)].count(bank)
+                                   for bank in range(32 * length))}),
+    "15.4": Exercise(
+        tf32,
+        ("Add half of the last bit that stays, so that the number is rounded to the nearest. Then "
+         "set the last 13 bits to 0.",
+         "The last bit that stays is bit 13, 0x2000, and half of it is 0x1000. The mask is "
+         "0xFFFFE000. And .view(np.float32) turns bits back into a number."),
+        inputs=(FLOATS,), tolerance=0,
+        traps={
+            "this cuts the last 13 bits off, which always rounds towards 0. Add half of the last "
+            "bit that stays first.": kept(0, 0xFFFFE000),
+            "you add a whole bit. Half of the last bit that stays is 0x1000.":
+                kept(0x2000, 0xFFFFE000),
+            "you add too little: half of the last bit that stays is 0x1000.":
+                kept(0x800, 0xFFFFE000),
+            "you keep 11 bits of the mantissa. The last 13 bits are dropped, so the mask is "
+            "0xFFFFE000.": kept(0x1000, 0xFFFFF000),
+            "you keep 11 bits of the mantissa: the mask for 13 bits is 0xFFFFE000, and half of the "
+            "last bit that stays is 0x1000.": kept(0x800, 0xFFFFF000),
+            "that is bf16, which drops 16 bits. TF32 drops 13.":
+                kept(0x8000, 0xFFFF0000),
+            "you round, but the dropped bits are still there. Set them to 0 with a mask.":
+                kept(0x1000, 0xFFFFFFFF),
+            "float16 has a mantissa of 10 bits too, but a smaller exponent: 1e-20 becomes 0, and "
+            "large numbers infinite.": lambda x: x.astype(np.float16).astype(np.float32),
+            "the bits must be looked at as they are: x.view(np.uint32). With astype, 1.5 becomes "
+            "the whole number 1.":
+                lambda x: ((x.astype(np.int64).astype(np.uint32) + np.uint32(0x1000))
+                           & np.uint32(0xFFFFE000)).astype(np.float32)}),
+    "15.5": KernelExercise(
+        PIPELINE,
+        ("Start the copies of the next tile, if there is one, and commit. Wait until only the "
+         "newest group may still be on its way. Then a barrier, the loop, and another barrier.",
+         "wait_for_copies<1>() leaves one group on its way, that of the next tile. It waits for "
+         "this thread's copies only, so a __syncthreads() must follow."),
+        run=launched("reversed_sums", lambda *_: 64),
+        inputs=[(numbers(5, 256), blank(64), 5), (numbers(1, 256), blank(64), 1)],
+        traps={
+            "the tile has not arrived when you read it. In the emulator such numbers are NaN; on a "
+            "GPU they are old ones. First commit_copies(), then wait_for_copies<1>(), which waits "
+            "for all groups but the newest.": changed(PIPELINE, WAIT, ""),
+            "A barrier is missing between the wait and the loop. A thread waits for its own copies "
+            "only, and reads those of another.": changed(PIPELINE, WAIT + BARRIER, WAIT),
+            "A barrier is missing after the loop: the next copies overwrite the tile that some "
+            "threads still read.": changed(PIPELINE, ADD + BARRIER, ADD),
+            "The copies of the last step lie behind the end of x: start them only if there is a "
+            "next tile.": changed(PIPELINE, "if (next < steps)", ""),
+            "The next tile goes into the place that you read. There are two places: copies go to "
+            "tiles[next % 2], and the loop reads tiles[step % 2].":
+                changed(PIPELINE, "tiles[next % 2]", "tiles[step % 2]"),
+            "the next tile begins at 256 * (step + 1). You copy this one again.":
+                changed(PIPELINE, "256 * next", "256 * step"),
+            "each thread adds its own numbers. The exercise asks for those of thread 63 - t.":
+                changed(PIPELINE, "4 * (63 - t) + k", "4 * t + k")}),
+}
