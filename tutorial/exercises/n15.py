@@ -29,12 +29,10 @@ def reads(rows, columns):
 # ----------------------------------------------------------------------------------------- 15.2
 MATMUL = r"""
 extern "C" __global__ __launch_bounds__(256)
-void matmul(const float* __restrict__ A, const float* __restrict__ B, float* __restrict__ C,
-            int M, int K, int N) {
+void matmul(const float* A, const float* B, float* C, int M, int K, int N) {
     __shared__ float As[16][17];
     __shared__ float Bs[16][17];
-    int r = threadIdx.x / 16, c = threadIdx.x % 16;  // in the tile
-    int tiles = (N + 15) / 16;                       // side by side
+    int r = threadIdx.x / 16, c = threadIdx.x % 16, tiles = (N + 15) / 16;  // side by side
     int row = blockIdx.x / tiles * 16 + r, column = blockIdx.x % tiles * 16 + c;
     float sum = 0;
     for (int k0 = 0; k0 < K; k0 += 16) {
@@ -96,14 +94,10 @@ PIPELINE = r"""#include "common.cuh"
 extern "C" __global__ __launch_bounds__(64)
 void reversed_sums(const operand* __restrict__ x, real* __restrict__ y, int steps) {
     __shared__ __align__(16) operand tiles[2][256];
-    int t = threadIdx.x;
-    float sum = 0;
-    copy_async(&tiles[0][4 * t], x + 4 * t, true);
-    commit_copies();
-    for (int step = 0; step < steps; ++step) {
-        int next = step + 1;
-        if (next < steps)
-            copy_async(&tiles[next % 2][4 * t], x + (256 * next + 4 * t), true);
+    int t = threadIdx.x; float sum = 0;
+    copy_async(&tiles[0][4 * t], x + 4 * t, true), commit_copies();
+    for (int step = 0, next = 1; step < steps; ++step, ++next) {
+        if (next < steps) copy_async(&tiles[next % 2][4 * t], x + (256 * next + 4 * t), true);
         commit_copies();
         wait_for_copies<1>();
         __syncthreads();
@@ -232,7 +226,7 @@ EXERCISES = {
             "A barrier is missing after the loop: the next copies overwrite the tile that some "
             "threads still read.": changed(PIPELINE, ADD + BARRIER, ADD),
             "The copies of the last step lie behind the end of x: start them only if there is a "
-            "next tile.": changed(PIPELINE, "if (next < steps)", ""),
+            "next tile.": changed(PIPELINE, "if (next < steps) ", ""),
             "The next tile goes into the place that you read. There are two places: copies go to "
             "tiles[next % 2], and the loop reads tiles[step % 2].":
                 changed(PIPELINE, "tiles[next % 2]", "tiles[step % 2]"),

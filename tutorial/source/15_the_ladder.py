@@ -20,10 +20,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 from kernels import CudaOps, Emulator
 from kernels.emulator_counts import warp_accesses
-from kernels.launch import FOLDER
 from kernels.numpy_ops import conv, conv_input_grad
 from tutorial.checks import check
-from tutorial.kernel_checks import text_of
+from tutorial.kernel_checks import FOLDER, text_of
 
 # %% [markdown]
 # ## A convolution is a matrix product
@@ -102,7 +101,7 @@ print(numbers_read("1_naive"), "numbers for a multiply-add")
 assert numbers_read("1_naive") == 2
 
 # %% [markdown]
-# An H200 could do 34,000 million multiply-adds in a millisecond, but its memory delivers only 1,200
+# An H200 could do 33,500 million multiply-adds in a millisecond, but its memory delivers only 1,200
 # million numbers in that time (4.8 TB/s, by the data sheet). It has caches, small fast memories
 # that keep what was read last, and they serve most of these reads. Without them step 1 would be
 # even slower than its 6 TFLOP/s.
@@ -144,7 +143,8 @@ print(text[text.index("    for (int k0"):text.index("    store(out")])
 # On an H200, step 2 was not faster than step 1: 5.9 against 6.2 TFLOP/s. For step 1 the caches had
 # done the same work. But step 1's gradients reached only 0.6 and 0.9, and step 2's are as fast as
 # its forward pass.
-#
+
+# %% [markdown]
 # ### Exercise 15.1: reads for a multiply-add
 #
 # *Difficulty 1 of 3 · 5 minutes · Good for: choosing the size of a tile.*
@@ -173,12 +173,10 @@ check("15.1", reads);
 # %%
 matmul = r"""
 extern "C" __global__ __launch_bounds__(256)
-void matmul(const float* __restrict__ A, const float* __restrict__ B, float* __restrict__ C,
-            int M, int K, int N) {
+void matmul(const float* A, const float* B, float* C, int M, int K, int N) {
     __shared__ float As[16][17];
     __shared__ float Bs[16][17];
-    int r = threadIdx.x / 16, c = threadIdx.x % 16;  // in the tile
-    int tiles = (N + 15) / 16;                       // side by side
+    int r = threadIdx.x / 16, c = threadIdx.x % 16, tiles = (N + 15) / 16;  // side by side
     int row = blockIdx.x / tiles * 16 + r, column = blockIdx.x % tiles * 16 + c;
     float sum = 0;
     for (int k0 = 0; k0 < K; k0 += 16) {
@@ -213,25 +211,27 @@ accesses = warp_accesses(results["2_shared_tiles"][1].accesses["conv"])
 words = next(o for kind, argument, o in accesses if kind == "write" and argument == -1) // 4
 words = words - words.min()                # of As: row * 17 + column
 row, column = words // 17, words % 17      # the place that each lane writes
-layouts = {"16 places in a row": row * 16 + column, "17 places in a row": words}
+layouts = (row * 16 + column, "16 places in a row"), (words, "17 places in a row")
 
 # %%
-def lanes_of_banks(axis, words, title):
-    most = np.bincount(words % 32).max()
+def draw_turns(axis, words, title):
+    """Each lane at its bank, one turn below the other. Returns the number of turns."""
+    turn = [np.sum(words[:lane] % 32 == words[lane] % 32) for lane in range(32)]
+    picture = np.zeros((8, 32))
+    picture[turn, words % 32] = 1
+    axis.imshow(picture, cmap="Oranges", vmax=2, aspect="auto")
     for lane, word in enumerate(words):
-        axis.plot([lane, word % 32], [1, 0], "tab:blue", lw=0.9)
-    axis.bar(range(32), -0.06 * np.bincount(words % 32, minlength=32), color="tab:orange")
-    axis.set(yticks=[0, 1], yticklabels=["banks", "lanes"], ylim=(-0.55, 1.05))
-    axis.set_title(f"{title}: at most {most} lanes at a bank", fontsize=9)
-    return int(most)
+        axis.text(word % 32, turn[lane], lane, ha="center", va="center", fontsize=7)
+    axis.set(yticks=[0, 7], yticklabels=["turn 1", "turn 8"], title=title)
+    return int(max(turn)) + 1
 
 # %%
-_, axes = plt.subplots(2, 1, figsize=(6.2, 4), layout="constrained", sharex=True)
-found = [lanes_of_banks(axis, words, title)
-         for axis, (title, words) in zip(axes, layouts.items())]
-axes[1].set_xlabel("lane, and bank (orange: how many lanes it serves)")
-assert found == [8, 2]
+_, axes = plt.subplots(2, 1, figsize=(6.2, 3.8), layout="constrained", sharex=True)
+found = [draw_turns(axis, *layout) for axis, layout in zip(axes, layouts)]
+axes[1].set_xlabel("bank (the numbers are lanes)")
 plt.show()
+print("turns:", found)
+assert found == [8, 2]
 
 # %% [markdown]
 # With 16 places this access takes 8 turns, with 17 only 2. (Not 1: the warp writes two columns, and
@@ -323,17 +323,15 @@ assert numbers_read("4_register_tiles") == 1 / 64 + 1 / 64
 # shared memory are free. Let us draw that with invented times: a load takes 5 units, a product 4.
 
 # %%
-def timeline(ahead, load=5, multiply=4, steps=5):
-    """[(start of the load, start of the product)]; `ahead` loads may be on their way."""
+def timeline(ahead):
+    """[(start of a load, start of its product)], and the end of the last product."""
     events, free = [], 0
-    for step in range(steps):
-        if ahead:
-            begin = events[step - ahead][1] if step >= ahead else 0
-        else:
-            begin = free  # only when the last product is done
-        start = max(free, begin + load)
-        events.append((begin, start))
-        free = start + multiply
+    for step in range(5):
+        earliest = events[step - ahead][1] if 0 < ahead <= step else 0
+        load = earliest if ahead else free  # step 4: only after the last product
+        start = max(free, load + 5)
+        events.append((load, start))
+        free = start + 4
     return events, free
 
 # %%
@@ -520,15 +518,11 @@ reversed_sums = r"""#include "common.cuh"
 extern "C" __global__ __launch_bounds__(64)
 void reversed_sums(const operand* __restrict__ x, real* __restrict__ y, int steps) {
     __shared__ __align__(16) operand tiles[2][256];
-    int t = threadIdx.x;
-    float sum = 0;
-    copy_async(&tiles[0][4 * t], x + 4 * t, true);
-    commit_copies();
-    for (int step = 0; step < steps; ++step) {
-        int next = step + 1;
+    int t = threadIdx.x; float sum = 0;
+    copy_async(&tiles[0][4 * t], x + 4 * t, true), commit_copies();
+    for (int step = 0, next = 1; step < steps; ++step, ++next) {
         // ### BEGIN SOLUTION
-        if (next < steps)
-            copy_async(&tiles[next % 2][4 * t], x + (256 * next + 4 * t), true);
+        if (next < steps) copy_async(&tiles[next % 2][4 * t], x + (256 * next + 4 * t), true);
         commit_copies();
         wait_for_copies<1>();
         __syncthreads();
@@ -575,7 +569,7 @@ slices = np.arange(1, 13)
 plt.figure(figsize=(6.2, 2.7), layout="constrained")
 for tiles in (50, 264, 300):
     plt.plot(slices, time(tiles, slices), "o-", label=f"{tiles} tiles")
-plt.xlabel("slices"), plt.ylabel("time"), plt.ylim(0), plt.legend()
+plt.xlabel("slices"), plt.ylabel("time"), plt.ylim(0, 2.5), plt.legend(ncol=3, loc="upper right")
 plt.show()
 
 # %%
@@ -624,19 +618,22 @@ for step in STEPS:
 assert roof["1_naive"] < 1.3 and 150 < roof["9_larger_tiles"] < 155
 
 # %%
+labels = {(0.15, 1): "1", (2.4, 16): "2, 3", (9.5, 50): "4 to 6", (4.6, 90): "7, 8",
+          (19, 125): "9 to 11", (0.15, 5.5): "1, measured", (9.5, 25): "5, measured",
+          (9, 210): "11, measured"}
+measured = {"1_naive": 6.2, "5_loads_ahead": 28.6, "11_running_indices": 165}  # docs/speed.md
+
+# %%
 plt.figure(figsize=(6.2, 3.6), layout="constrained")
-span = np.array([0.06, 200])
+span = np.geomspace(0.06, 200, 300)
 for peak, name in (67, "float32"), (495, "TF32, tensor cores"):
     plt.loglog(span, np.minimum(peak, 2 * 4.8 * span), "0.6")
     plt.text(190, peak * 1.08, name, ha="right", fontsize=8)
-for label, step in {"1": "1_naive", "2, 3": "2_shared_tiles", "4 to 6": "4_register_tiles",
-                    "9 to 11": "9_larger_tiles"}.items():
-    plt.plot(intensity[step], roof[step], "o", color="tab:blue")
-    plt.text(intensity[step] * 1.2, roof[step] * 0.72, label, fontsize=9)
-for step, speed in ("1_naive", 6.2), ("5_loads_ahead", 28.6), (STEPS[-1], 165):
-    plt.plot(intensity[step], speed, "x", color="tab:red")
-plt.xlabel("multiply-adds for each byte read"), plt.ylabel("TFLOP/s"), plt.ylim(0.4, 900)
-plt.show()
+plt.plot(list(intensity.values()), list(roof.values()), "o", color="tab:blue")
+plt.plot([intensity[step] for step in measured], list(measured.values()), "x", color="tab:red")
+for place, label in labels.items():
+    plt.text(*place, label, fontsize=8)
+plt.xlabel("multiply-adds for each byte read"), plt.ylabel("TFLOP/s"), plt.show()
 
 # %% [markdown]
 # Blue points are the roofs if every read came from the memory itself. Red crosses are speeds
