@@ -1,8 +1,8 @@
 # %% [markdown]
 # # 12. Measuring images: how far apart are two sets of pictures?
 #
-# The metrics of [notebook 2](02_label_maps.ipynb) and of the paper look at class ids or at colours.
-# This notebook is about three metrics of coloured images, which are also used for photographs:
+# The metrics of [notebook 11](11_measuring_maps.ipynb) look at label maps, at their class ids. This
+# notebook is about three metrics of coloured images, which are also used for photographs:
 #
 # - the *sliced Wasserstein distance* (SWD) compares small patches of two sets of images,
 # - *MS-SSIM* says how alike the images of one set are,
@@ -640,8 +640,8 @@ for name in label_maps:
 # The copies are as good as real maps or better, except in MS-SSIM, where the difference is chance.
 # No metric of this notebook sees that they are copies. Shuffled maps please MS-SSIM and FSD, turned
 # maps please MS-SSIM and FSD too. One map cannot please any of the three. Two maps, as we saw,
-# please MS-SSIM. So use several metrics that are blind to different things, one of memorization
-# among them, and look at the images.
+# please MS-SSIM. So use several metrics that are blind to different things, look for copies as
+# [notebook 11](11_measuring_maps.ipynb) does, and look at the images.
 
 # %% [markdown]
 # ## Summary
@@ -669,3 +669,6 @@ for name in label_maps:
 # SemGAN and the GAN by SWD, and Table 1 also by FID and MS-SSIM. SWD, and MS-SSIM as a measure of
 # diversity, come from [Karras et al. 2018](https://arxiv.org/abs/1710.10196), FID from
 # [Heusel et al. 2017](https://arxiv.org/abs/1706.08500).
+#
+# **Next:** what happens inside a GPU: [notebook 13](13_first_kernel.ipynb). To see what a trained
+# generator can do, go to [notebook 16](16_latent_space_and_your_maps.ipynb).

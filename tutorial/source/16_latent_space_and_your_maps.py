@@ -516,3 +516,6 @@ show(np.concatenate([trainer.generator.sample(z), doubled.maps[:8]]), colors, co
 #
 # **In the paper** ([arXiv 1906.12195](https://arxiv.org/abs/1906.12195)): street scenes and
 # facades were resized to 128 x 128 pixels. How, it does not say.
+#
+# **Next:** if you wonder how the trained generator can be so fast on a CPU with its 11x11 kernels,
+# the [bonus notebook](18_fast_convolution.ipynb) explains it.
