@@ -513,7 +513,7 @@ print({name: round(float(memorized[name]), 3) for name in (*shown, "copies")})
 
 # %% [markdown]
 # Copies and mirror images are found, all of them. Copies that stand upside down or are moved by two
-# pixels are hardly found: pixel by pixel, they hardly agree better than new maps. And the circles
+# pixels are not found: pixel by pixel, they hardly agree better than new maps. And the circles
 # count as memorized far more often than new maps, though none is a copy. They are *simpler*: where
 # both show background, they agree. So a high value calls for a look at the pairs, and a low value
 # is no proof.
@@ -635,5 +635,7 @@ assert seen["copies"] == seen["mirrored"] == ["memorized"] and not seen["upside 
 # [`spatial_distance`](../metrics.py#spatial_distance),
 # [`adjacency_distance`](../metrics.py#adjacency_distance),
 # [`components`](../metrics.py#components), [`memorization`](../metrics.py#memorization) and
-# [`shape_share`](../metrics.py#shape_share). All attacks, with more sets and metrics, stand in
+# [`shape_share`](../metrics.py#shape_share). More impostors and metrics stand in
 # [docs/metrics.md](../docs/metrics.md).
+#
+# **Next:** metrics of coloured images, in [notebook 12](12_measuring_images.ipynb).
