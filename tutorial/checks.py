@@ -275,7 +275,7 @@ def diagnose(found, expected, sizes=None, tolerance=1e-9):
     for look, (name, source) in NOT_FINITE.items():
         if look(np.asarray(f, float)).any() and not look(np.asarray(e, float)).any():
             return f"{how_many(look(np.asarray(f, float)), name)}. Often this comes from {source}."
-    if close(f, e, tolerance if f.dtype != np.float32 else 1e-5):
+    if f.dtype != e.dtype and close(f, e, tolerance if f.dtype != np.float32 else 1e-5):
         return f"the numbers are right, but of dtype {f.dtype}; expected {e.dtype}."
     looks = (wrong_sign, wrong_factor, wrong_offset, wrong_axes, wrong_parts)
     for look in looks:

@@ -30,8 +30,8 @@ def reads(rows, columns):
 MATMUL = r"""
 extern "C" __global__ __launch_bounds__(256)
 void matmul(const float* A, const float* B, float* C, int M, int K, int N) {
-    __shared__ float As[16][17];
-    __shared__ float Bs[16][17];
+    __shared__ float As[16][16];
+    __shared__ float Bs[16][16];
     int r = threadIdx.x / 16, c = threadIdx.x % 16, tiles = (N + 15) / 16;  // side by side
     int row = blockIdx.x / tiles * 16 + r, column = blockIdx.x % tiles * 16 + c;
     float sum = 0;
@@ -168,7 +168,7 @@ EXERCISES = {
     "15.3": Exercise(
         lanes_at_a_bank,
         ("Lane i reads word i * length, which lies in bank i * length % 32. How often does the "
-         "most frequent bank come among the 32 lanes?",
+         "busiest bank come among the 32 lanes?",
          "banks = [lane * length % 32 for lane in range(32)], and then the largest of "
          "banks.count(bank)."),
         inputs=[(16,), (17,), (32,), (33,), (36,), (40,), (1,)],
@@ -195,6 +195,11 @@ EXERCISES = {
                 kept(0x2000, 0xFFFFE000),
             "you add too little: half of the last bit that stays is 0x1000.":
                 kept(0x800, 0xFFFFE000),
+            "a number exactly in the middle is rounded away from 0. Add 0x1000, all of the half.":
+                kept(0xFFF, 0xFFFFE000),
+            "a number exactly in the middle is rounded away from 0, not to the even neighbour.":
+                lambda x: ((bits_of(x) + np.uint32(0xFFF) + (bits_of(x) >> 13 & 1))
+                           & np.uint32(0xFFFFE000)).view(np.float32),
             "you keep 11 bits of the mantissa. The last 13 bits are dropped, so the mask is "
             "0xFFFFE000.": kept(0x1000, 0xFFFFF000),
             "you keep 11 bits of the mantissa: the mask for 13 bits is 0xFFFFE000, and half of the "
@@ -212,15 +217,16 @@ EXERCISES = {
     "15.5": KernelExercise(
         PIPELINE,
         ("Start the copies of the next tile, if there is one, and commit. Wait until only the "
-         "newest group may still be on its way. Then a barrier, the loop, and another barrier.",
+         "newest group may still be on its way. Then a barrier, the loop, and another barrier. "
+         "Commit in every step.",
          "wait_for_copies<1>() leaves one group on its way, that of the next tile. It waits for "
          "this thread's copies only, so a __syncthreads() must follow."),
         run=launched("reversed_sums", lambda *_: 64),
         inputs=[(numbers(5, 256), blank(64), 5), (numbers(1, 256), blank(64), 1)],
         traps={
             "the tile has not arrived when you read it. In the emulator such numbers are NaN; on a "
-            "GPU they are old ones. First commit_copies(), then wait_for_copies<1>(), which waits "
-            "for all groups but the newest.": changed(PIPELINE, WAIT, ""),
+            "GPU they are old ones. First commit_copies(), in the last step too, where the group "
+            "is empty. Then wait_for_copies<1>(), which waits for all groups but the newest.": changed(PIPELINE, WAIT, ""),
             "A barrier is missing between the wait and the loop. A thread waits for its own copies "
             "only, and reads those of another.": changed(PIPELINE, WAIT + BARRIER, WAIT),
             "A barrier is missing after the loop: the next copies overwrite the tile that some "

@@ -3,9 +3,13 @@
 #
 # Almost all of the training time goes into convolutions. The project has eleven kernels for them in
 # `kernels/conv/`, from `1_naive.cu` to `11_running_indices.cu`. All compute the same. Each has one
-# more idea than the one before. On an H200, the first reached 6 and the last 165 TFLOP/s
-# ($10^{12}$ floating-point operations a second). Where does the factor come from? We climb step by
-# step, and count what each step saves.
+# more idea than the one before. On an H200, a GPU for data centres, the first reached 6 and the
+# last 165 TFLOP/s ($10^{12}$ floating-point operations a second). Where does the factor come from?
+# We climb step by step, and count what each step saves.
+#
+# All speeds in this notebook were measured on one H200 when the ladder had five steps ([measured
+# speeds](../docs/speed.md)). The eleven of today divide these five, and have not run on a card yet.
+# So each speed is that of a forerunner.
 #
 # You need: the three sums of a convolution ([notebook 4](04_convolution.ipynb)), and threads,
 # shared memory and barriers ([notebook 13](13_first_kernel.ipynb)). You need a C++ compiler, but no
@@ -90,7 +94,7 @@ for step, (y, _) in results.items():
 #
 # The definition: each thread computes one output, in a loop over the $K$ terms of its sum. Each
 # term takes two numbers from global memory, one of $x$ and one of $w$. So there are 2 reads for
-# each multiply-add. Let us see what was counted. (A read of 16 bytes counts as 4 numbers.)
+# each multiply-add. Let us see what was counted.
 
 # %%
 def numbers_read(step):
@@ -140,9 +144,9 @@ text = (FOLDER / "conv" / "2_shared_tiles.cu").read_text()
 print(text[text.index("    for (int k0"):text.index("    store(out")])
 
 # %% [markdown]
-# On an H200, step 2 was not faster than step 1: 5.9 against 6.2 TFLOP/s. For step 1 the caches had
-# done the same work. But step 1's gradients reached only 0.6 and 0.9, and step 2's are as fast as
-# its forward pass.
+# On an H200, tiles in shared memory were no faster than step 1: 5.9 against 6.2 TFLOP/s. For step 1
+# the caches had done the same work. But its two gradients reached only 0.6 and 0.9. With tiles (and
+# step 3, below) they are as fast as the forward pass.
 
 # %% [markdown]
 # ### Exercise 15.1: reads for a multiply-add
@@ -174,8 +178,8 @@ check("15.1", reads);
 matmul = r"""
 extern "C" __global__ __launch_bounds__(256)
 void matmul(const float* A, const float* B, float* C, int M, int K, int N) {
-    __shared__ float As[16][17];
-    __shared__ float Bs[16][17];
+    __shared__ float As[16][16];
+    __shared__ float Bs[16][16];
     int r = threadIdx.x / 16, c = threadIdx.x % 16, tiles = (N + 15) / 16;  // side by side
     int row = blockIdx.x / tiles * 16 + r, column = blockIdx.x % tiles * 16 + c;
     float sum = 0;
@@ -196,15 +200,17 @@ void matmul(const float* A, const float* B, float* C, int M, int K, int N) {
 check("15.2", matmul);
 
 # %% [markdown]
-# ### Banks: why a row has 17 places
+# ### Banks: why a row in step 2 has 17 places
 #
 # Shared memory consists of 32 *banks*. Word $i$ (4 bytes) lies in bank $i \bmod 32$. In one access
 # of a warp, each bank delivers one word. If lanes need different words of the same bank, the access
 # is repeated, once more for each further word. This is a *bank conflict*.
 #
-# In step 2 a warp writes two columns of `As`, 16 places each. With 16 places in a row, all numbers
-# of a column lie in one of two banks. The kernel declares 17 places, of which the last one is never
-# used. We look at the addresses of one such access, and at those that 16 places would give.
+# The kernel of exercise 15.2 writes rows of its tiles, 16 neighbouring words each. In step 2 the
+# tile is turned over: a warp writes two columns of `As`, 16 places each. With 16 places in a row,
+# all numbers of a column lie in one of two banks. The kernel declares 17 places, of which the last
+# one is never used. We look at the addresses of one such access, and at those that 16 places would
+# give.
 
 # %%
 accesses = warp_accesses(results["2_shared_tiles"][1].accesses["conv"])
@@ -249,9 +255,8 @@ assert c.shared_reads == 2 * M * N * K
 #
 # *Difficulty 1 of 3 · 10 minutes · Good for: odd sizes in other people's kernels.*
 #
-# Lane $i$ of 32 reads number 0 of row $i$ of a shared array whose rows
-# have `length` words. How many lanes ask the most frequent bank? For length 32 it is 32, for 33 it
-# is 1.
+# Lane $i$ of 32 reads number 0 of row $i$ of a shared array whose rows have `length` words. How
+# many lanes use the busiest bank? For length 32 it is 32, for 33 it is 1.
 
 # %%
 def lanes_at_a_bank(length):
@@ -270,7 +275,7 @@ check("15.3", lanes_at_a_bank);
 # meets only every second tap in each direction, and which ones depends on whether its row and
 # column are even or odd. Step 2 goes through all taps, and finds zeros for three of four. Step 3
 # sorts the pixels into the $2 \cdot 2$ *output phases*. All pixels of a phase have the same taps,
-# so none is in vain. The reads of shared memory count the multiply-adds, two for each:
+# so none is wasted. The reads of shared memory count the multiply-adds, two for each:
 
 # %%
 dy = rng.standard_normal((1, 4, 4, 16)).astype(np.float32)
@@ -295,32 +300,43 @@ assert all_taps[1] == 4 * phases[1]
 # Step 2 reads two numbers from *shared* memory for each multiply-add, and that is now the limit. We
 # do the same trick once more, one level further in. A thread computes 8 x 8 outputs. For each term
 # it reads 8 numbers of $A$ and 8 of $w$ into *registers*, the memory of a single thread, and does
-# 64 multiply-adds with these 16 numbers. It reads four numbers at once, so these are 4 reads: 1/16
-# for each multiply-add. Here `Four` is a vector of four numbers.
+# 64 multiply-adds with them. That is 16/64 = 1/4 number for each multiply-add. And one read takes
+# four neighbouring numbers: `Four` is a vector of them.
 
 # %%
 print(text_of("register_tiles.cuh", "multiply"))
 
 # %% [markdown]
-# The block's tile grows to 64 x 64 as well, so the reads of global memory fall to 1/64 + 1/64. What
-# was counted in shared memory is more than 1/16: threads also look up the pixels there that others
-# have found. Our sum of 32 terms is short, so that this is seen. In a real layer with 1,000 or more
-# terms it does not matter.
+# The block's tile grows to 64 x 64 as well, so the reads of global memory fall to 1/64 + 1/64. The
+# emulator keeps a record of each access, with its bytes. Let us add up those of shared memory.
 
 # %%
-for step in STEPS[1:5]:
-    shared = counts[step].shared_reads / (M * N * K)
-    print(f"{step:16} global {numbers_read(step):.4f}   shared {shared:.3f} for a multiply-add")
+def numbers_shared(step):
+    """Numbers from shared memory for each multiply-add."""
+    records = results[step][1].accesses["conv"]
+    chosen = (records["argument"] < 0) & (records["kind"] == 0)  # shared memory has no argument
+    return records["bytes"][chosen].sum() / 4 / (M * N * K)
+
+# %%
+for step in "2_shared_tiles", "4_register_tiles":
+    print(f"{step:16} for a multiply-add: global {numbers_read(step)}, "
+          f"shared {numbers_shared(step)}")
 assert numbers_read("4_register_tiles") == 1 / 64 + 1 / 64
+assert numbers_shared("4_register_tiles") == 1 / 4 + 3 / 64
+
+# %% [markdown]
+# The 3/64 are for pixels. In 8 terms of the sum, 512 multiply-adds, a thread loads 8 numbers of
+# $A$. For each it looks up in shared memory which pixel its row is, three numbers that another
+# thread has worked out.
 
 # %% [markdown]
 # ## Step 5: load ahead
 #
-# The counts of step 5 are those of step 4. What changes is *when* things happen. A number from
-# global memory takes hundreds of clock cycles to arrive. In step 4 all threads wait for it, then
-# multiply, then wait again. In step 5 a thread starts to load its numbers of the next tiles, and
-# multiplies the present ones while they are on their way. They wait in registers until the tiles in
-# shared memory are free. Let us draw that with invented times: a load takes 5 units, a product 4.
+# Step 5 reads as many numbers as step 4. What changes is *when*. A number from global memory takes
+# hundreds of clock cycles to arrive. In step 4 all threads wait for it, then multiply, then wait
+# again. In step 5 a thread starts to load its numbers of the next tiles, and multiplies the present
+# ones while they are on their way. They wait in registers until the tiles in shared memory are
+# free. Let us draw that with invented times: a load takes 5 units, a product 4.
 
 # %%
 def timeline(ahead):
@@ -336,30 +352,32 @@ def timeline(ahead):
 
 # %%
 _, axes = plt.subplots(3, 1, figsize=(6.2, 3.6), layout="constrained", sharex=True)
-ends = []
 for axis, (title, ahead) in zip(axes, {"step 4": 0, "step 5": 1, "step 8": 2}.items()):
     events, end = timeline(ahead)
     for i, (load, multiply) in enumerate(events):
         axis.barh(1 + i % 2 * 0.45, 5, 0.4, left=load, color="tab:blue", edgecolor="white")
         axis.barh(0.3, 4, 0.5, left=multiply, color="tab:orange", edgecolor="white")
     axis.set(yticks=[0.3, 1.2], yticklabels=["multiply", "load"], title=f"{title}: {end} units")
-    ends.append(end)
+axes[2].set_xlabel("time")
 plt.show()
 
 # %%
+ends = [timeline(ahead)[1] for ahead in (0, 1, 2)]
 print("time with 0, 1, 2 loads ahead:", ends)
 assert ends == [45, 29, 25]
 
 # %% [markdown]
 # With one load ahead the product waits only for what a load takes longer. With two it never waits
-# after the first. On an H200, loads ahead and reads of four numbers at once took the kernel (then
-# one step of the ladder) from 11 to 29 TFLOP/s. cuDNN, NVIDIA's own library, reached 25 here in
-# float32, and 52 in the input gradient, where we have 27.
+# after the first. On an H200, loads ahead and reads of four numbers at once, together, took the
+# kernel from 11 to 29 TFLOP/s. cuDNN, NVIDIA's own library, reached 25 in float32, and 52 in the
+# input gradient, where ours has 27.
 #
 # ## Step 6: fewer digits
 #
-# The multiply-adds themselves are the limit now. *Tensor cores* do many more of them in the same
-# time, but only with rounded factors. There are two formats, both with the exponent of float32:
+# Even without any waiting, an H200 has only 67 TFLOP/s in float32. *Tensor cores* do many more
+# multiply-adds in the same time, but only with rounded factors. A number in a computer is a
+# *mantissa*, its binary digits, times a power of 2, the *exponent*. There are two shorter formats,
+# both with the exponent of float32:
 #
 # | format | bits | mantissa | largest relative error |
 # |---|---|---|---|
@@ -387,22 +405,25 @@ plt.xticks([0, 4.5, 20], ["sign", "exponent", "mantissa"])
 plt.show()
 
 # %%
-def rounded(numbers, dropped):
-    """To the nearest number without the last bits (those in the middle away from 0)."""
-    half = np.uint32(1 << dropped >> 1)
-    bits = numbers.view(np.uint32) + half
-    return (bits >> np.uint32(dropped) << np.uint32(dropped)).view(np.float32)
+def nearest(numbers):
+    """The nearest whole numbers; those in the middle are rounded away from 0, as in TF32."""
+    return np.trunc(numbers + np.copysign(0.5, numbers))
+
+def rounded(numbers, digits, how=nearest):
+    """To so many binary digits, with the leading 1: 11 in TF32, 8 in bf16."""
+    mantissa, exponent = np.frexp(numbers)  # numbers = mantissa * 2 ** exponent
+    return np.ldexp(how(mantissa * 2 ** digits) / 2 ** digits, exponent)
 
 many = rng.standard_normal((1000, 8)).astype(np.float32)
 ops = CudaOps(Emulator(precision="tf32", count=True))
 found = ops.asnumpy(ops.rounded(ops.asarray(many)).values).reshape(many.shape)
-assert (found == rounded(many, 13)).all()
+assert (found == rounded(many, 11)).all()
 
 # %%
-for name, dropped in ("TF32", 13), ("bf16", 16):
-    error = np.abs(rounded(many, dropped) / many - 1).max()
-    print(f"{name}: largest relative error {error:.5f}, at most {2.0 ** (dropped - 24):.5f}")
-    assert error <= 2.0 ** (dropped - 24) * 1.001
+for name, digits in ("TF32", 11), ("bf16", 8):
+    error = np.abs(rounded(many, digits) / many - 1).max()
+    print(f"{name}: largest relative error {error:.5f}, at most {2.0 ** -digits:.5f}")
+    assert error <= 2.0 ** -digits
 
 # %% [markdown]
 # Why round to the nearest, when it would be easier to cut the bits off? Cutting makes every number
@@ -410,12 +431,10 @@ for name, dropped in ("TF32", 13), ("bf16", 16):
 # of cutting all go in one. We add up 4,096 products of positive numbers:
 
 # %%
-def cut(numbers, dropped):
-    return (numbers.view(np.uint32) >> dropped << dropped).view(np.float32)
-
 a, b = rng.uniform(0.5, 1.5, (2, 4096)).astype(np.float32)
 exact = (a.astype(float) * b).sum()
-errors = [abs((f(a, 13).astype(float) * f(b, 13)).sum() / exact - 1) for f in (rounded, cut)]
+errors = [abs((rounded(a, 11, how).astype(float) * rounded(b, 11, how)).sum() / exact - 1)
+          for how in (nearest, np.trunc)]
 print(f"rounded: {errors[0]:.1e}   cut: {errors[1]:.1e}")
 assert errors[1] > 20 * errors[0]
 
@@ -494,8 +513,8 @@ assert counts["7_tensor_cores"].bank_conflicts == 0
 # have arrived. It knows only about the copies of its own thread. So a barrier must follow before
 # the others' copies may be used.
 #
-# A barrier less is needed: when all threads have passed the one, all have also multiplied the stage
-# that is filled next.
+# Each step needs one barrier fewer: when all threads have passed the one, all have also multiplied
+# the stage that is filled next.
 
 # %%
 for step in "7_tensor_cores", "8_pipeline":
@@ -507,10 +526,11 @@ assert counts["8_pipeline"].barriers < counts["7_tensor_cores"].barriers
 #
 # *Difficulty 3 of 3 · 20 minutes · Good for: every kernel that copies while it computes.*
 #
-# A block of 64 threads takes `x` in tiles of 256 numbers, in two places. In each step, thread $t$
-# adds the 4 numbers of thread $63 - t$ to its sum: `tiles[step % 2][4 * (63 - t) + k]` for $k$ = 0
-# to 3. Meanwhile the next tile arrives in the other place. The copies of the first tile are given.
-# Start the copies of the next one, commit, wait, add up. Where do you need barriers?
+# A block of 64 threads works through `x` in tiles of 256, with room for two. In each step, thread
+# $t$ adds the 4 numbers of thread $63 - t$ to its sum: `tiles[step % 2][4 * (63 - t) + k]` for $k$
+# = 0 to 3. Meanwhile the next tile arrives in the other place. The copies of the first tile are
+# given. Start the copies of the next one, commit, wait, add up. Commit in every step, also in the
+# last, whose group is empty. Where do you need barriers?
 
 # %%
 reversed_sums = r"""#include "common.cuh"
@@ -542,27 +562,29 @@ check("15.5", reversed_sums);
 #
 # Exercise 15.1 once more: a block computes 128 x 128 outputs, or 256 x 64 where there are few
 # columns, and a warp 64 x 64. That halves the reads of global and of shared memory. Three stages of
-# such tiles take 63 KB of shared memory, more than the 48 KB that a kernel gets without asking.
+# such tiles, in the weight gradient 16 x (256 + 8 + 64 + 8) numbers each, take 63 KB of shared
+# memory. That is more than the 48 KB that a kernel gets without asking.
 
 # %%
 for step in "8_pipeline", "9_larger_tiles":
-    shared = counts[step].shared_reads / (M * N * K)
-    print(f"{step:14} global {numbers_read(step):.4f}   shared {shared:.3f} for a multiply-add")
+    print(f"{step:14} global {numbers_read(step)} numbers for a multiply-add, "
+          f"{counts[step].shared_reads:,} reads of shared memory")
 assert numbers_read("9_larger_tiles") == 1 / 128 + 1 / 128
+assert counts["9_larger_tiles"].shared_reads == counts["8_pipeline"].shared_reads / 2
 
 # %% [markdown]
 # ## Step 10: split sums
 #
-# Larger tiles are fewer tiles. An H200 has 132 multiprocessors, each of which runs 2 of these
+# Larger tiles mean fewer tiles. An H200 has 132 multiprocessors, each of which runs 2 of these
 # blocks at a time: 264 blocks in a *round*. A layer with 300 tiles needs two rounds, and the second
 # is almost empty. A layer with 50 tiles leaves most of the GPU idle. So a sum is cut into slices,
 # which go to different blocks, and another kernel adds up the slices, always in the same order.
 # With $s$ slices, each takes $1/s$ of the time, and there are $s$ times as many blocks. Adding up
-# costs a little for each slice, and the project reckons with 3 %.
+# costs a little for each slice. The project assumes 3 %, so that a sum in one slice counts as 1.03.
 
 # %%
 def time(tiles, slices):
-    """In units of one round without slices."""
+    """In units of one round, to which each slice adds 3 %."""
     return np.ceil(tiles * slices / 264) / slices * (1 + 0.03 * slices)
 
 slices = np.arange(1, 13)
@@ -575,6 +597,7 @@ plt.show()
 # %%
 best = {tiles: int(slices[time(tiles, slices).argmin()]) for tiles in (50, 264, 300)}
 print("best number of slices:", best)
+print(f"50 tiles: {time(50, 1):.2f} in one slice, {time(50, 5):.2f} in five")
 assert best == {50: 5, 264: 1, 300: 6}
 
 # %% [markdown]
@@ -582,7 +605,7 @@ assert best == {50: 5, 264: 1, 300: 6}
 #
 # A copy needs an address. So far each thread got from $k$ to (ky, kx, ci) by division, as in our
 # `place` above, and divisions of whole numbers are slow. But $k$ only ever advances. A running
-# index does with additions: the next channel, and at the end of the channels the next tap.
+# index makes do with additions: the next channel, and at the end of the channels the next tap.
 
 # %%
 ky = kx = ci = 0
@@ -607,7 +630,9 @@ for k in range(K):
 # each byte from memory. Times the bytes per second that the memory delivers, it gives the
 # multiply-adds per second that the memory allows. The arithmetic has its own limit. The smaller of
 # the two is the kernel's *roof*. We take the counted bytes, and the figures of an H200's data
-# sheet: 4.8 TB/s, and 67 (float32) or 495 TFLOP/s (TF32). A multiply-add is two operations.
+# sheet: 4.8 TB/s, and 67 (float32) or 495 TFLOP/s (TF32). Of these 495, `mma` reaches only 324. The
+# rest takes another instruction, which only this kind of card has. (A multiply-add is two
+# operations.)
 
 # %%
 intensity = {step: M * N * K / counts[step].global_read_bytes for step in STEPS}
@@ -622,10 +647,10 @@ labels = {(0.15, 1): "1", (2.4, 16): "2, 3", (9.5, 50): "4 to 6", (4.6, 90): "7,
           (19, 125): "9 to 11", (0.15, 5.5): "1, measured", (9.5, 25): "5, measured",
           (9, 210): "11, measured"}
 measured = {"1_naive": 6.2, "5_loads_ahead": 28.6, "11_running_indices": 165}  # docs/speed.md
+span = np.geomspace(0.06, 200, 300)
 
 # %%
 plt.figure(figsize=(6.2, 3.6), layout="constrained")
-span = np.geomspace(0.06, 200, 300)
 for peak, name in (67, "float32"), (495, "TF32, tensor cores"):
     plt.loglog(span, np.minimum(peak, 2 * 4.8 * span), "0.6")
     plt.text(190, peak * 1.08, name, ha="right", fontsize=8)
@@ -633,15 +658,16 @@ plt.plot(list(intensity.values()), list(roof.values()), "o", color="tab:blue")
 plt.plot([intensity[step] for step in measured], list(measured.values()), "x", color="tab:red")
 for place, label in labels.items():
     plt.text(*place, label, fontsize=8)
-plt.xlabel("multiply-adds for each byte read"), plt.ylabel("TFLOP/s"), plt.show()
+plt.xlabel("multiply-adds for each byte read"), plt.ylabel("TFLOP/s")
+plt.show()
 
 # %% [markdown]
-# Blue points are the roofs if every read came from the memory itself. Red crosses are speeds
-# measured on an H200, for steps 1, 5 and 11. Step 1 lies *above* its roof, and so does step 11 a
-# little: the caches deliver what one block has read to the next. So this roof is not a law. It says
-# how much a kernel depends on the caches. Step 1 lives from them alone. From step 4 on, what a
-# block reads fits what the memory delivers in float32, and the rest is a question of waiting (steps
-# 5 and 8), of arithmetic (6 and 7) and of work that is spread badly (10).
+# Blue points are the roofs if every read came from the memory itself. Red crosses are the measured
+# speeds, of a larger layer. Step 1 lies *above* its roof, and so does step 11 a little: the caches
+# deliver what one block has read to the next. So this roof is not a law. It says how much a kernel
+# depends on the caches: step 1 lives off them alone. From step 4 on the memory could feed the
+# arithmetic of float32. What is then missing is waiting (steps 5 and 8), arithmetic (6 and 7),
+# reads once more (9), and work that is spread badly (10).
 #
 # ## Summary
 #
@@ -650,7 +676,8 @@ plt.xlabel("multiply-adds for each byte read"), plt.ylabel("TFLOP/s"), plt.show(
 #   memory, then in registers, then both larger.
 # - Words of one bank are delivered one after another. One more place in a row of a tile avoids
 #   that.
-# - Loads that start early cost no time. Copies need a wait for one's own and a barrier for all.
+# - A load that starts early enough costs no waiting. Copies need a wait for one's own, and then a
+#   barrier for those of the others.
 # - Tensor cores multiply rounded numbers: TF32 keeps 10 bits of the mantissa, bf16 7. Round to the
 #   nearest, and sum in float32.
 # - Count first. Then measure, since caches and waiting are not in the counts.
@@ -661,4 +688,5 @@ plt.xlabel("multiply-adds for each byte read"), plt.ylabel("TFLOP/s"), plt.show(
 # [tensor_cores.cuh](../kernels/tensor_cores.cuh); their [launches](../kernels/cuda_conv.py#conv);
 # [the ladder in numbers](../docs/kernels.md); [measured speeds](../docs/speed.md).
 #
-# **Next:** your own label maps, and a walk through the space of latent vectors. Notebook 16.
+# **Next:** your own label maps, and a walk through the space of latent
+# vectors, in [notebook 16](16_latent_space_and_your_maps.ipynb).
