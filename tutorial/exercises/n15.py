@@ -226,7 +226,8 @@ EXERCISES = {
         traps={
             "the tile has not arrived when you read it. In the emulator such numbers are NaN; on a "
             "GPU they are old ones. First commit_copies(), in the last step too, where the group "
-            "is empty. Then wait_for_copies<1>(), which waits for all groups but the newest.": changed(PIPELINE, WAIT, ""),
+            "is empty. Then wait_for_copies<1>(), which waits for all groups but the newest.":
+                changed(PIPELINE, WAIT, ""),
             "A barrier is missing between the wait and the loop. A thread waits for its own copies "
             "only, and reads those of another.": changed(PIPELINE, WAIT + BARRIER, WAIT),
             "A barrier is missing after the loop: the next copies overwrite the tile that some "

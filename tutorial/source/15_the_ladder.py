@@ -414,6 +414,7 @@ def rounded(numbers, digits, how=nearest):
     mantissa, exponent = np.frexp(numbers)  # numbers = mantissa * 2 ** exponent
     return np.ldexp(how(mantissa * 2 ** digits) / 2 ** digits, exponent)
 
+# %%
 many = rng.standard_normal((1000, 8)).astype(np.float32)
 ops = CudaOps(Emulator(precision="tf32", count=True))
 found = ops.asnumpy(ops.rounded(ops.asarray(many)).values).reshape(many.shape)
