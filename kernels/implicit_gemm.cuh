@@ -7,8 +7,8 @@
 //   PhaseGrad      dx, one output phase     its pixels       Cin      some ky, kx, co  dy   w
 //   WeightGrad     dw, a slice of the sum   ky, kx, ci       Cout     output pixels    x    dy
 //
-// An element of A belongs to a pixel and to a tap: row and term, or in WeightGrad term and row. For
-// Forward, the pixel (b, oy sy - py, ox sx - px) and the tap (ky, kx, ci) select
+// An element of A belongs to a pixel and to a tap with its channel: row and term, or in WeightGrad
+// term and row. For Forward, the pixel (b, oy sy - py, ox sx - px) and the tap (ky, kx, ci) select
 // x[b, oy sy - py + ky, ox sx - px + kx, ci]. Each product has the same members:
 //
 //   rows, first, last  the number of rows; the sum runs over the terms first ... last - 1

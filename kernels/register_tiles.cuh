@@ -4,7 +4,7 @@
 
 constexpr int OWN = 8;  // rows and columns of a thread
 constexpr int GAP = 4;  // numbers after each row of a tile: rows stay aligned, and a warp that
-                        // writes 8 x 4 numbers of a tile writes to 32 different banks
+                        // writes 8 x 4 numbers of a tile (steps 4, 5) meets 32 different banks
 
 // A thread's rows and columns: four neighbours, which one read of 16 bytes takes, and four
 // neighbours half a tile further on.

@@ -6,10 +6,10 @@
 //   conv_weight_grad   dw, a slice of the pixels
 //
 // New: where few outputs have long sums, there are too few tiles for all of a GPU. So a sum is cut
-// into slices (`Sliced` in implicit_gemm.cuh) for several blocks, and another kernel adds these up,
-// in a fixed order. The weight gradient has had slices from step 1 on.
+// into slices of `slice` steps (`Sliced` in implicit_gemm.cuh) for several blocks. Another kernel
+// adds them up, before bias and activation. The weight gradient's slices, of pixels, are old.
 //
-// It buys: more blocks at a time; the host takes as many slices as fill the last round of blocks.
+// It buys: work for more multiprocessors. The host chooses the slices so that few of them idle.
 // It costs: memory for the slices, and a pass over them, where there are any.
 #include "common.cuh"
 #include "implicit_gemm.cuh"
@@ -24,7 +24,7 @@ constexpr int NARROW_TILE_N = 64;
 constexpr int BY_PHASE = 1;         // conv_input_grad: blockIdx.z is the phase and the slice
 constexpr int BLOCKS = 2;           // per multiprocessor at a time, if its shared memory suffices
 constexpr int SHARED_BYTES = 64512; // requested at the launch
-constexpr int STAGES = 3;           // one is multiplied while the others are filled
+constexpr int STAGES = 3;
 constexpr int WARP_M = 64, WARP_N = 64;  // rows and columns of a warp
 constexpr int PIXELS = 256;         // those of the largest tile's rows, or of three stages' terms
 

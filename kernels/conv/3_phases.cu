@@ -6,11 +6,12 @@
 //   conv_weight_grad   dw, a slice of the pixels
 //
 // New: at stride s a pixel of dx uses only every s-th tap, and which ones depends on iy % sy and
-// ix % sx alone. Pixels where both are equal are an output phase. Each is an ordinary convolution
-// with fewer taps (PhaseGrad in implicit_gemm.cuh), and blockIdx.z numbers the sy sx phases.
+// ix % sx alone. Pixels of dx that agree in both remainders form an output phase. (dx is the output
+// of a transposed convolution.) A phase is an ordinary convolution with fewer taps, PhaseGrad in
+// implicit_gemm.cuh, and blockIdx.z numbers the sy sx phases.
 //
-// It buys: at stride 2 a fourth of the multiply-adds of conv_input_grad, and no divisions by the
-// stride in its inner loop.
+// It buys: at stride 2 only a fourth of the multiply-adds of conv_input_grad, and no divisions by
+// the stride in its inner loop.
 // It costs: index arithmetic per phase; a block of a small phase may have nothing to do. The other
 // two kernels are those of step 2.
 #include "common.cuh"

@@ -9,8 +9,8 @@
 // each term it reads 8 numbers of A and 8 of B from shared memory, in four reads of 16 bytes, and
 // does 64 multiply-adds. The divisions that find a pixel are done once, by one thread, and shared.
 //
-// It buys: 16 multiply-adds per read of shared memory instead of half of one, so shared memory is
-// no longer the bottleneck; 32 per number from global memory instead of 8.
+// It buys: 16 multiply-adds per read of shared memory, 4 per number, instead of half of one. So
+// shared memory is no longer the bottleneck. And 32 per number from global memory instead of 8.
 // It costs: the 64 sums and 16 factors live in registers, of which a thread can have 255, so
 // fewer threads fit. The compiler can keep an array in registers only if all loops over it are
 // unrolled. With few threads, more of the time is spent waiting for global memory: step 5.

@@ -12,8 +12,8 @@
 //
 // It buys: two tiles on their way instead of one, for the latency of memory; no registers for them;
 // one barrier per stage instead of two.
-// It costs: three times the shared memory, 28 KB. A word from shared memory still serves only 32
-// multiply-adds of a warp: step 9.
+// It costs: three times the shared memory, up to 28 KB. A warp still does only 16 multiply-adds per
+// number that it reads from shared memory: step 9.
 #include "common.cuh"
 #include "implicit_gemm.cuh"
 #include "tensor_cores.cuh"

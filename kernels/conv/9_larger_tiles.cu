@@ -9,10 +9,11 @@
 // stages of such tiles need more than the 48 KB that a kernel may declare. So the host requests the
 // memory at the launch, and the kernel divides it into stages.
 //
-// It buys: a word from shared memory serves 64 multiply-adds of a warp instead of 32, and a word
-// from global memory 128 of a block instead of 64.
-// It costs: 63 KB of shared memory and over 200 registers, so only two blocks fit a multiprocessor.
-// A layer has fewer tiles, sometimes too few to keep a GPU busy: step 10.
+// It buys: per number from shared memory a warp does 32 multiply-adds instead of 16, and per number
+// from global memory a block 64 instead of 32.
+// It costs: 66 KB of shared memory and over 200 registers, so two blocks fit a multiprocessor, or
+// one if it has only 100 KB (sm_86, sm_89, sm_120). A layer has fewer tiles, sometimes too few to
+// keep a GPU busy: step 10.
 #include "common.cuh"
 #include "implicit_gemm.cuh"
 #include "tensor_cores.cuh"

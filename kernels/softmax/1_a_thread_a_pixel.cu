@@ -11,7 +11,7 @@
 // The largest value of a pixel is subtracted first, or exp would overflow. That makes three passes
 // over x: the largest value, the sum, the results. It does little arithmetic, so its time is that
 // of memory. Neighbouring threads read numbers that are K apart: a warp touches 32 pieces of memory
-// for every number that it needs.
+// in every load.
 //
 // All steps have the same kernels with the same parameters. A block has (lanes of a pixel, pixels)
 // threads; here (1, 256).

@@ -95,6 +95,20 @@ def one_step(m, row, column):
                    if 0 <= row + dy < m.shape[0] and 0 <= column + dx < m.shape[1])
 
 
+def counted_late(m, row, column):
+    """Pixels are marked and counted when they are taken, so some are on the list twice."""
+    todo, seen, count = [(row, column)], set(), 0
+    while todo:
+        y, x = todo.pop()
+        seen.add((y, x))
+        count += 1
+        for near in ((y + dy, x + dx) for dy, dx in SIDES):
+            inside = 0 <= near[0] < m.shape[0] and 0 <= near[1] < m.shape[1]
+            if inside and near not in seen and m[near] == m[row, column]:
+                todo.append(near)
+    return count
+
+
 MAP = np.array([[1, 1, 0, 0, 0, 1],
                 [0, 1, 0, 2, 0, 1],
                 [0, 0, 1, 2, 2, 0],
@@ -194,7 +208,8 @@ EXERCISES = {
         ("while todo: take one with todo.pop(), and look at its four neighbours.",
          "A neighbour counts if it lies inside the map, has the class m[row, column], and is not "
          "in seen. Then add it to seen and to todo. At last return len(seen)."),
-        inputs=[(MAP, 0, 0), (MAP, 2, 2), (MAP, 0, 2), (MAP, 4, 3), (MAP, 1, 0), (MAP, 3, 0)],
+        inputs=[(MAP, 0, 0), (MAP, 2, 2), (MAP, 0, 2), (MAP, 4, 3), (MAP, 1, 0), (MAP, 3, 0),
+                (np.ones((2, 2), np.uint8), 0, 0)],
         traps={
             "you also step to diagonal neighbours. They share a corner, not a side.":
                 lambda m, row, column: region_size(m, row, column, SIDES + CORNERS),
@@ -204,6 +219,8 @@ EXERCISES = {
                 lambda m, row, column: region_size(m, row, column, wraps=True),
             "you count all pixels of the class, also those in other regions.":
                 lambda m, row, column: int((m == m[row, column]).sum()),
+            "a pixel can be on the list twice, for two of its neighbours. Add it to seen when you "
+            "put it there.": counted_late,
             "the first pixel belongs to the region too.":
                 lambda m, row, column: region_size(m, row, column, start=0),
             "these are the pixel and its neighbours. Those have neighbours in turn: put them on "

@@ -231,7 +231,8 @@ EXERCISES = {
          "with i = np.arange(height). Then the same for columns.",
          "rows = (2 * np.arange(height) + 1) * ids.shape[0] // (2 * height). "
          "ids[rows[:, None], columns] then takes all pairs of a row and a column."),
-        inputs=[(maps[0], 4, 5), (maps[1], 3, 4), (maps[2], 7, 9), (maps[0], 12, 20)], sizes={},
+        inputs=[(maps[0], 4, 5), (maps[1], 3, 4), (maps[2], 7, 9), (maps[0], 12, 20),
+                (maps[0], 6, 10)], sizes={},
         traps={
             "you take the corner of each new pixel, so the map moves up and to the left. Take its "
             "centre: i + 1/2.": looked_up(lambda new, old: np.arange(new) * old // new),

@@ -2,7 +2,7 @@
 # # 11. Measuring maps: how good are samples?
 #
 # A generator has drawn some label maps. Are they like the real ones? A glance at a few is not
-# enough: we want numbers. This notebook builds seven of them from their formulas. Each tells us
+# enough: we want numbers. This notebook builds seven metrics from their formulas. Each tells us
 # something, and each is blind to something else. So we attack every one, with maps that are
 # obviously bad and still get a perfect value.
 #
@@ -92,11 +92,12 @@ for name, maps in sets.items():
 # ## The noise floor
 #
 # Even the held-out maps do not get 0. They differ from the training maps by chance. This value is
-# the *noise floor*: no generator can be expected to get below it. It depends on the number of maps
-# $N$ in each set. Let $s_k$ be the standard deviation of class $k$'s share, from map to map. The
-# mean over $N$ maps has the standard deviation $s_k / \sqrt{N}$. The difference of two such means
-# has $s_k \sqrt{2 / N}$. If it has a normal distribution, the mean of its absolute value is
-# $\sqrt{2 / \pi} \approx 0.8$ times that. Add up over the classes, and halve:
+# the *noise floor*. No set of independent maps that vary like the real ones can be expected to get
+# below it. It depends on the number of maps $N$ in each set. Let $s_k$ be the standard deviation of
+# class $k$'s share, from map to map. The mean over $N$ maps has the standard deviation $s_k /
+# \sqrt{N}$. The difference of two such means has $s_k \sqrt{2 / N}$. If it has a normal
+# distribution, the mean of its absolute value is $\sqrt{2 / \pi} \approx 0.8$ times that. Add up
+# over the classes, and halve:
 #
 # $$\text{floor of the class frequencies} \approx \sum_k \frac{s_k}{\sqrt{\pi N}}$$
 #
@@ -129,8 +130,8 @@ plt.ylim(1e-6, 3), plt.legend(fontsize=8, ncols=2), plt.tight_layout()
 plt.show()
 
 # %% [markdown]
-# The measured floor follows the formula. It is at most 40 % away, and mostly below: the shares are
-# not quite normally distributed. To halve the floor, we need four times as many maps. FSD falls
+# The measured floor follows the formula. The points are off by chance, since 40 draws are few. To
+# halve the floor, we need four times as many maps. FSD falls
 # twice as steeply, like $1 / N$, because it adds up *squares* of differences. So two rules hold for
 # everything in this notebook: compare a metric with its floor, and only at the same $N$.
 
@@ -145,8 +146,8 @@ plt.show()
 # We begin with a single coordinate. Suppose that both clouds have normal distributions, with the
 # means $m_1, m_2$ and the standard deviations $s_1, s_2$. We can draw both from the same random
 # number $e$ with mean 0 and variance 1: $x_1 = m_1 + s_1 e$ and $x_2 = m_2 + s_2 e$. So each point
-# of one cloud gets a partner in the other, the smallest the smallest and so on. How far apart are
-# partners, on average over $e$?
+# of one cloud gets a partner in the other, the smallest with the smallest and so on. How far apart
+# are partners, on average over $e$?
 #
 # $$\mathrm{mean}\,(x_1 - x_2)^2 = \mathrm{mean}\,\big((m_1 - m_2) + (s_1 - s_2)\, e\big)^2
 # = (m_1 - m_2)^2 + (s_1 - s_2)^2$$
@@ -177,8 +178,9 @@ for name, maps in sets.items():
 
 # %% [markdown]
 # (Notebook 12 explains how the project takes the root.) FSD sees what the class frequencies cannot.
-# In noise, every map has nearly the same areas, while in real maps a circle may hide half of the
-# rectangle. So noise is far above the floor.
+# In real maps the circle always has 81 pixels, while the other shapes may be half hidden. In noise
+# all areas vary by chance: that of the circle too much, that of the rectangle too little. So noise
+# is far above the floor.
 
 # %% [markdown]
 # ### Exercise 11.2: attack FSD
@@ -311,7 +313,7 @@ for name, maps in sets.items():
     print(f"{name:9}{distance:.3f}")
 
 # %% [markdown]
-# The sorted bars have few kinds of borders and fail. Noise is nine times above the floor. But
+# The sorted bars have few kinds of borders and fail. Noise has nine times the floor. But
 # its value is small, because most pixels are background, in noise too: so most borders are
 # with the background. Here are the shares for real maps, noise and bars:
 
@@ -383,7 +385,7 @@ for axis, (name, numbers) in zip(axes[1:], steps.items()):
 plt.show()
 
 # %% [markdown]
-# Each number has a random colour. At first there are as many as pixels. After 32 rounds one number
+# Each number has a random colour. At first there are as many numbers as pixels. After 32 rounds one
 # is left for each region. We can count them, and their pixels:
 
 # %%
@@ -485,9 +487,9 @@ assert np.allclose(my_nearest(heldout[:20], train), metrics.nearest_agreement(he
 # %% [markdown]
 # How high is too high? New real maps also come near to some training map. So we compare: a sample
 # counts as *memorized* if it is nearer than 99 % of the held-out maps are. By chance, 1 % of good
-# samples are. We attack with five sets: training maps themselves, mirrored, upside down, and moved
-# down by two pixels; and circles alone. From here on we take 160 maps of each impostor, to save
-# time.
+# samples count as memorized. We attack with five sets: training maps themselves, mirrored, upside
+# down, and moved down by two pixels; and circles alone. From here on we take 160 maps of each
+# impostor, to save time.
 
 # %%
 sets |= {"copies": train, "mirrored": train[:, :, ::-1], "upside down": train[:, ::-1]}
@@ -513,7 +515,7 @@ print({name: round(float(memorized[name]), 3) for name in (*shown, "copies")})
 
 # %% [markdown]
 # Copies and mirror images are found, all of them. Copies that stand upside down or are moved by two
-# pixels are not found: pixel by pixel, they hardly agree better than new maps. And the circles
+# pixels are not found: pixel by pixel, they agree no better than new maps. And the circles
 # count as memorized far more often than new maps, though none is a copy. They are *simpler*: where
 # both show background, they agree. So a high value calls for a look at the pairs, and a low value
 # is no proof.
@@ -539,9 +541,9 @@ mine = [my_circle_overlap(m, circle) for m in few["heldout"][:20]]
 assert np.allclose(mine, metrics.shape_overlaps(few["heldout"][:20])[:, 0])
 
 # %% [markdown]
-# For the rectangle and the square the project does the same, but only for the part that is not
-# covered by later shapes. Is a high IoU enough? The attack: put a square in place of each circle,
-# with nearly the same area.
+# Shapes are drawn in this order: rectangle, square, circle. For rectangle and square the project
+# does the same, but only for the part that later shapes do not cover. Is a high IoU enough? The
+# attack: put a square in place of each circle, with the same area.
 
 # %%
 block = np.ones((9, 9), bool)  # 81 pixels; the circle has 81

@@ -12,9 +12,9 @@
 # one constant colour, with shuffled pixels, and with copies. A metric that a bad set of images can
 # please is still useful. But we must know which sets these are.
 #
-# You need: means and variances, matrix products, and what an eigenvalue is. Time: about 110
-# minutes, of which 60 are exercises. Are you stuck at one? Run its check again: each time it helps
-# more.
+# You need: means, variances and covariances, matrix products, and what an eigenvalue is. Time:
+# about 110 minutes, of which 60 are exercises. Are you stuck at one? Run its check again: each time
+# it helps more.
 
 # %%
 import sys
@@ -159,7 +159,7 @@ halve = lambda x: my_blur(x)[::2, ::2]           # (H / 2, W / 2)
 #
 # *Difficulty 2 of 3 · 10 minutes · Good for: any pyramid of images.*
 #
-# Double `x`, (H, W). The pixels of `x` come to even rows and columns. `blur` is a function like
+# Double `x`, (H, W). The pixels of `x` go to even rows and columns. `blur` is a function like
 # `my_blur`.
 
 # %%
@@ -207,7 +207,7 @@ plt.show()
 #
 # From each image take 128 patches at random places. Then, for each colour, subtract the mean and
 # divide by the standard deviation. Both are taken over all patches of the set and all their pixels.
-# So a set that is a little brighter, or has a little more contrast, does not count as far away.
+# So a set that is brighter or darker, or has more or less contrast, does not count as far away.
 
 # %% [markdown]
 # ### Exercise 12.3: normalized patches
@@ -333,9 +333,10 @@ for name, levels in swd.items():
 # - **Copies win.** They are nearer to the first set than other real maps are. SWD cannot tell a
 #   generator that copies from one that has learnt. Only a value clearly *below* the noise floor can
 #   make you suspicious.
-# - **Salt weighs more than form.** Salt in 3 of 100 pixels costs 158 at the fine level, where the
-#   floor is 19. All rectangles lying instead of standing cost 30. In the picture the salted map is
-#   still a good map, and the turned one is wrong. Only the fine level sees the salt.
+# - **Salt weighs more than form.** Salt in 3 of 100 pixels, of which 2 change, costs 158 at the
+#   fine level, where the floor is 19. All rectangles lying instead of standing cost 30. In the
+#   picture the salted map is still a good map, and the turned one is wrong. Only the fine level
+#   sees the salt.
 # - **Faint noise** is hardly more than the floor. You could not see it either.
 # - **One map**, 100 times, is far away at the small level, where a patch sees a large part of an
 #   image.
@@ -367,11 +368,11 @@ except ValueError as error:
 # \cdot
 # \underbrace{\frac{2 \sigma_{ab} + c_2}{\sigma_a^2 + \sigma_b^2 + c_2}}_{\text{structure } s}$$
 #
-# Both have the form $2 x y / (x^2 + y^2)$. Since $(x - y)^2 \ge 0$, this is at most 1, and it is 1
-# only if $x = y$. The structure is 1 if both windows show the same, near 0 if they have nothing to
-# do with each other, and negative if one is dark where the other is bright. The small constants
-# $c_1$ and $c_2$ keep us from dividing by 0 where a window is black or has one colour. There both
-# factors are 1.
+# The brightness has the form $2 x y / (x^2 + y^2)$. Since $(x - y)^2 \ge 0$, this is at most 1, and
+# it is 1 only if $x = y$. So is the structure, since $|\sigma_{ab}| \le \sigma_a \sigma_b$. It is 1
+# if both windows show the same, after their means are subtracted, near 0 if they have nothing to do
+# with each other, and negative if one is dark where the other is bright. The small constants $c_1$
+# and $c_2$ keep us from dividing by 0 where both windows are black or have one colour each.
 
 # %%
 def windows_means(x):                            # (H, W, 3), H = W -> (H - n + 1, W - n + 1, 3)
@@ -474,8 +475,7 @@ for name, images in attacks.items():
 # - **One map**, 100 times, has the value 1. This is what the metric is for.
 # - **Two maps that alternate look perfect**: 0. Each pair is the same two maps, and these two have
 #   the value 0. The metric sees two images at a time, never the whole set.
-# - **Noise wins**: it is less alike than real maps are. Salt and shuffled pixels are also a little
-#   lower than the other real maps.
+# - **Noise wins**: it is less alike than real maps are.
 # - **Turned maps and faint noise** have the value of the maps they were made from.
 # - The copies are the first real set. The two real sets differ by 0.03 from each other, for no
 #   reason but chance. So a smaller difference than this means nothing here.
@@ -507,7 +507,7 @@ for name, images in attacks.items():
 #
 # Programs that compute it in this way have trouble. $A B$ is not symmetric, and rounding errors
 # make some of its eigenvalues complex, or slightly negative. This happens as soon as there are
-# fewer points than dimensions, because then most eigenvalues are 0.
+# fewer points than dimensions, because then some eigenvalues are 0.
 
 # %% tags=["varies"]
 rng = np.random.default_rng(4)
@@ -602,8 +602,8 @@ for n in 60, 240, 960:
     print(f"{n:3} points: {np.mean(values):6.2f}, times {n}: {n * np.mean(values):.0f}")
 
 # %% [markdown]
-# The distance falls as about $1 / N$, and comes to 0 only for very many points. So here, too: equal
-# numbers, and the value of real against real next to it.
+# The distance falls as about $1 / N$, and approaches 0 only for very many points. So here, too:
+# equal numbers, and the value of real against real next to it.
 #
 # **What are the points?** The formula knows nothing of images. All depends on the numbers that
 # describe an image, its *features*. The *Frechet segmentation distance* (FSD) takes the share of
@@ -622,7 +622,7 @@ assert np.isclose(fsd["shuffled"], fsd["other real"]) and np.isclose(fsd["turned
 # %% [markdown]
 # Shuffled pixels and turned maps are exactly as good as the real maps they come from: the shares of
 # the classes are the same. FSD asks how much of each class there is, and nothing else. But it sees
-# that one map has no variety, and that salt brings too much of the rare classes.
+# that one map has other means and no variety, and that salt brings too much of the rare classes.
 #
 # ## No metric alone
 #
@@ -639,9 +639,9 @@ for name in label_maps:
 # %% [markdown]
 # The copies are as good as real maps or better, except in MS-SSIM, where the difference is chance.
 # No metric of this notebook sees that they are copies. Shuffled maps please MS-SSIM and FSD, turned
-# maps please MS-SSIM and FSD too. One map cannot please any of the three. Two maps, as we saw,
-# please MS-SSIM. So use several metrics that are blind to different things, look for copies as
-# [notebook 11](11_measuring_maps.ipynb) does, and look at the images.
+# maps please MS-SSIM and FSD too. One map cannot please any of the three. Two maps, as we saw, look
+# perfectly diverse to MS-SSIM. So use several metrics that are blind to different things, look for
+# copies as [notebook 11](11_measuring_maps.ipynb) does, and look at the images.
 
 # %% [markdown]
 # ## Summary

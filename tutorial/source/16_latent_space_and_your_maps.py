@@ -194,8 +194,8 @@ plt.show()
 
 # %% [markdown]
 # The dotted line is $\sqrt{n}$. Along the sphere the length goes smoothly from that of $a$ to that
-# of $b$, and each step turns by the same angle. The points of the straight line are shorter than
-# both, and it turns fastest in the middle.
+# of $b$, and its direction turns almost evenly (evenly if $a$ and $b$ have the same length). The
+# points of the straight line are shorter in the middle, and it turns fastest there.
 #
 # Here are both walks as maps: above the straight one, below the one along the sphere.
 
@@ -500,9 +500,9 @@ show(np.concatenate([trainer.generator.sample(z), doubled.maps[:8]]), colors, co
 #
 # - Random vectors of $n$ normally distributed numbers have about the length $\sqrt{n}$, and any two
 #   are almost at right angles.
-# - A straight walk between two of them passes vectors of 71 percent of this length. Slerp keeps the
-#   length, and turns evenly. If the angle is 0, or rounding makes the cosine larger than 1, the
-#   formula needs care.
+# - A straight walk between two of them passes vectors of 71 percent of this length. Slerp about
+#   keeps the length, and turns almost evenly. If the angle is 0, or rounding makes the cosine
+#   larger than 1, the formula needs care.
 # - Here both walks give maps of about the same quality. A theory about a generator should be
 #   measured.
 # - Class ids and colours must not be averaged: between two classes lies a third one, or none.
