@@ -64,6 +64,11 @@ def test_a_gap_is_not_done(line):
     assert found(HEAD + line + "\n}\n") == found(...) == NOT_DONE
 
 
+def test_division_as_in_python():
+    line = "    int i = blockIdx.x // 1, j = 0;\n    y[i] = 2 * x[i];\n"
+    assert found(HEAD + line + "}\n").endswith("In C, // begins a comment, and / divides.")
+
+
 def test_a_kernel_in_the_place_of_the_projects():
     kernel = """#include "common.cuh"
 extern "C" __global__ __launch_bounds__(256)

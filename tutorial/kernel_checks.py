@@ -57,6 +57,7 @@ MARKS = re.compile(r"^ *// ### (BEGIN|END) SOLUTION\n", re.M)
 NBGRADER = re.compile(r"^ *#(?= YOUR CODE HERE)", re.M)  # its comment would be no comment in C
 GAP_LEFT = re.compile(r"^ *(#error|raise NotImplementedError)", re.M)  # build.py's or nbgrader's
 PLACE = re.compile(r"(,? in|,? at|,? by)? \b(line|thread|block) (\d+|\([\d, ]*\))")
+PYTHON_DIVISION = re.compile(r"[\w)] *// *[\w(]")
 RACE = re.compile(r"(a race: .*?) is (read|written) .*")
 
 
@@ -116,6 +117,8 @@ def fault(error, path):
         if "read-only" in first:  # an assignment to x[i], where x is const: needs no pointers
             first, pointers = re.sub(r"(\w+)\.emulator::Global.*(?=\W$)", r"\1[...]", first), []
         sentence = f"it {first}{''.join(pointers)}"
+        if PYTHON_DIVISION.search(path.read_text(encoding="utf-8")):
+            sentence += ". In C, // begins a comment, and / divides"
     elif isinstance(error, LaunchError):
         sentence = f"it cannot be launched: {first}"
     else:

@@ -165,8 +165,8 @@ EXERCISES = {
         PLANES,
         ("A plane, all pixels of one channel, has H * W numbers. Which plane does i lie in? And "
          "after C planes the next map begins, with channel 0 again.",
-         "i / (H * W) counts the planes over all maps. Its rest by C is the channel. The guard is "
-         "i < B * C * H * W."),
+         "i / (H * W) counts the planes over all maps. Its remainder by C is the channel. The "
+         "guard is i < B * C * H * W."),
         run=launched("bias_planes"),
         inputs=[(numbers(3, 5, 4, 7), numbers(5), blank(3, 5, 4, 7), 3, 5, 4, 7),
                 (numbers(2, 3, 7, 5), numbers(3), blank(2, 3, 7, 5), 2, 3, 7, 5)],
@@ -174,7 +174,7 @@ EXERCISES = {
             "that is the channel if channels are innermost. Here H * W neighbours share a channel: "
             "divide i by H * W first.": changed(PLANES, CHANNEL, "i % C"),
             "i / (H * W) counts the planes over all maps. After C of them channel 0 comes again: "
-            "take the rest by C.": changed(PLANES, CHANNEL, "i / (H * W)"),
+            "take the remainder, % C.": changed(PLANES, CHANNEL, "i / (H * W)"),
             "i / H * W is (i / H) * W in C. Write i / (H * W).":
                 changed(PLANES, CHANNEL, "i / H * W % C"),
             "that is the map, not the channel: i / (C * H * W) counts maps. A plane has H * W "
@@ -189,14 +189,14 @@ EXERCISES = {
                 changed(PLANES, "B * C * H * W", "C * H * W"),
             "the guard lets only one plane through. There are B * C * H * W numbers.":
                 changed(PLANES, "B * C * H * W", "H * W"),
-            "the rest comes before the division: first i / (H * W), then % C.":
+            "the remainder comes before the division: first i / (H * W), then % C.":
                 changed(PLANES, CHANNEL, "i % (H * W) % C")}),
     "13.4": KernelExercise(
         DIFFERENCES,
         ("Three steps: write x[i] to s[t] if there is such a number; wait at a barrier; then take "
          "the left neighbour from s[t - 1], and for t = 0 from x[i - 1]. Number 0 has none.",
-         "The barrier stands outside any if. After it: float left = i == 0 ? 0 : t == 0 ? "
-         "x[i - 1] : s[t - 1]."),
+         "The barrier stands outside any if. After it there are three cases: i == 0, then t == 0, "
+         "then all others. Two a ? b : c in a row choose between them."),
         run=with_reads, count=True, results=("y", "the number of reads from global memory"),
         inputs=[(numbers(1000), blank(1000), 1000), (numbers(256), blank(256), 256),
                 (numbers(9), blank(9), 9)],
@@ -228,6 +228,9 @@ EXERCISES = {
                 changed(DIFFERENCES, RETURN, "", "s[t - 1]", "s[t - 1]"),
             "shared memory is indexed within the block, by t. i is the place in the whole array.":
                 changed(DIFFERENCES, "s[t] = x[i]", "s[i % 256] = x[i]", "s[t - 1]", "s[t]"),
+            "s has 256 places: index it by t, not by i.":
+                changed(DIFFERENCES, "s[t] = x[i]", "s[i] = x[i]", "s[t - 1]", "s[i - 1]",
+                        "s[t] - left", "s[i] - left"),
             "y[0] must be x[0].":
                 changed(DIFFERENCES, "y[i] = ", "if (i > 0) y[i] = ")}),
     "13.5": KernelExercise(
@@ -240,9 +243,10 @@ EXERCISES = {
         inputs=[(numbers(1000), blank(4), 1000), (numbers(256), blank(1), 256),
                 (numbers(5), blank(1), 5)],
         traps={
-            "In each round, threads read what others have written before: in the first round the "
-            "numbers, later the sums. A barrier must stand in between, at the beginning of each "
-            "round.": changed(SUMS, WAIT, ""),
+            "Nothing orders what two threads do with the same number of s. If many threads add to "
+            "one place, use the tree. In the tree, threads read what others have written before: a "
+            "barrier must stand in between, at the beginning of each round.":
+                changed(SUMS, WAIT, ""),
             "The barrier stands in the if, which only some threads enter. All must reach it.":
                 changed(SUMS, WAIT + ADD, "        if (t < half) {\n" + WAIT +
                         "            s[t] += s[t + half];\n        }\n"),
@@ -255,7 +259,8 @@ EXERCISES = {
             "is NaN.": changed(SUMS, LOAD, "if (i < n) s[t] = x[i];"),
             "The loop begins too high: with half = blockDim.x, s[t + half] lies behind the end.":
                 changed(SUMS, "half = blockDim.x / 2", "half = blockDim.x"),
-            "All threads write to out. Only thread 0 has the sum.":
+            "Several threads write the same number of out. First add up in s, then only thread 0 "
+            "writes the sum.":
                 changed(SUMS, "if (t == 0) out", "out"),
             "Each block writes to out[0]. Its own place is out[blockIdx.x].":
                 changed(SUMS, "out[blockIdx.x]", "out[0]"),

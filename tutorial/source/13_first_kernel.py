@@ -137,8 +137,10 @@ void bias_relu(const float* __restrict__ x, const float* __restrict__ bias,
 #   promises that no two of the arrays overlap.
 # - An array does not know its length, and `x[-1]` is no element of it. So lengths are arguments.
 # - A division of whole numbers rounds towards 0: `7 / 2` is 3, and `1 / 5` is 0. `i % C` is the
-#   rest. Write `0.5f` for a number of type `float`.
-# - `a ? b : c` is Python's `b if a else c`.
+#   remainder. Write `0.5f` for a number of type `float`.
+# - `a ? b : c` is Python's `b if a else c`, and `a && b` is `a and b`. `//` begins a comment.
+# - `for (int k = 0; k < K; ++k)` is `for k in range(K)`: begin with 0, go on while `k < K`, and add
+#   1 after each round.
 # - `__launch_bounds__(256)` promises that blocks have at most 256 threads. This project expects it
 #   in each kernel.
 #
@@ -180,7 +182,9 @@ except KernelError as error:
 # The line names the file, the kernel, the array, the index and the thread. Thread
 # $t$ of block 2 wanted number $2 \cdot 32 + t$, and the last number is 71. (A thread has three
 # numbers because blocks may have up to three dimensions. We use one. The emulator runs the threads
-# in a shuffled order, so another thread than 8, the first without a number, may be named.)
+# in a shuffled order, so another thread than 8, the first without a number, may be named.) The
+# emulator also sees if two threads use the same number, one of them writes it, and nothing says who
+# comes first. This is called a *race*.
 
 # %% [markdown]
 # ### Exercise 13.1: your first kernel
@@ -479,9 +483,12 @@ check("13.5", block_sums);
 # The project's sum is `block_sum` in `kernels/common.cuh`. It uses one more thing. A GPU runs the
 # threads of a block in groups of 32, called *warps*, which go through the program together. The
 # threads of a warp, its *lanes*, can read each other's variables without shared memory.
-# `__shfl_xor_sync` gives each lane the `v` of another lane, here the one that is `bits` further on
-# or back. After five such rounds each lane has the sum of its warp. Then the first lane of each
-# warp puts this sum into shared memory, and after a barrier the first warp adds up these sums.
+# `__shfl_xor_sync` gives each lane the `v` of another one, here of the lane whose number differs in
+# the bit `bits`. This is called a *shuffle*. After five such rounds each lane has the sum of its
+# warp. Then the first lane of each warp puts this sum into shared memory, and after a barrier the
+# first warp adds up these sums. In the code, `WARP` is 32, `ALL_LANES` says that all lanes take
+# part, and `__device__` marks a function that kernels can call. `#include` inserts the lines of
+# another file.
 
 # %%
 print(text_of("common.cuh", "group_sum"), text_of("common.cuh", "block_sum"), sep="\n\n")
@@ -573,7 +580,7 @@ print(f"{counts.global_accesses // 128} accesses of a warp: {counts.sectors // 1
 #
 # - A kernel is the work of one thread. The thread computes its $i$ from its block and its number in
 #   it, and the guard stops those for which there is no number.
-# - Rows, columns and channels come back from $i$ by division and rest.
+# - Rows, columns and channels come back from $i$ by division and remainder.
 # - Threads of a block share memory. Between writing there and reading what another thread wrote
 #   stands a barrier, which all threads of the block must reach.
 # - A sum is a tree: $\log_2$ of the number of threads is the number of rounds.

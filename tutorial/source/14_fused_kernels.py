@@ -184,13 +184,13 @@ m_so_far, s_so_far = np.array(trace).T
 _, axes = plt.subplots(1, 2, figsize=(6.2, 2.5), layout="constrained")
 axes[0].plot(scores, "o", label="scores"), axes[0].step(range(8), m_so_far, where="post",
                                                         label="m so far")
-axes[1].step(range(8), s_so_far, where="post", color="tab:green", label="s so far")
+axes[1].step(range(9), [*s_so_far, s], where="post", color="tab:green", label="s so far")
 for axis in axes:
     axis.set_xlabel("number of the score"), axis.legend()
 plt.show()
 
 # %% [markdown]
-# Where $m$ jumps, $s$ falls: the old terms become small beside the new largest one.
+# In this picture, $s$ falls where $m$ jumps: the old terms become small beside the new largest one.
 #
 # Several lanes can share the work. Each goes through its own scores, and gets its own $m$ and $s$.
 # At the end these must be merged.
@@ -198,7 +198,7 @@ plt.show()
 # %% [markdown]
 # ### Exercise 14.2: merge two lanes
 #
-# *Difficulty 1 of 3 · 10 minutes · Good for: attention in language models, which rests on this.*
+# *Difficulty 1 of 3 · 10 minutes · Good for: FlashAttention, a fast way to compute attention.*
 #
 # `a` and `b` are pairs $(m, s)$ of two sets of scores. Return the pair of all scores together.
 
@@ -317,13 +317,14 @@ for seed in range(8):
 
 # %% tags=["varies"]
 for kernel, results in found.items():
-    print(f"{kernel}: different sums in 8 runs: {len(results)}; the smallest: {min(results):.9g}")
+    print(f"{kernel}: {len(results)} different sums in 8 runs, "
+          f"from {min(results):.9g} to {max(results):.9g}")
 assert len(found["sum_all"]) == 1 < len(found["atomic_sum"])
 assert np.allclose([*found["sum_all"], *found["atomic_sum"]], values.sum(dtype=float), rtol=1e-4)
 
 # %% [markdown]
 # The sums differ in their last digits only. But a training run is a long chain of steps, and a
-# different last digit grows. Two runs with the same seed would part in time. Then nobody can find
+# different last digit grows. Two runs with the same seed would drift apart. Then nobody can find
 # out whether a change of the program was harmless. So this project adds up without atomics, in a
 # fixed order: each thread adds every 256th number, and a tree adds up the threads ([notebook
 # 13](13_first_kernel.ipynb)).
