@@ -311,9 +311,11 @@ def test_the_projects_convolutions_have_no_races(path):
 def test_ctrl_c_ends_a_launch(file):
     """Long before its time is up, also with kernels that would never end."""
     patient = Emulator(seconds=60)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # xdist ignores Ctrl-C
     threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
     began = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         run(patient, file, "while_true")
+    signal.signal(signal.SIGINT, before)
     assert time.monotonic() - began < 20
     assert np.isfinite(run(patient, file, "copy")).all()
