@@ -52,7 +52,8 @@ def cuda_engines(choices):
 # (device, step or method, precision, few_channels). few_channels: up to this many output channels
 # the taps of a row are put side by side; with 0 each convolution runs the step's kernels directly.
 FP32 = list(cuda_engines([(step, "fp32", 0) for step in STEPS if step not in OPERANDS]))
-ROUNDED = list(cuda_engines(itertools.product(OPERANDS, ("tf32", "bf16"), (0, 24))))
+ROUNDED = list(cuda_engines([*itertools.product(OPERANDS, ("tf32", "bf16"), [0]),
+                             *itertools.product(OPERANDS[-1:], ("tf32", "bf16"), [24])]))
 FEW = list(cuda_engines([("5_loads_ahead", "fp32", 24)]))
 HOST = [("plain", None, "fp32", 0), ("numpy", "im2col", "fp32", 0), ("numpy", "fourier", "fp32", 0)]
 ENGINES = [*(pytest.param(engine, id="-".join(map(str, engine[:2]))) for engine in HOST),

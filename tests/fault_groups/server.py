@@ -4,6 +4,7 @@ A fork is a process of its own, with its own memory, files, signals and exit cod
 `python SOURCE/semgan.py ...` without the two seconds of imports. faults.py starts this file as
 `python server.py SOURCE REQUESTS ANSWERS`, with the numbers of two open files.
 """
+import contextlib
 import io
 import json
 import os
@@ -123,7 +124,8 @@ def exit_code(words):
     except BaseException:
         traceback.print_exc()
         code = 1
-    threading._shutdown()  # waits for threads
+    with contextlib.suppress(KeyboardInterrupt):  # there Python itself ignores it
+        threading._shutdown()  # waits for threads
     try:
         sys.stdout.flush()
     except OSError:
