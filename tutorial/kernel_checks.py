@@ -57,7 +57,7 @@ MARKS = re.compile(r"^ *// ### (BEGIN|END) SOLUTION\n", re.M)
 NBGRADER = re.compile(r"^ *#(?= YOUR CODE HERE)", re.M)  # its comment would be no comment in C
 GAP_LEFT = re.compile(r"^ *(#error|raise NotImplementedError)", re.M)  # build.py's or nbgrader's
 PLACE = re.compile(r"(,? in|,? at|,? by)? \b(line|thread|block) (\d+|\([\d, ]*\))")
-PYTHON_DIVISION = re.compile(r"[\w)] *// *[\w(]")
+PYTHON_DIVISION = re.compile(r"\w *// *\w+ *[,;)]")  # not a comment behind a statement
 RACE = re.compile(r"(a race: .*?) is (read|written) .*")
 
 
