@@ -130,7 +130,7 @@ class CudaConv:
             return y
         x, w = self._values(x), self._prepare(w, fill_rows=True)
         stages = cdiv(taps * x.shape[-1], 64 // self.operand_type.itemsize)
-        most = stages // 16 if self._wanted(kernel, slice=0) else 1
+        most = stages // 16 if "slice" in self._parameters(kernel) else 1
         slice_ = cdiv(stages, self._slices(kernel, tiles[0] * tiles[1] * phases, most))
         slices = cdiv(stages, slice_)
         extra = self._wanted(kernel, columns=columns, slice=slice_, narrow=narrow)
@@ -153,9 +153,12 @@ class CudaConv:
 
     def _wanted(self, kernel, **values):
         """Those of the values that the step's kernel has a parameter for."""
-        parameters = launch.read(self.conv_file).kernels[kernel].parameters
-        names = [parameter.name for parameter in parameters]
+        names = self._parameters(kernel)
         return [value for name, value in values.items() if name in names]
+
+    def _parameters(self, kernel):
+        """The names of the parameters of the step's kernel."""
+        return [p.name for p in launch.read(self.conv_file).kernels[kernel].parameters]
 
     def _slices(self, kernel, tiles, most, least=1):
         """How many blocks should share the sum of a tile, so that the GPU is busy until the end.

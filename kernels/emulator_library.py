@@ -90,19 +90,18 @@ def kernel_head(match, source):
 
 def rewrite_shared(text, source):
     """Declarations of shared memory -> references to memory of the emulated block."""
-    count, outside = 0, False
+    befores = [text[:match.start()] for match in re.finditer("__shared__", text)]
+    outside = any(before.count("{") == before.count("}") for before in befores)
+    count = 0
 
     def shared(match):
-        nonlocal count, outside
+        nonlocal count
         (kind, name, dims), number = match.groups(), count
         count += 1
-        before = match.string[:match.start()]
-        outside |= before.count("{") == before.count("}")
         return (f"auto& {name} = "
                 f"*({kind} (*){dims})emulator::shared(sizeof({kind}{dims}), {number});")
     text = DYNAMIC_SHARED.sub(r"auto \2 = emulator::dynamic_shared<\1>();", text)
     text = SHARED.sub(shared, text)
-    outside |= bool(re.search(r"^auto \w+ = emulator::dynamic_shared", text, re.M))
     if "__shared__" in text or outside or count > MOST_SHARED:
         raise LaunchError(f"{source.file}: declare shared memory inside the kernel, one array a "
                           "line, as `__shared__ TYPE NAME[SIZE];` or `extern __shared__ TYPE "

@@ -67,6 +67,8 @@ def test_a_gap_is_not_done(line):
 def test_division_as_in_python():
     line = "    int i = blockIdx.x // 1, j = 0;\n    y[i] = 2 * x[i];\n"
     assert found(HEAD + line + "}\n").endswith("In C, // begins a comment, and / divides.")
+    line = "    int i = unknown;\n    if (i < n)  // guard\n        y[i] = 2 * x[i];\n"
+    assert "In C" not in found(HEAD + line + "}\n")
 
 
 def test_a_kernel_in_the_place_of_the_projects():

@@ -182,7 +182,7 @@ def test_architecture_for_a_card(capability, expected):
 
 
 def test_a_card_without_machine_code_is_an_error():
-    device = object.__new__(gpu.Gpu)
+    device = fake_gpu()
     device.card, device.capability = "Tesla V100", (7, 0)
     message = "^Tesla V100 has compute capability 7.0; the kernels of adam.cu are for sm_75, sm_80"
     with pytest.raises(launch.DeviceError, match=message):
@@ -222,9 +222,7 @@ def test_write_waits_for_the_copy():
     """CuPy copies asynchronously; the values are a temporary."""
     done = []
     stream = SimpleNamespace(synchronize=lambda: done.append("waited"))
-    device = object.__new__(gpu.Gpu)
-    device.recording = None
-    device.cupy = SimpleNamespace(cuda=SimpleNamespace(get_current_stream=lambda: stream))
+    device = fake_gpu(get_current_stream=lambda: stream)
     device.write(SimpleNamespace(set=lambda values: done.append("copied")), np.zeros(3))
     assert done == ["copied", "waited"]
 
@@ -392,8 +390,8 @@ def some_gpu():
     try:
         return gpu.Gpu()
     except launch.DeviceError:
-        device = object.__new__(gpu.Gpu)
-        device.recording, device.cupy = None, np
+        device = fake_gpu()
+        device.cupy = np
         return device
 
 
@@ -836,9 +834,7 @@ def gpu_that_fails_in(step):
                 if name == step:
                     raise RuntimeError("cudaErrorNotSupported: not on this card\nand more")
             return call
-    device = object.__new__(gpu.Gpu)
-    device.recording, device.cupy = None, SimpleNamespace(cuda=SimpleNamespace(Stream=Stream))
-    return device
+    return fake_gpu(Stream=Stream)
 
 
 @pytest.mark.parametrize("fails_in", ["begin_capture", "run", "end_capture"])

@@ -213,7 +213,8 @@ def test_every_gap_prints_its_hint(name, capsys):
     assert build.paths(SOURCES[name])[1].exists()
 
 
-WRONG, OTHER = lambda x, bias: (-x, 0), lambda x, bias: (3 * x, 0)
+WRONG, OTHER = lambda x, bias: (2 * x, bias.sum()), lambda x, bias: (3 * x, 0)
+STRANGE = lambda x, bias: (np.exp(x), x.sum((0, 1, 2)))  # noqa: E731  (no mistake is named)
 HINTS = [" Hint: Double it.", " Hint: Add the bias."]
 
 
@@ -222,9 +223,11 @@ HINTS = [" Hint: Double it.", " Hint: Add the bias."]
     ([WRONG, WRONG, WRONG, WRONG, WRONG], ["", *HINTS, "solution", "solution"]),
     ([WRONG, OTHER, 3, ...], ["", *HINTS, "solution"]),
     ([..., WRONG, OTHER, WRONG], [HINTS[0], "", HINTS[1], "solution"]),
+    ([STRANGE, WRONG, STRANGE], [*HINTS, "solution"]),
+    ([WRONG, STRANGE, ...], ["", *HINTS]),
     ([WRONG, ..., "right", WRONG, OTHER], ["", HINTS[0], None, "", HINTS[0]])])
 def test_each_failure_helps_more(answers, helps, monkeypatch, capsys):
-    """Each mistake is named; hints come in order, from the second wrong answer on."""
+    """Hints come in order: from the second wrong answer on, if the first mistake is named."""
     monkeypatch.setattr(checks, "find", lambda number: ONE)
     monkeypatch.setattr(checks, "place_of_solution", lambda number: "solution")
     checks.FAILURES.clear()

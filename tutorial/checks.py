@@ -12,6 +12,7 @@ import inspect
 import itertools
 import math
 import os
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -43,6 +44,13 @@ class Exercise:
     results: tuple = ()
     tolerance: float = 1e-9
     sizes: dict = None
+    cache: dict = field(default_factory=dict, init=False)
+
+    def known(self, answer):
+        """The outcomes of the reference or of a trap, which need be computed only once."""
+        if id(answer) not in self.cache:
+            self.cache[id(answer)] = self.outcomes(answer)
+        return self.cache[id(answer)]
 
     def outcomes(self, answer):
         """For each call the answer's result and its arguments afterwards, or an error."""
@@ -52,7 +60,7 @@ class Exercise:
 
 
 class Fault(Exception):
-    """What stopped a kernel, as a sentence without its point: see kernel_checks.py.
+    """What stopped a kernel, as a sentence without its full stop: see kernel_checks.py.
 
     key: what such sentences have in common if the mistake is the same.
     """
@@ -88,17 +96,20 @@ def find(number):
 
 
 NOT_DONE = "not done yet."
+# Sentences of largest_difference, which say where a result is wrong, but not why.
+UNNAMED = re.compile(r"most of all at \[|: \S+ is too (large|small)\.$")
 
 
 def help_for(number, exercise, mistakes):
     """What follows the last mistake: the first hint, then the second, then where a solution is.
 
-    But nothing after the first answer that is wrong: its mistake has been named, and may do.
+    But nothing after the first wrong answer, if its mistake has been named: that may do.
     """
     wrong = [mistake for mistake in mistakes if mistake != NOT_DONE]
-    if len(wrong) == 1 and mistakes[-1] != NOT_DONE:
+    named = bool(wrong) and not UNNAMED.search(wrong[0])
+    if named and mistakes.index(wrong[0]) == len(mistakes) - 1:
         return ""
-    given = len(mistakes) - 1 - bool(wrong)
+    given = len(mistakes) - 1 - named
     if given < 2:
         return f" Hint: {exercise.hints[given]}"
     return f" {place_of_solution(number)}"
@@ -119,13 +130,13 @@ def mistake_in(exercise, answer):
         return "asks for the answer itself, not for a function."
     if callable(exercise.reference) and not callable(answer):
         return f"asks for a function, but this is {type(answer).__name__}."
-    expected, found = exercise.outcomes(exercise.reference), exercise.outcomes(answer)
+    expected, found = exercise.known(exercise.reference), exercise.outcomes(answer)
     if any(isinstance(o, NotImplementedError) for o in found):
         return NOT_DONE
     if same(found, expected, exercise.tolerance):
         return None
     for hint, wrong in exercise.traps.items():
-        if same(found, exercise.outcomes(wrong), exercise.tolerance):
+        if same(found, exercise.known(wrong), exercise.tolerance):
             said = next((f"{o}. " for o in found if isinstance(o, Fault)), "")
             return f"is not right yet: {said}{hint}"
     for arguments, f, e in zip(calls_of(exercise), found, expected):
