@@ -76,11 +76,12 @@ def blurred_first(x, blur):
 COLOURS = (0, 2, 3)  # all axes but that of the colours
 
 
-def normalized_over(mean_axes=COLOURS, std_axes=COLOURS):
+def normalized_over(mean_axes=COLOURS, std_axes=COLOURS, ddof=0):
     """With mean and standard deviation over these axes; None: over all."""
     def normalized(patches):
         centred = patches - patches.mean(mean_axes, keepdims=True)
-        return (centred / centred.std(std_axes, keepdims=True)).reshape(len(patches), -1)
+        spread = centred.std(std_axes, keepdims=True, ddof=ddof)
+        return (centred / spread).reshape(len(patches), -1)
     return normalized
 
 
@@ -175,6 +176,29 @@ def divided_by_the_count(a, b):
     return gap @ gap + (x * x).sum() + (y * y).sum() - 2 * root
 
 
+def both_divided(count):
+    """x and y divided by the root of the same number."""
+    def frechet(a, b):
+        gap = a.mean(0) - b.mean(0)
+        x, y = ((p - p.mean(0)) / np.sqrt(count(a, b)) for p in (a, b))
+        root = np.linalg.svd(x @ y.T, compute_uv=False).sum()
+        return gap @ gap + (x * x).sum() + (y * y).sum() - 2 * root
+    return frechet
+
+
+def by_eigenvalues(a, b, eigenvalues=np.linalg.eigvals):
+    """As the formula says: the roots of the eigenvalues of A B."""
+    gap, A, B = a.mean(0) - b.mean(0), np.cov(a.T), np.cov(b.T)
+    return gap @ gap + np.trace(A) + np.trace(B) - 2 * np.sqrt(eigenvalues(A @ B)).sum()
+
+
+class WithoutComplex(Exercise):
+    """A complex result counts as NaN: by rounding errors, eigenvalues give the one or the other."""
+    def outcomes(self, answer):
+        return [o if isinstance(o, Exception) or not np.iscomplexobj(o[0])
+                else (np.nan, o[1]) for o in super().outcomes(answer)]
+
+
 def of_all_numbers(a, b):
     """Mean and spread over all dimensions together."""
     gap = a.mean() - b.mean()
@@ -190,6 +214,7 @@ columns = rng.standard_normal((7, 5)), 1 + 2 * rng.standard_normal((7, 5))
 patches = rng.standard_normal((5, 3, 7, 7)) * rng.uniform(1, 9, (5, 3, 1, 1)) + 4
 means = np.array([[0.9, 0.8, 0.6], [0.7, -0.2, 0.5], [-0.3, 0.4, -0.1], [1, 0.3, 0.2]])
 points = rng.standard_normal((2, 9, 5)) @ rng.standard_normal((2, 5, 5)) + rng.random((2, 1, 5))
+few = rng.standard_normal((2, 5, 12))  # fewer points than dimensions
 
 EXERCISES = {
     "12.1": Exercise(
@@ -266,6 +291,9 @@ EXERCISES = {
             "each of the 147 numbers has its own mean. Pixels of one colour share it: axes "
             "(0, 2, 3), not only 0.": normalized_over((0,), (0,)),
             "divide by the standard deviation, not by the variance.": by_variance,
+            "you take the standard deviation with ddof=1, which divides by the number of pixels "
+            "minus 1. So that of the result is not exactly 1. Leave ddof out.":
+                normalized_over(ddof=1),
             "the mean is subtracted, but the standard deviation is not 1 yet.": only_centred,
             "the mean is not subtracted.": only_scaled,
             "the numbers are right. Now make each patch a vector of 147 numbers.": not_flat,
@@ -291,13 +319,15 @@ EXERCISES = {
             "the weights are powers, not factors: ** instead of *.": weights_as_factors,
             "this is the product over the pairs. The scales are axis 1.": over_the_pairs,
             "each pair has its own product: return all N of them.": one_number}),
-    "12.5": Exercise(
+    "12.5": WithoutComplex(
         frechet,
         ("x = (a - a.mean(0)) / sqrt(N - 1), and y in the same way from b. The trace of the "
          "covariance of a is the sum of the squares of x.",
          "The last term is twice the sum of the singular values of x @ y.T. Its shape is (N, M), "
          "so that N and M may differ."),
-        inputs=[tuple(points), (points[0], points[1, :6]), (points[0, :4], points[1, :3])],
+        inputs=[tuple(points), (points[0], points[1, :6]), (few[0], few[1, :4]),
+                (points[0], 2 * points[0] + 1)],
+        tolerance=1e-6,  # so precise are the roots of eigenvalues, if one cuts them off at 0
         traps={
             "the last term has the factor 2, as in (s1 - s2)^2 = s1^2 + s2^2 - 2 s1 s2.":
                 frechet_with(cross=1),
@@ -308,11 +338,30 @@ EXERCISES = {
             "add the squares of the differences of the means. You take their mean.":
                 frechet_with(gap_term=lambda gap: (gap ** 2).mean()),
             "divide by the root of N - 1, not of N.": frechet_with(dof=0),
+            "b has M points: divide y by the root of M - 1. You divide both by that of N - 1, "
+            "from len(a).": both_divided(lambda a, b: len(a) - 1),
+            "a has N points: divide x by the root of N - 1. You divide both by that of M - 1, "
+            "from len(b).": both_divided(lambda a, b: len(b) - 1),
+            "you divide by the number of dimensions minus 1. N is the number of points, len(a), and "
+            "M is len(b).": both_divided(lambda a, b: a.shape[1] - 1),
             "x and y are not divided by the root of N - 1.": not_divided,
             "you divide by N - 1. A covariance is a product of two rows, so each is divided by "
             "the root of N - 1.": divided_by_the_count,
             "x and y are not centred: subtract the mean of each dimension first.":
                 frechet_with(centred=False),
+            "x.T @ y is (D, D): it needs equally many points in a and b, and its singular values "
+            "are others. Take x @ y.T, of shape (N, M).":
+                frechet_with(root=lambda x, y: np.linalg.svd(x.T @ y, compute_uv=False).sum()),
+            "x.T and y fit together only if a and b have equally many points. Take x @ y.T, of "
+            "shape (N, M), not np.dot(x.T, y).":
+                frechet_with(root=lambda x, y: np.linalg.svd(
+                    np.dot(x.T, y), compute_uv=False).sum()),
+            "with fewer points than dimensions it is NaN or complex. There some eigenvalues of A B "
+            "are 0, and rounding makes them negative or complex. Take the singular values of "
+            "x @ y.T instead.": by_eigenvalues,
+            "np.linalg.eigvalsh is for symmetric matrices, and A B is not symmetric. Take the "
+            "singular values of x @ y.T instead.":
+                lambda a, b: by_eigenvalues(a, b, np.linalg.eigvalsh),
             "the singular values of x.T @ x say nothing about b. Take those of x @ y.T.":
                 frechet_with(root=lambda x, y: np.linalg.svd(x.T @ x, compute_uv=False).sum()),
             "these are the singular values of A B. Take those of x @ y.T, which are the roots.":

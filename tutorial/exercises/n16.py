@@ -22,10 +22,11 @@ def straight(a, b, t):
 
 
 def walk(cosine=cosine_of, clip=True, small=lambda angle: np.sin(angle) < 1e-6,
-         without_angle=straight, divide=np.sin, weights=lambda t: (1 - t, t)):
+         without_angle=straight, divide=np.sin, weights=lambda t: (1 - t, t),
+         times=lambda frames: np.arange(frames)[:, None] / frames):
     """slerp with some parts exchanged."""
     def my_slerp(a, b, frames):
-        t = np.arange(frames)[:, None] / frames
+        t = times(frames)
         c = cosine(a, b)
         angle = np.arccos(np.clip(c, -1, 1) if clip else c)
         if small(angle):
@@ -113,6 +114,14 @@ def a_name_is_needed(line):
     return found if found and found[1] else None
 
 
+def joined(line):
+    """The words of the name with one space between them."""
+    fields = line.split("#")[0].split()
+    if not fields:
+        return None
+    return tuple(int(field) for field in fields[:3]), " ".join(fields[3:])
+
+
 def not_stripped(line):
     fields = line.split("#")[0].split(maxsplit=3)
     if not fields:
@@ -186,6 +195,15 @@ EXERCISES = {
                 walk(small=lambda angle: angle < 1e-6),
             "for opposite vectors you stay at a. There, go straight to b.":
                 walk(without_angle=stays),
+            "np.linspace(0, 1, frames) ends at t = 1, at b itself, with steps of 1 / (frames - 1). "
+            "Leave t as it is given: np.arange(frames)[:, None] / frames.":
+                walk(times=lambda frames: np.linspace(0, 1, frames)[:, None]),
+            "t has the shape (frames,), which does not fit the n numbers of a. It must be a "
+            "column, (frames, 1): leave t as it is given.":
+                walk(times=lambda frames: np.linspace(0, 1, frames)),
+            "you walk from behind a up to b. Begin at a, with t = 0, and end before b: leave t as "
+            "it is given.":
+                walk(times=lambda frames: np.arange(1, frames + 1)[:, None] / frames),
             "this is the straight walk. Go along the sphere.": always_straight,
             "these points lie on the straight line, brought to the length of a. Steps of equal t "
             "should turn by equal angles.": straight_and_scaled,
@@ -217,6 +235,9 @@ EXERCISES = {
             "a comment can also follow a name: cut the line at the first #.": with_comment,
             "the name can have spaces. You take its first word: .split(maxsplit=3) leaves the "
             "rest in one piece.": first_word_only,
+            'two spaces inside a name become one. split() cuts the name into words, and " ".join '
+            "does not know how many spaces there were. .split(maxsplit=3) leaves the name in one "
+            "piece.": joined,
             "the name is a list of words. .split(maxsplit=3) leaves it in one piece.": words,
             "the three colours are still strings. Make them numbers with int.": strings,
             "an empty line, or a comment alone, gives None.": never_none,
