@@ -4,7 +4,7 @@
 # A generator has drawn some label maps. Are they like the real ones? A glance at a few is not
 # enough: we want numbers. This notebook builds seven metrics from their formulas. Each tells us
 # something, and each is blind to something else. So we attack every one, with maps that are
-# obviously bad and still get a perfect value.
+# obviously bad and still get a good value.
 #
 # You need: label maps and the areas of classes ([notebook 2](02_label_maps.ipynb)), means,
 # variances and covariances. Time: about 105 minutes, of which 65 are exercises.
@@ -35,7 +35,8 @@ show(np.concatenate([train[::97], heldout[::97]]), columns=8)
 # %% [markdown]
 # The first row is from `train`, the second from `heldout`. Here are the first three impostors. In
 # `noise` each pixel has a random class, in the right proportions. `constant` is background
-# everywhere. `one map` is a single held-out map, again and again.
+# everywhere. `one map` is a single held-out map, again and again. Below are three maps of each, in
+# this order.
 
 # %%
 rng = np.random.default_rng(0)
@@ -50,14 +51,14 @@ show(np.concatenate([sets[name][:3] for name in ("noise", "constant", "one map")
 # ## 1. Class frequencies
 #
 # How often does each class occur, among all pixels of all maps? Call these shares $p_k$ for the
-# real maps and $q_k$ for the samples. Each of both lists adds up to 1. How far apart are they? One
-# answer is the *total variation*: add up all differences, without their signs, and halve the sum:
+# real maps and $q_k$ for the samples. Each list adds up to 1. How far apart are the two? One answer
+# is the *total variation*: add up all differences, without their signs, and halve the sum:
 #
 # $$\mathrm{TV}(p, q) = \frac{1}{2} \sum_k |p_k - q_k|$$
 #
-# Why half? What one class has too much, the others have too little. So each pixel of the wrong
-# class is counted twice in the sum. With the factor, TV is the share of pixels that must change
-# their class to make the lists equal. It goes from 0 to 1.
+# Why half? What one class has too much, others have too little. So each pixel of a wrong class is
+# counted twice in the sum. With the factor, TV is the share of pixels that must change their class
+# to make the lists equal. It goes from 0 to 1.
 
 # %% [markdown]
 # ### Exercise 11.1: total variation
@@ -86,23 +87,24 @@ for name, maps in sets.items():
     print(f"{name:9}{mine:.5f}")
 
 # %% [markdown]
-# The constant maps are 15 % away: so many pixels are not background. But noise is as good as the
-# held-out maps. The shares say nothing about places.
+# The constant maps are 15 % away, which is the share of the pixels that are not background. But
+# noise is even nearer than the held-out maps. The shares say nothing about places.
 #
 # ## The noise floor
 #
 # Even the held-out maps do not get 0. They differ from the training maps by chance. This value is
 # the *noise floor*. No set of independent maps that vary like the real ones can be expected to get
-# below it. It depends on the number of maps $N$ in each set. Let $s_k$ be the standard deviation of
-# class $k$'s share, from map to map. The mean over $N$ maps has the standard deviation $s_k /
-# \sqrt{N}$. The difference of two such means has $s_k \sqrt{2 / N}$. If it has a normal
-# distribution, the mean of its absolute value is $\sqrt{2 / \pi} \approx 0.8$ times that. Add up
-# over the classes, and halve:
+# below it. (The noise does, but it is not independent: its proportions are those of the training
+# maps themselves.) The floor depends on the number of maps $N$ in each set. Let $s_k$ be the
+# standard deviation of class $k$'s share, from map to map. The mean over $N$ maps has the standard
+# deviation $s_k / \sqrt{N}$. The difference of two such means has $s_k \sqrt{2 / N}$. If it has a
+# normal distribution, the mean of its absolute value is $\sqrt{2 / \pi} \approx 0.8$ times that.
+# Add up over the classes, and halve:
 #
 # $$\text{floor of the class frequencies} \approx \sum_k \frac{s_k}{\sqrt{\pi N}}$$
 #
-# We draw two sets of $N$ real maps, 40 times for each $N$, and take the mean of the distance. We do
-# it for two more metrics, which are explained below.
+# We draw two sets of $N$ real maps, 40 times for each $N$, and take the mean of the 40 distances.
+# We do the same for two more metrics, which are explained below.
 
 # %%
 real = np.concatenate([train, heldout])
@@ -130,10 +132,10 @@ plt.ylim(1e-6, 3), plt.legend(fontsize=8, ncols=2), plt.tight_layout()
 plt.show()
 
 # %% [markdown]
-# The measured floor follows the formula. The points are off by chance, since 40 draws are few. To
-# halve the floor, we need four times as many maps. FSD falls
-# twice as steeply, like $1 / N$, because it adds up *squares* of differences. So two rules hold for
-# everything in this notebook: compare a metric with its floor, and only at the same $N$.
+# The measured floor follows the formula. The points lie off the line by chance, since 40 draws are
+# few. To halve the floor, we need four times as many maps. FSD falls twice as steeply, like
+# $1 / N$, because it adds up *squares* of differences. So two rules hold for everything in this
+# notebook: compare a metric with its floor, and compare values at the same $N$ only.
 
 # %% [markdown]
 # ## 2. FSD: how areas vary from map to map
@@ -146,8 +148,8 @@ plt.show()
 # We begin with a single coordinate. Suppose that both clouds have normal distributions, with the
 # means $m_1, m_2$ and the standard deviations $s_1, s_2$. We can draw both from the same random
 # number $e$ with mean 0 and variance 1: $x_1 = m_1 + s_1 e$ and $x_2 = m_2 + s_2 e$. So each point
-# of one cloud gets a partner in the other, the smallest with the smallest and so on. How far apart
-# are partners, on average over $e$?
+# of one cloud gets a partner in the other: the smallest gets the smallest, and so on. How far apart
+# are partners? We take the square of their distance, and its mean over $e$:
 #
 # $$\mathrm{mean}\,(x_1 - x_2)^2 = \mathrm{mean}\,\big((m_1 - m_2) + (s_1 - s_2)\, e\big)^2
 # = (m_1 - m_2)^2 + (s_1 - s_2)^2$$
@@ -158,8 +160,9 @@ plt.show()
 # $$\mathrm{FSD} = |m_1 - m_2|^2 + \mathrm{tr}\big(A + B - 2\,(A B)^{1/2}\big)$$
 #
 # The *trace* tr is the sum of a matrix's diagonal. For one coordinate the second term is
-# $s_1^2 + s_2^2 - 2 s_1 s_2$, as above. We never need the root of the matrix itself: the trace of
-# $(A B)^{1/2}$ is the sum of the roots of the eigenvalues of $A B$.
+# $s_1^2 + s_2^2 - 2 s_1 s_2$, as above. So in spite of its name, FSD is a *squared* distance: if
+# all differences double, it becomes four times as large. We never need the root of the matrix
+# itself: the trace of $(A B)^{1/2}$ is the sum of the roots of the eigenvalues of $A B$.
 
 # %%
 def my_fsd(real, fake):
@@ -177,10 +180,10 @@ for name, maps in sets.items():
     print(f"{name:9}{1e6 * mine:9.1f} millionths")
 
 # %% [markdown]
-# (Notebook 12 explains how the project takes the root.) FSD sees what the class frequencies cannot.
-# In real maps the circle always has 81 pixels, while the other shapes may be half hidden. In noise
-# all areas vary by chance: that of the circle too much, that of the rectangle too little. So noise
-# is far above the floor.
+# ([Notebook 12](12_measuring_images.ipynb) explains how the project computes the roots.) FSD sees
+# what the class frequencies cannot. In real maps the circle always has 81 pixels, while the other
+# shapes may be half hidden. In noise all areas vary by chance: that of the circle too much, that of
+# the rectangle too little. So noise is far above the floor.
 
 # %% [markdown]
 # ### Exercise 11.2: attack FSD
@@ -247,8 +250,8 @@ for name, maps in sets.items():
 
 # %% [markdown]
 # The bars are found out, and so is the one map. The attack: for each pixel, take the classes that
-# it has in all maps, and shuffle them over the maps. Every pixel keeps its prior exactly. But what
-# one map shows at a pixel no longer has to do with what it shows next to it.
+# it has in all maps, and shuffle them over the maps. Every pixel keeps its prior exactly. But its
+# class no longer depends on the classes of the pixels next to it.
 
 # %%
 sets["shuffled"] = rng.permuted(train, axis=0)  # each pixel has a permutation of its own
@@ -313,9 +316,11 @@ for name, maps in sets.items():
     print(f"{name:9}{distance:.3f}")
 
 # %% [markdown]
-# The sorted bars have few kinds of borders and fail. Noise has nine times the floor. But
-# its value is small, because most pixels are background, in noise too: so most borders are
-# with the background. Here are the shares for real maps, noise and bars:
+# The constant maps have no borders at all, so there are no shares to compare. The project counts
+# that as a case of its own: its distance from any maps with borders is 1. The bars have few kinds
+# of borders, and fail. Noise has nine times the floor. But its value is small, because most pixels
+# are background, in noise too. So most borders are borders with the background. Here are the shares
+# for real maps, noise and bars:
 
 # %%
 names = "background", "circle", "rectangle", "square"
@@ -347,11 +352,11 @@ assert np.isclose(mine, metrics.boundary_density(heldout))
 # %% [markdown]
 # ## 5. Regions: is it in one piece?
 #
-# A *region* is a set of pixels of one class that are connected: one can walk from each to each
-# other, from neighbour to neighbour, without leaving the class. (The usual name is *connected
-# component*.) The background counts as a class too. Here is a simple way to find regions. Give each
-# pixel a number of its own. In each round, two neighbours of the same class both take the smaller
-# of their numbers. Repeat until nothing changes. Then each region has one number.
+# A *region* is a set of pixels of one class, as large as can be, that are connected: one can walk
+# from any of them to any other, from neighbour to neighbour, without leaving the class. (The usual
+# name is *connected component*.) The background counts as a class too. Here is a simple way to find
+# regions. Give each pixel a number of its own. In each round, two neighbours of the same class both
+# take the smaller of their numbers. Repeat until nothing changes. Then each region has one number.
 
 # %%
 def one_round(numbers, m):
@@ -385,14 +390,18 @@ for axis, (name, numbers) in zip(axes[1:], steps.items()):
 plt.show()
 
 # %% [markdown]
-# Each number has a random colour. At first there are as many numbers as pixels. After 32 rounds one
-# is left for each region. We can count them, and their pixels:
+# Each number has a random colour, and each title says after how many rounds. At first there are as
+# many numbers as pixels. After 32 rounds one is left for each region. We can count them, and their
+# pixels:
 
 # %%
 _, sizes = np.unique(number_regions(m), return_counts=True)
 print(len(sizes), "regions of", sizes, "pixels")
 
 # %% [markdown]
+# The map has four classes, but five regions. The one of a single pixel is the upper left corner:
+# rectangle and square cut it off from the rest of the background.
+#
 # The project gives two numbers. *Regions per map* is their mean number. *Speckle* is the share of
 # regions with fewer than 4 pixels: the specks that a bad generator scatters.
 
@@ -436,9 +445,9 @@ check("11.4", region_size);
 
 # %% [markdown]
 # Noise and the shuffled maps have more than a hundred regions each, nearly all of them specks. But
-# the bars have four regions, as real maps do, with even less speckle. Regions have neither form nor
-# place. And a *low* speckle is no merit: the constant maps have none. The right value is that of
-# real maps.
+# the bars have four regions, as real maps do, with even less speckle: both numbers ignore the form
+# and the place of a region. And a *low* speckle is no merit: the constant maps have none. The right
+# value is that of real maps.
 
 # %% [markdown]
 # ## 6. Memorization: has it only learnt by heart?
@@ -446,7 +455,7 @@ check("11.4", region_size);
 # So far, the best samples would be copies of the training maps. They get 0 in every distance. But a
 # generator that copies has learnt nothing: we have those maps already. So we look for the nearest
 # training map of each sample. The *agreement* of two maps is the share of pixels that have the same
-# class. The project also tries the mirror image, left for right.
+# class in both. The project also tries the mirror image, left for right.
 
 # %% [markdown]
 # ### Exercise 11.5: the nearest map
@@ -505,20 +514,21 @@ assert theirs == (near["circles"][:20] > limit).mean()
 
 # %%
 plt.figure(figsize=(6.2, 3))
-shown = "heldout", "upside down", "moved", "circles", "mirrored"
-for name in shown:
-    plt.hist(near[name][:160], np.arange(0.8, 1.02, 0.005), histtype="step", label=name)
+shown = "heldout", "upside down", "moved", "circles", "mirrored", "copies"
+for name in shown:  # copies are filled, behind the mirrored ones
+    style = dict(histtype="stepfilled", alpha=0.3) if name == "copies" else dict(histtype="step")
+    plt.hist(near[name][:160], np.arange(0.8, 1.02, 0.005), label=name, **style)
 plt.axvline(limit, color="k", ls="--", lw=1, label="limit")
 plt.xlabel("agreement with the nearest training map"), plt.ylabel("maps")
 plt.legend(fontsize=8), plt.tight_layout(), plt.show()
-print({name: round(float(memorized[name]), 3) for name in (*shown, "copies")})
+print({name: round(float(memorized[name]), 3) for name in shown})
 
 # %% [markdown]
-# Copies and mirror images are found, all of them. Copies that stand upside down or are moved by two
-# pixels are not found: pixel by pixel, they agree no better than new maps. And the circles
-# count as memorized far more often than new maps, though none is a copy. They are *simpler*: where
-# both show background, they agree. So a high value calls for a look at the pairs, and a low value
-# is no proof.
+# Copies and mirror images are found, all of them: their agreement is 1. Copies that stand upside
+# down or are moved by two pixels are not found. Pixel by pixel, they agree with a training map
+# hardly better than new maps do. And the circles count as memorized far more often than new maps,
+# though none is a copy. They are *simpler*: where both show background, they agree. So a high value
+# calls for a look at the pairs, and a low value is no proof.
 
 # %% [markdown]
 # ## 7. Shapes: what did we really want?
@@ -557,27 +567,29 @@ show(np.array(tiles).astype(np.uint8), columns=3)
 # From left to right: the circle, the square, and the pixels in which they differ. There are few, so
 # the IoU is high. Therefore the project also measures the fit with a *counterpart* of the wrong
 # form: for the circle a square, for the rectangle an ellipse, for the square a disc. A shape is
-# good if its IoU with the ideal is at least 0.75, and higher than with the counterpart. The `share`
-# is that of the maps with three good shapes:
+# good if its IoU with the ideal is at least 0.75, and higher than with the counterpart. An IoU of
+# exactly 1 is good in any case: of a shape that is almost covered, so little may be visible that
+# the counterpart fits it perfectly too. The `share` is that of the maps with three good shapes:
 
 # %%
 shape_share = {name: metrics.shape_metrics(maps)["share"] for name, maps in few.items()}
-good = np.stack([metrics.shape_overlaps(few["heldout"], counterparts=c) for c in (False, True)])
-mine = ((good[0] >= 0.75) & ((good[0] > good[1]) | (good[0] == 1))).all(1).mean()
+fit, other = (metrics.shape_overlaps(few["heldout"], counterparts=c) for c in (False, True))
+mine = ((fit >= 0.75) & ((fit > other) | (fit == 1))).all(1).mean()
 assert mine == shape_share["heldout"]
 print({name: round(shape_share[name], 2) for name in ("heldout", "one map", "noise", "bars")})
 
 # %% [markdown]
-# Even real maps do not reach 1: sometimes a shape is covered by another. And the attack that wins:
-# a single good map, repeated. This metric looks at one map at a time and does not notice.
+# Even real maps do not reach 1: sometimes a shape is covered by another. And here is the attack
+# that wins: a single good map, repeated. This metric looks at one map at a time, so it does not
+# notice.
 
 # %% [markdown]
 # ## All metrics, all attacks
 #
 # Each row below is a set, each column a metric. A metric *sees* a set if the value is more than
 # three times that of the held-out maps, or less than a third of it. For distances, only high values
-# count. Of good maps 1 % count as memorized by chance, so that metric sees a set only from 10 % on.
-# The picture marks what is seen.
+# count. Of good maps, 1 % count as memorized by chance, so that metric sees a set only from 10 %
+# on. The last picture marks what is seen.
 
 # %%
 columns = {"classes": lambda x: metrics.class_frequency_distance(train, x),
@@ -603,7 +615,7 @@ too_high[:, 7] = values[:, 7] > 0.1
 plt.figure(figsize=(6.4, 3.6))
 plt.imshow(too_high | too_low, cmap="Oranges", vmax=2, aspect="auto")
 plt.xticks(range(9), titles, rotation=35, ha="right"), plt.yticks(range(len(sets)), sets)
-plt.tight_layout(), plt.show()
+plt.title("which metric sees which set"), plt.tight_layout(), plt.show();
 
 # %%
 seen = {name: [t for t, x in zip(titles, row) if x] for name, row in zip(sets, too_high | too_low)}
@@ -617,17 +629,18 @@ assert seen["copies"] == seen["mirrored"] == ["memorized"] and not seen["upside 
 # shapes. Where every second map is empty, the numbers of borders and shapes halve, which the limit
 # of a third does not catch. Copies pass all but one metric. And upside-down copies pass all of
 # them! As maps they are fine, since Colored Shapes have no up or down. But a generator that makes
-# them has learnt by heart. The moved copies pass too, though moving has cut some shapes apart at
-# the edge.
+# them has learnt them by heart. The moved copies pass too, though moving has cut some shapes apart
+# at the edge.
 #
 # ## Summary
 #
 # - Total variation, $\frac{1}{2} \sum |p - q|$, compares two lists of shares.
 # - Real maps against real maps do not give 0, but a noise floor, which falls like $1 / \sqrt{N}$.
 #   (Squared distances such as FSD fall like $1 / N$.) Compare at the same $N$.
-# - Class frequencies see no place; FSD sees areas only; the spatial prior sees one pixel at a time;
-#   adjacency sees no amounts; regions see no form; memorization sees copies pixel by pixel only;
-#   the shape share sees one map at a time.
+# - Class frequencies see no places, FSD sees areas only, and the spatial prior sees one pixel at a
+#   time. Adjacency does not see how many borders there are, and the number of regions sees no
+#   forms. Memorization compares pixel by pixel only. The share of good shapes sees one map at a
+#   time.
 # - So read several metrics together, and look at samples. For each metric, know an attack.
 #
 # **In the paper:** [section 4](https://arxiv.org/abs/1906.12195) uses metrics of images only, which
