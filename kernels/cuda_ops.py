@@ -187,11 +187,21 @@ class CudaOps(CudaConv):
         return own.get("WIDEST") or read(self.softmax_file).constants["WIDEST"]
 
     # ------------------------------------------------------------------------------------- losses
-    def bce_with_logits(self, logits, target, *, out=None):
+    def bce_with_logits(self, logits, target, weight=1.0, *, out=None):
         loss, dlogits = self._places(out, (1,), logits.shape)
         self._launch("losses.cu", "bce_with_logits", 1, THREADS,
-                     logits, target, loss, dlogits, logits.size)
+                     logits, target, weight, loss, dlogits, logits.size)
         return loss, dlogits
+
+    def softmax_cross_entropy(self, x, target, *, out=None):
+        loss, dx = self._places(out, (1,), x.shape)
+        pixels = x.size // x.shape[-1]
+        partial = self.empty(cdiv(pixels, THREADS))
+        self._each("losses.cu", "softmax_cross_entropy", pixels,
+                   x, target, partial, dx, pixels, x.shape[-1])
+        self._launch("reductions.cu", "sum_all", 1, THREADS,
+                     partial, loss, partial.size, 1 / pixels)
+        return loss, dx
 
     def _loss_and_gradient(self, fake, dabove, out):
         """Places for a loss (1,) and for dfake, which holds dabove already if there is any."""
@@ -261,7 +271,7 @@ class CudaOps(CudaConv):
         self._each("inputs.cu", kernel, row.size, table, number, row, len(table), row.size)
         return row
 
-    # ---------------------------------------------------------------------- for Inception: forward
+    # ------------------------------------------------------------------------------- side by side
     def concat(self, parts, *, out=None):
         channels = sum(x.shape[3] for x in parts)
         y = self.empty(*parts[0].shape[:3], channels) if out is None else out
@@ -271,6 +281,16 @@ class CudaOps(CudaConv):
             first += x.shape[3]
         return y
 
+    def split(self, dy, channels, *, out=None):
+        parts = self._places(out, *((*dy.shape[:3], c) for c in channels))
+        first = 0
+        for dx in parts:
+            self._each("pooling.cu", "split", dx.size,
+                       dy, dx, dx.size, dx.shape[3], dy.shape[3], first)
+            first += dx.shape[3]
+        return tuple(parts)
+
+    # ---------------------------------------------------------------------- for Inception: forward
     def max_pool(self, x, size, stride=1, pad=0, *, out=None):
         return self._pool("max_pool", x, size, stride, pad, out)
 

@@ -181,6 +181,26 @@ def bce_case(ops, rng):
     return lambda: ops.bce_with_logits(z, target)[0][0], [z], [dz]
 
 
+def weighted_bce_case(ops, rng):
+    z, target = 3 * rng.standard_normal((2, 3, 3, 1)), rng.uniform(0, 1, (2, 3, 3, 1))
+    _, dz = ops.bce_with_logits(z, target, 0.5)
+    return lambda: ops.bce_with_logits(z, target, 0.5)[0][0], [z], [dz]
+
+
+def cross_entropy_case(ops, rng):
+    """Of one-hot targets, one pixel of which has none."""
+    x, target = rng.standard_normal((2, 3, 4, 5)), np.eye(5)[rng.integers(5, size=(2, 3, 4))]
+    target[1, 2, 3] = 0
+    _, dx = ops.softmax_cross_entropy(x, target)
+    return lambda: ops.softmax_cross_entropy(x, target)[0][0], [x], [dx]
+
+
+def concat_case(ops, rng):
+    parts, channels = [rng.standard_normal((2, 3, 4, c)) for c in (3, 1, 6)], [3, 1, 6]
+    dy = rng.standard_normal((2, 3, 4, 10))
+    return lambda: (ops.concat(parts) * dy).sum(), parts, ops.split(dy, channels)
+
+
 def feature_matching_case(reading):
     def case(ops, rng):
         real, gap = rng.standard_normal((3, 4, 5, 2)), off_kinks(rng, 3, 4, 5, 2)
@@ -232,6 +252,9 @@ CASES = {
     **{f"batch norm + {a}": batch_norm_case(a) for a in (None, "relu")},
     "softmax": softmax_case,
     "bce": bce_case,
+    "bce, weighted": weighted_bce_case,
+    "softmax cross-entropy": cross_entropy_case,
+    "concat": concat_case,
     **{f"feature matching {r}": feature_matching_case(r) for r in READINGS},
     **{f"feature matching {r} in a layer": feature_matching_in_a_layer_case(r) for r in READINGS},
     **{f"moment matching, batch {b}": moment_matching_case(b) for b in (1, 2, 5)},
@@ -271,7 +294,10 @@ def cases_of_layers(rng, shape):
 
 def cases_of_losses(rng, shape):
     x, dy, y = rng.standard_normal((3, *shape))
-    yield "bce_with_logits", (9 * x, rng.uniform(0, 1, shape))
+    target = rng.uniform(0, 1, shape)
+    yield "bce_with_logits", (9 * x, target)
+    yield "bce_with_logits", (9 * x, target, 0.3)
+    yield "softmax_cross_entropy", (9 * x, target)
     for reading in READINGS:
         yield "feature_matching", (x, y, reading)
         yield "feature_matching", (x, y, reading, dy)
@@ -293,6 +319,7 @@ def cases_for_inception(rng, shape):
     x, y = rng.standard_normal((2, *shape))
     yield "concat", ([x, y[..., :1], 2 * x],)
     yield "concat", ([x],)
+    yield "split", (np.concatenate([x, y], -1), [1, 2 * shape[-1] - 1])
     yield "resize", (x, 17, 23)
     yield "resize", (x, 2, 3, False)
     if min(shape[1:3]) >= 2:

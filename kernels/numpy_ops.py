@@ -181,17 +181,32 @@ def softmax_grad(dp, p):
 
 # ----------------------------------------------------------------------------------------- losses
 # A loss and its gradient in one call. A loss is an array (1,), which can stay on a GPU.
-def bce_with_logits(logits, target):
+def bce_with_logits(logits, target, weight=1.0):
     """Binary cross-entropy of sigmoid(z) and t, averaged: log(1 + exp(-|z|)) + max(z, 0) - z t.
 
-    Returns loss (1,) and dlogits = (sigmoid(z) - t) / (number of logits). This form is stable for
-    any logit z.
+    Returns loss (1,) and dlogits = (sigmoid(z) - t) / (number of logits), both times the weight.
+    This form is stable for any logit z.
     """
     z = logits
     e = np.exp(-np.abs(z))
     loss = np.mean(np.log1p(e) + np.maximum(z, 0) - z * target)
     sigmoid = np.where(z >= 0, 1, e) / (1 + e)
-    return loss.reshape(1), (sigmoid - target) / z.size
+    return weight * loss.reshape(1), (sigmoid - target) * (weight / z.size)
+
+
+def softmax_cross_entropy(x, target):
+    """-sum over k of t_k log softmax(x)_k, averaged over the pixels: (B, H, W, K), (B, H, W, K).
+
+    target: one-hot, or other probabilities; a pixel without any, t = 0, counts as loss 0. Returns
+    loss (1,) and dx_k = (softmax(x)_k sum(t) - t_k) / (number of pixels).
+    """
+    pixels = x.size // x.shape[-1]
+    total = target.sum(-1, keepdims=True)  # of each pixel: 1 or 0
+    shifted = x - x.max(-1, keepdims=True)
+    e = np.exp(shifted)
+    sums = e.sum(-1, keepdims=True)
+    loss = np.sum(total * np.log(sums)) - np.sum(target * shifted)
+    return loss.reshape(1) / pixels, (e / sums * total - target) / pixels
 
 
 def feature_matching(real, fake, reading="mean", dabove=None, activation=None):
@@ -294,11 +309,18 @@ def take_row(table, number):
     return table[int(number[0]) % len(table)]
 
 
-# -------------------------------------------------------------------------- for Inception: forward
+# ----------------------------------------------------------------------------------- side by side
 def concat(parts):
     """Maps side by side along the channels: a list of (B, H, W, Ci) -> (B, H, W, sum of Ci)."""
     return np.concatenate(parts, 3)
 
+
+def split(dy, channels):
+    """The gradient of concat: dy (B, H, W, sum of channels) -> a tuple of (B, H, W, Ci)."""
+    return tuple(map(np.ascontiguousarray, np.split(dy, np.cumsum(channels)[:-1], 3)))
+
+
+# -------------------------------------------------------------------------- for Inception: forward
 
 def max_pool(x, size, stride=1, pad=0):
     """The largest number in each size x size window, (B, Ho, Wo, C). Padding does not count."""

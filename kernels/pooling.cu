@@ -1,17 +1,18 @@
-// Concatenation, pooling and resizing for Inception's features: forward only.
+// Concatenation and its gradient. Pooling and resizing for Inception's features: forward only.
 // Architectures: sm_75 sm_80 sm_86 sm_89 sm_90 sm_100 sm_120
 //
 //   concat         y[..., first + c] = x[..., c]; one launch for each of the maps to concatenate
+//   split          x[..., c] = y[..., first + c], the gradient of concat; one launch likewise
 //   max_pool       y[b, oy, ox, c] = largest x[b, iy, ix, c] in the size x size window; pixels of
 //                  the padding do not count
 //   average_pool   the mean of the same pixels
 //   resize         bilinear: row i of y lies between rows low[i] and low[i] + 1 of x, at a
 //                  fraction weight[i] of the way; columns likewise
 //
-//   shapes: x (B, H, W, C), y (B, Ho, Wo, C); of concat, y (B, H, W, channels)
+//   shapes: x (B, H, W, C), y (B, Ho, Wo, C); of concat and split, y (B, H, W, channels)
 //
-// Each thread writes one number of y (concat: reads one of x). Neighbouring threads take
-// neighbouring channels.
+// Each thread writes one number of y (concat: reads one of x; split: writes one of x). Neighbouring
+// threads take neighbouring channels.
 #include "common.cuh"
 
 constexpr int THREADS = 256;
@@ -21,6 +22,13 @@ void concat(const real* __restrict__ x, real* __restrict__ y, int n, int C, int 
             int first) {
     int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i < n) y[i / C * channels + first + i % C] = x[i];
+}
+
+extern "C" __global__ __launch_bounds__(THREADS)
+void split(const real* __restrict__ y, real* __restrict__ x, int n, int C, int channels,
+           int first) {
+    int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i < n) x[i] = y[i / C * channels + first + i % C];
 }
 
 extern "C" __global__ __launch_bounds__(THREADS)

@@ -32,9 +32,11 @@ RESULTS = {  # names of the results, of operations that have several
     "batch_norm_grad": "dx dgamma dbeta",
     "softmax_grad": "dx dbias",
     "bce_with_logits": "loss dlogits",
+    "softmax_cross_entropy": "loss dx",
     "feature_matching": "loss dfake",
     "moment_matching": "loss dfake",
     "adam": "params m v step",
+    "split": "first second",
 }
 
 

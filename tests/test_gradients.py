@@ -108,6 +108,8 @@ RESULTS = [
     ("softmax_grad", 0, "softmax"),
     ("softmax_grad", 1, "softmax"),
     ("bce_with_logits", 1, "bce"),
+    ("softmax_cross_entropy", 1, "softmax cross-entropy"),
+    ("split", 2, "concat"),
     ("feature_matching", 1, "feature matching mean"),
     ("feature_matching", 1, "feature matching unbiased"),
     ("feature_matching", 1, "feature matching paired in a layer"),

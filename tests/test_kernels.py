@@ -400,6 +400,23 @@ def test_bce_is_stable(device):
     np.testing.assert_allclose(dz.ravel(), [-0.5, 0.5])
 
 
+def test_cross_entropy(device):
+    """Against the definition; stable for any logit; a pixel without a target counts as 0."""
+    ops, rng = load(device, np.float64), np.random.default_rng(0)
+    x, t = rng.standard_normal((2, 3, 4, 5)), np.eye(5)[rng.integers(5, size=(2, 3, 4))]
+    t[1, 2, 3] = 0
+    p = np.exp(x) / np.exp(x).sum(-1, keepdims=True)
+    loss, dx = ops.softmax_cross_entropy(x, t)
+    assert loss[0] == pytest.approx(-(t * np.log(p)).sum() / 24)
+    right = (p - t) / 24
+    right[1, 2, 3] = 0
+    np.testing.assert_allclose(dx, right, atol=1e-15)
+    far = np.array([[[[2000.0, -2000], [-2000, 2000]]]])
+    loss, dx = ops.softmax_cross_entropy(far, np.array([[[[1.0, 0], [1, 0]]]]))
+    assert loss[0] == 2000
+    np.testing.assert_allclose(dx[0, 0], [[0, 0], [-0.5, 0.5]])
+
+
 def softmax_ops(device, step, dtype):
     return on_host(CudaOps(kernels.load(device, dtype, "fp32").device, softmax_step=step))
 

@@ -727,6 +727,7 @@ def all_results(file, instead):
         ops.feature_matching(x, dy, "paired")[0],
         ops.moment_matching(x, dy, 0.5)[0],
         ops.bce_with_logits(x, dy)[0],
+        ops.softmax_cross_entropy(x, dy)[0],
     ]
     return [ops.asnumpy(a) for a in results]
 
