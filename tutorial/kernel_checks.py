@@ -19,7 +19,7 @@ And in exercises/n13.py, where RIGHT is the same text (then it is compiled only 
 
     KernelExercise(RIGHT, ("...", "..."), run=launched("twice"),
                    inputs=[(x, blank(1000), 1000), (x[:7], blank(7), 7)],
-                   traps={"the last block has more threads than ...": RIGHT.replace("i < n", "1")})
+                   traps={"the last block has more threads than ...": changed(RIGHT, "i < n", "1")})
 
 The inputs are the kernel's arguments. What it may write (pointers without const) are its results.
 `blank` fills them with NaN, so that a number that nobody writes shows. Each call gets a new
@@ -149,6 +149,15 @@ def saved(text, name="mine.cu"):
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     (folder / name).write_text(MARKS.sub("", text), encoding="utf-8")
     return folder / name
+
+
+# ---------------------------------------------------------------------------------------- for traps
+def changed(text, *pairs):
+    """The text with the first of each pair replaced by the second. It must be there."""
+    for old, new in zip(pairs[::2], pairs[1::2]):
+        assert old in text, old
+        text = text.replace(old, new)
+    return text
 
 
 # ------------------------------------------------------------------------------------------- runs

@@ -1,21 +1,13 @@
 """Exercises of notebook 13: right kernels, and which mistakes get a hint of their own."""
 import numpy as np
 
-from tutorial.kernel_checks import KernelExercise, blank, launched
+from tutorial.kernel_checks import KernelExercise, blank, changed, launched
 
 rng = np.random.default_rng(13)
 
 
 def numbers(*shape):
     return rng.standard_normal(shape).astype(np.float32)
-
-
-def changed(text, *pairs):
-    """The text with the first of each pair replaced by the second. It must be there."""
-    for old, new in zip(pairs[::2], pairs[1::2]):
-        assert old in text, old
-        text = text.replace(old, new)
-    return text
 
 
 # ----------------------------------------------------------------------------------------- 13.1

@@ -3,8 +3,8 @@ import numpy as np
 
 from kernels.emulator import Emulator
 from tutorial.checks import Exercise
-from tutorial.exercises.n13 import changed, numbers
-from tutorial.kernel_checks import KernelExercise, blank, launched
+from tutorial.exercises.n13 import numbers
+from tutorial.kernel_checks import KernelExercise, blank, changed, launched
 
 rng = np.random.default_rng(14)
 
