@@ -8,9 +8,9 @@
 # - *MS-SSIM* says how alike the images of one set are,
 # - the *Frechet distance* compares two sets by their means and covariances only.
 #
-# We build up each of them, and compare ours with the project's. Then we attack it: with noise, with
-# one constant colour, with shuffled pixels, and with copies. A metric that a bad set of images can
-# please is still useful. But we must know which sets these are.
+# We build each of them up from its formula, and compare ours with the project's. Then we attack it:
+# with noise, with one constant colour, with shuffled pixels, and with copies. A metric that a bad
+# set of images can please is still useful. But we must know which sets these are.
 #
 # You need: means, variances and covariances, matrix products, and what an eigenvalue is. Time:
 # about 110 minutes, of which 60 are exercises. Are you stuck at one? Run its check again: each time
@@ -30,8 +30,8 @@ from tutorial.checks import check, show
 
 # %% [markdown]
 # Our images are Colored Shapes of 32 x 32 pixels. We shuffle the 729 maps, and take the first 100
-# and the next 100 as two sets of real images. A good generator would be as close to the first set
-# as the second set is.
+# and the next 100 as two sets of real images, called `real` and `other`. A good generator would be
+# as close to the first set as the second set is. Here are eight of the first:
 
 # %%
 shapes = colored_shapes(side=32)
@@ -52,9 +52,9 @@ show(real[:8])
 #
 # There are $N!$ pairings. Luckily we need not try them all. Take two heaps $a_1 \le a_2$ and two
 # places $b_1 \le b_2$. If $a_1$ goes to $b_2$ and $a_2$ to $b_1$, the two ways cross. Exchange the
-# two places, and the cost stays the same or becomes less. So there is a cheapest plan in which no
-# ways cross. In it the smallest $a$ goes to the smallest $b$, the second to the second, and so on.
-# We only have to *sort* both sets. Here is a test with all $6! = 720$ pairings of six numbers:
+# two places: the cost stays the same or falls. So there is a cheapest plan in which no ways cross.
+# In this plan the smallest $a$ goes to the smallest $b$, the second to the second, and so on. We
+# only have to *sort* both sets. Here is a test with all $6! = 720$ pairings of six numbers:
 
 # %%
 rng = np.random.default_rng(1)
@@ -96,10 +96,10 @@ check("12.1", wasserstein);
 # ## From numbers to patches
 #
 # A patch of 7 x 7 pixels with 3 colours is a vector of 147 numbers: a point in a space of 147
-# dimensions. How do we compare two sets of points? There is no order in which to sort them. But we
-# can choose a direction, a unit vector $v$, and look at the points from there: each point $x$
-# becomes one number, its *projection* $x \cdot v$. Two sets of numbers we can compare. Do this for
-# many random directions and take the mean. This is the *sliced* Wasserstein distance.
+# dimensions. How do we compare two sets of such points? There is no order in which to sort them.
+# But we can choose a direction, a unit vector $v$, and look at the points along it: each point $x$
+# becomes one number, its *projection* $x \cdot v$. And two sets of numbers we can compare. Do this
+# for many random directions and take the mean. This is the *sliced* Wasserstein distance.
 #
 # Is that enough? If two sets of points differ, some direction shows it: a theorem of Cramer and
 # Wold says that all projections together determine the points. Here are two sets in two
@@ -120,6 +120,8 @@ _, (left, right) = plt.subplots(1, 2, figsize=(6.2, 2.8), layout="constrained")
 for points, name in (round_set, "round"), (long_set, "long"):
     left.plot(*points.T, ".", ms=2, label=name)
 left.set_aspect("equal"), left.legend(markerscale=5, loc="upper left", fontsize=8)
+left.set_title("two sets of points", fontsize=10)
+right.set_title("their distance in each direction", fontsize=10)
 right.plot(np.degrees(angles), distances)
 right.set(xlabel="angle of the direction, in degrees", ylabel="distance", ylim=(0, None))
 right.set_xticks([0, 45, 90, 135, 180])
@@ -134,12 +136,12 @@ plt.show()
 #
 # A patch of 7 x 7 pixels sees edges and corners, but not how large a circle is. So the authors of
 # SWD ([Karras et al. 2018](https://arxiv.org/abs/1710.10196)) take patches at several sizes of the
-# image. And they separate the sizes, such that each shows what the others do not: by a *Laplacian
-# pyramid*.
+# image. They separate these sizes by a *Laplacian pyramid*, so that each level shows what the
+# others do not.
 #
 # To halve an image, blur it, and take every second pixel. The blur is a weighted mean of five
-# pixels, with the weights 1, 4, 6, 4, 1, divided by their sum 16. First along y, then along x. At
-# the border the image is mirrored.
+# pixels, with the weights 1, 4, 6, 4, 1, divided by their sum 16. It is taken first along y, then
+# along x. At the border the image is mirrored.
 
 # %%
 def my_blur(x):                                  # (H, W)
@@ -201,13 +203,13 @@ plt.show()
 
 # %% [markdown]
 # Grey in the second picture is 0. The fine level has little but the edges. The last level has the
-# shapes, without sharp edges. Both together give the image back.
+# shapes, without sharp edges. From both together we get the image back.
 #
 # ## The whole distance
 #
 # From each image take 128 patches at random places. Then, for each colour, subtract the mean and
 # divide by the standard deviation. Both are taken over all patches of the set and all their pixels.
-# So a set that is brighter or darker, or has more or less contrast, does not count as far away.
+# So a set is not far away just because it is brighter or darker, or has more or less contrast.
 
 # %% [markdown]
 # ### Exercise 12.3: normalized patches
@@ -261,9 +263,10 @@ assert np.isclose(my_swd(small, small_other), sliced_wasserstein(small, small_ot
 
 # %% [markdown]
 # (The authors' program first compares the real set with itself, and draws directions for that. The
-# project draws them too, to give the same numbers as that program. And 1000 is there since the
-# numbers are small.) Here is how the project compares two sets of patches. It sorts along rows,
-# which are contiguous in memory, and takes several directions at once, on several threads:
+# project draws them too, to give the same numbers as that program. And the factor 1000 is there
+# because the numbers are small.) Here is how the project compares two sets of patches. It sorts
+# along rows, which are contiguous in memory, and takes several directions at once, on several
+# threads:
 
 # %%
 print(inspect.getsource(_projected_distance))
@@ -272,15 +275,17 @@ print(inspect.getsource(_projected_distance))
 # ## The noise floor
 #
 # How large is the distance between two sets of real images? Not 0: they are different images. The
-# more images there are, the nearer are the two sets. We measure it for 12, 48 and 192 images. For
-# the smaller numbers we take the mean of four pairs of sets, since single values vary much.
+# more images there are, the nearer are the two sets. We measure it for 12, 48 and 192 images. Each
+# time we draw ten pairs of sets, since single values vary much.
 
 # %%
-counts, floor = [12, 48, 192], []
-for n, pairs in zip(counts, (4, 4, 1)):
-    sets = shapes.palette[shapes.maps[order[:2 * pairs * n]]].reshape(pairs, 2, n, 32, 32, 3)
-    floor.append(np.mean([sliced_wasserstein(a, b)["average"] for a, b in sets]))
-    print(f"{n:3} images: {floor[-1]:.0f}, times the root of {n}: {floor[-1] * n ** 0.5:.0f}")
+rng, counts, floor = np.random.default_rng(5), [12, 48, 192], []
+for n in counts:
+    rows = [rng.permutation(729)[:2 * n].reshape(2, n) for _ in range(10)]
+    values = [sliced_wasserstein(*shapes.palette[shapes.maps[r]])["average"] for r in rows]
+    floor.append(np.mean(values))
+    print(f"{n:3} images: {floor[-1]:.0f} (from {min(values):.0f} to {max(values):.0f}), "
+          f"times the root of {n}: {floor[-1] * n ** 0.5:.0f}")
 
 # %%
 plt.figure(figsize=(5, 2.6))
@@ -288,20 +293,22 @@ plt.loglog(counts, floor, "o-", label="real against real")
 plt.loglog(counts, floor[0] * np.sqrt(12 / np.array(counts)), "k:", label="1 / root of N")
 plt.xticks(counts, counts), plt.minorticks_off(), plt.yticks([20, 40, 80], [20, 40, 80])
 plt.xlabel("images in each set"), plt.ylabel("SWD x 1000"), plt.legend()
-plt.tight_layout(), plt.show();
+plt.title("the noise floor of SWD", fontsize=10), plt.tight_layout(), plt.show();
 
 # %% [markdown]
-# Four times as many images bring the distance down by a factor of about 1.7. For means of
-# independent numbers the factor would be 2, the dotted line. So an SWD says nothing without the
-# number of images. Compare two values at equal numbers only, and always print the distance of real
-# images from real images next to it: the *noise floor*.
+# Four times as many images halve the distance: it falls like $1 / \sqrt{N}$, the dotted line, as it
+# does for means of independent numbers. A single value can be a third larger or smaller by chance.
+# So an SWD says nothing without the number of images. Compare two values at equal numbers only, and
+# always print the distance of real images from real images next to it: the *noise floor*.
 
 # %% [markdown]
 # ## Attacks
 #
-# Now we make bad sets of images from real ones, 100 each.
+# Now we make bad sets of images, 100 in each. All but the copies are made from the *second* real
+# set, `other`. So they contain nothing of the first set, with which we compare them, and "other
+# real" shows what they could reach at best.
 #
-# - copies: the first set itself. A generator that has learnt its training maps by heart
+# - copies: the first set itself, as from a generator that has learnt its training maps by heart
 # - faint noise: each colour of each pixel changes by up to 3 of 255
 # - salt: 3 percent of the pixels get a random class
 # - turned: by 90 degrees, so that the rectangles lie instead of standing
@@ -320,7 +327,11 @@ attacks |= {name: shapes.palette[m] for name, m in
             [("salt", salted), ("turned", turned), ("shuffled", shuffled), ("one map", one)]}
 
 # %%
-show(np.concatenate([images[:1] for images in attacks.values()]))
+_, axes = plt.subplots(1, 7, figsize=(6.2, 1.2), layout="constrained")
+for axis, (name, images) in zip(axes, attacks.items()):
+    axis.imshow(images[0], interpolation="nearest")
+    axis.set(xticks=[], yticks=[]), axis.set_title(name, fontsize=8)
+plt.show()
 
 # %%
 swd = {name: sliced_wasserstein(real, images) for name, images in attacks.items()}
@@ -330,14 +341,15 @@ for name, levels in swd.items():
 # %% [markdown]
 # Level 32 is the fine one, level 16 the small image. What do we see?
 #
-# - **Copies win.** They are nearer to the first set than other real maps are. SWD cannot tell a
-#   generator that copies from one that has learnt. Only a value clearly *below* the noise floor can
-#   make you suspicious.
+# - **Copies win.** They are nearer to the first set than other real maps are. They do not get 0,
+#   though: both times the patches are taken at random places, so they are different patches of the
+#   same images. SWD cannot tell a generator that copies from one that has learnt. Only a value
+#   clearly *below* the noise floor can make you suspicious.
 # - **Salt weighs more than form.** Salt in 3 of 100 pixels, of which 2 change, costs 158 at the
-#   fine level, where the floor is 19. All rectangles lying instead of standing cost 30. In the
-#   picture the salted map is still a good map, and the turned one is wrong. Only the fine level
-#   sees the salt.
-# - **Faint noise** is hardly more than the floor. You could not see it either.
+#   fine level, where the floor is 19. All rectangles lying instead of standing cost 30. To the eye,
+#   the salted map is still a good map, and the turned one is wrong. Only the fine level sees the
+#   salt.
+# - **Faint noise** is hardly above the floor. You could not see it either.
 # - **One map**, 100 times, is far away at the small level, where a patch sees a large part of an
 #   image.
 
@@ -369,10 +381,11 @@ except ValueError as error:
 # \underbrace{\frac{2 \sigma_{ab} + c_2}{\sigma_a^2 + \sigma_b^2 + c_2}}_{\text{structure } s}$$
 #
 # The brightness has the form $2 x y / (x^2 + y^2)$. Since $(x - y)^2 \ge 0$, this is at most 1, and
-# it is 1 only if $x = y$. So is the structure, since $|\sigma_{ab}| \le \sigma_a \sigma_b$. It is 1
-# if both windows show the same, after their means are subtracted, near 0 if they have nothing to do
-# with each other, and negative if one is dark where the other is bright. The small constants $c_1$
-# and $c_2$ keep us from dividing by 0 where both windows are black or have one colour each.
+# it is 1 only if $x = y$. The structure is at most 1 too, since
+# $|\sigma_{ab}| \le \sigma_a \sigma_b$. It is 1 if both windows show the same, after their means
+# are subtracted, near 0 if they have nothing to do with each other, and negative if one is dark
+# where the other is bright. The small constants $c_1$ and $c_2$ keep us from dividing by 0 where
+# both windows are black or have one colour each.
 
 # %%
 def windows_means(x):                            # (H, W, 3), H = W -> (H - n + 1, W - n + 1, 3)
@@ -385,8 +398,9 @@ def windows_means(x):                            # (H, W, 3), H = W -> (H - n + 
 
 # %% [markdown]
 # With these means we have all we need. The variance is the mean of the squares minus the square of
-# the mean, and the covariance in the same way. (The [notebook on batch norm](07_batch_norm.ipynb)
-# warns of this formula. Here it is harmless: we use float64, and no mean is above 255.)
+# the mean, and the covariance is found in the same way. (The [notebook on batch
+# norm](07_batch_norm.ipynb) warns of this formula. Here it is harmless: we use float64, and no mean
+# is above 255.)
 
 # %%
 def factors(a, b):                               # brightness and structure, for each window
@@ -409,9 +423,9 @@ plt.colorbar(drawn, ax=axes)
 plt.show()
 
 # %% [markdown]
-# Blue is near 1. Where all of a window is white in both images, both factors are 1. Where it is
-# white in one and coloured in the other, the brightness differs, and the structure is near 0. (The
-# last two pictures have fewer pixels: one for each place of the window.)
+# Dark blue is near 1. Where all of a window is white in both images, both factors are 1. Where it
+# is white in one and coloured in the other, the brightness is lower, and the structure is near 0.
+# (The last two pictures have fewer pixels: one for each place of the window.)
 #
 # *Multi-scale* means: measure this, halve both images by taking means of 2 x 2 pixels, measure
 # again, and so on, at five scales. At each scale $j$ take the mean of the structure over all
@@ -487,23 +501,25 @@ for name, images in attacks.items():
 # ## The Frechet distance
 #
 # Sorting needs all points of both sets. The *Frechet distance* keeps only the mean and the spread
-# of each set, and asks how far apart two normal distributions with these would be. In one dimension
-# such a distribution is $m + s\,z$, with mean $m$, standard deviation $s$, and a normally
-# distributed $z$ of mean 0 and variance 1. Its numbers in order are those of $z$ in order. So the
-# best pairing gives both the same $z$. Now take the mean of the *squared* distances:
+# of each set, and asks how far apart two normal distributions with these would be. [Notebook
+# 11](11_measuring_maps.ipynb) used it for the areas of classes. Here is the idea once more, in one
+# dimension. A normal distribution is $m + s\,z$, with mean $m$, standard deviation $s$, and a
+# normally distributed $z$ of mean 0 and variance 1. The numbers $m + s\,z$ have the same order as
+# the $z$. So the best pairing gives both sets the same $z$. Now take the mean of the *squared*
+# distances:
 #
 # $$\text{mean of } (m_1 + s_1 z - m_2 - s_2 z)^2 = (m_1 - m_2)^2 + (s_1 - s_2)^2$$
 #
 # (The mean of $z$ is 0, so the mixed term is gone; the mean of $z^2$ is 1.) Multiply out the last
-# square: $s_1^2 + s_2^2 - 2 s_1 s_2$. In many dimensions variances become covariance matrices $A$
-# and $B$, and the formula keeps its form:
+# square: $s_1^2 + s_2^2 - 2 s_1 s_2$. In many dimensions the variances become covariance matrices
+# $A$ and $B$, and the formula keeps its form:
 #
 # $$F = |m_1 - m_2|^2 + \operatorname{tr}(A) + \operatorname{tr}(B)
 # - 2 \operatorname{tr} \big( (A B)^{1/2} \big)$$
 #
 # $\operatorname{tr}$ is the trace, the sum of the diagonal. The last trace is the sum of the square
 # roots of the eigenvalues of $A B$. For $1 \times 1$ matrices, $A = s_1^2$ and $B = s_2^2$, it is
-# $s_1 s_2$, as above.
+# $s_1 s_2$, as above. In spite of its name, $F$ is a squared distance.
 #
 # Programs that compute it in this way have trouble. $A B$ is not symmetric, and rounding errors
 # make some of its eigenvalues complex, or slightly negative. This happens as soon as there are
@@ -517,16 +533,18 @@ print(f"{len(eigenvalues)} eigenvalues; with an imaginary part: {(eigenvalues.im
       f"with a negative real part: {(eigenvalues.real < 0).sum()}")
 
 # %% [markdown]
-# There is a better way. Subtract the mean from the points, and divide by $\sqrt{N - 1}$: these
-# rows are a matrix $X$, and $A = X^T X$. In the same way $B = Y^T Y$. Let $M = X Y^T$. Two matrices
-# $P Q$ and $Q P$ have the same eigenvalues, apart from zeros: if $P Q v = \lambda v$, then
-# $Q P (Q v) = \lambda (Q v)$. So move the first $X^T$ to the end:
+# There is a better way. Subtract the mean from the points, and divide by $\sqrt{N - 1}$: these rows
+# are a matrix $X$, and $A = X^T X$. In the same way $B = Y^T Y$. Now we use that two products $U V$
+# and $V U$ have the same eigenvalues, apart from zeros. Why? Let $U V x = \lambda x$, with
+# $\lambda \ne 0$ and $x \ne 0$. Multiply by $V$: $V U (V x) = \lambda (V x)$. So the vector $V x$
+# is an eigenvector of $V U$, with the same $\lambda$. (An eigenvector must not be 0. $V x$ is not:
+# otherwise $U V x$ would be 0, but it is $\lambda x$.) So move the first $X^T$ to the end:
 #
 # $$A B = X^T (X Y^T Y) \quad \text{has the eigenvalues of} \quad
-# (X Y^T Y) X^T = M M^T$$
+# (X Y^T Y) X^T = (X Y^T) (X Y^T)^T$$
 #
-# The square roots of the eigenvalues of $M M^T$ are the *singular values* of $M$. These are never
-# negative and never complex. Their sum is the trace we need.
+# This is a matrix times its own transpose. The square roots of its eigenvalues are the *singular
+# values* of $X Y^T$. These are never negative and never complex. Their sum is the trace we need.
 
 # %% [markdown]
 # ### Exercise 12.5: the Frechet distance
@@ -551,8 +569,8 @@ check("12.5", frechet);
 
 # %% [markdown]
 # The project's function has one more step. If there are more points than dimensions, $X Y^T$ is
-# large. `qr` writes $X = Q R$, where $Q$ has orthogonal columns of length 1 and $R$ is small. Then
-# $R_a R_b^T$ has the same singular values.
+# large. `qr` writes $X = Q_a R_a$, where $Q_a$ has orthogonal columns of length 1 and $R_a$ is
+# small, and in the same way $Y = Q_b R_b$. Then $R_a R_b^T$ has the same singular values.
 
 # %%
 print(inspect.getsource(frechet_distance))
@@ -570,8 +588,9 @@ assert frechet_distance(few, few) < 1e-9                             # fewer poi
 # %% [markdown]
 # ## Attacks on the Frechet distance
 #
-# **Another form.** It sees means and covariances only. Here is a ring, and a cloud of normally
-# distributed points. Both have the mean 0 and the same covariance, since we divide by it.
+# **Another form.** The Frechet distance sees means and covariances only. Here is a ring, and a
+# cloud of normally distributed points. We scale both so that they have the mean 0 and the same
+# covariance, the unit matrix.
 
 # %%
 angle, radius = rng.uniform(0, 2 * np.pi, 1000), rng.normal(1, 0.05, 1000)
@@ -588,6 +607,7 @@ print(f"Frechet distance {frechet_value:.3f}, sliced Wasserstein distance {slice
 plt.figure(figsize=(3, 3))
 for points, name in (cloud, "cloud"), (ring, "ring"):
     plt.plot(*points.T, ".", ms=2, label=name)
+plt.title("same mean and covariance", fontsize=9)
 plt.axis("equal"), plt.legend(markerscale=5, loc="upper right", fontsize=8)
 plt.show()
 
@@ -602,14 +622,15 @@ for n in 60, 240, 960:
     print(f"{n:3} points: {np.mean(values):6.2f}, times {n}: {n * np.mean(values):.0f}")
 
 # %% [markdown]
-# The distance falls as about $1 / N$, and approaches 0 only for very many points. So here, too:
-# equal numbers, and the value of real against real next to it.
+# The distance falls about as $1 / N$, and approaches 0 only for very many points. So here, too:
+# compare at equal numbers, and print the value of real against real next to it.
 #
 # **What are the points?** The formula knows nothing of images. All depends on the numbers that
-# describe an image, its *features*. The *Frechet segmentation distance* (FSD) takes the share of
-# each class in a label map. FID, the *Frechet inception distance*, takes 2048 features of a network
-# that was trained on photographs. (The project computes it, but must first download the network's
-# weights, 96 MB. So FID is not in this notebook.) Let us attack FSD:
+# describe an image, its *features*. The *Frechet segmentation distance* (FSD) of [notebook
+# 11](11_measuring_maps.ipynb) takes the share of each class in a label map. FID, the *Frechet
+# inception distance*, takes 2048 features from a network that was trained on photographs. (The
+# project computes it, but must first download the network's weights, 96 MB. So FID is not in this
+# notebook.) Let us attack FSD:
 
 # %%
 label_maps = {"other real": other_maps, "copies": maps, "salt": salted.astype(np.uint8),
@@ -621,8 +642,9 @@ assert np.isclose(fsd["shuffled"], fsd["other real"]) and np.isclose(fsd["turned
 
 # %% [markdown]
 # Shuffled pixels and turned maps are exactly as good as the real maps they come from: the shares of
-# the classes are the same. FSD asks how much of each class there is, and nothing else. But it sees
-# that one map has other means and no variety, and that salt brings too much of the rare classes.
+# the classes are the same. FSD asks how much of each class there is in each map, and nothing else.
+# But it sees that the one map has another mean and no variety, and that salt brings too much of the
+# rare classes.
 #
 # ## No metric alone
 #
@@ -638,10 +660,10 @@ for name in label_maps:
 
 # %% [markdown]
 # The copies are as good as real maps or better, except in MS-SSIM, where the difference is chance.
-# No metric of this notebook sees that they are copies. Shuffled maps please MS-SSIM and FSD, turned
-# maps please MS-SSIM and FSD too. One map cannot please any of the three. Two maps, as we saw, look
-# perfectly diverse to MS-SSIM. So use several metrics that are blind to different things, look for
-# copies as [notebook 11](11_measuring_maps.ipynb) does, and look at the images.
+# No metric of this notebook sees that they are copies. Shuffled maps and turned maps both please
+# MS-SSIM and FSD. The one map pleases none of the three. Two maps, as we saw, look perfectly
+# diverse to MS-SSIM. So use several metrics that are blind to different things, look for copies as
+# [notebook 11](11_measuring_maps.ipynb) does, and look at the images.
 
 # %% [markdown]
 # ## Summary
