@@ -3,6 +3,7 @@ import math
 
 import numpy as np
 
+from kernels.emulator_counts import KINDS
 from tutorial.checks import Exercise
 from tutorial.kernel_checks import KernelExercise, blank, changed, launched
 
@@ -41,6 +42,7 @@ LOOP = "        for (int k = 0; k < 16; ++k) sum += As[r][k] * Bs[k][c];\n"
 FIRST = "        __syncthreads();\n" + LOOP
 LAST = LOOP + "        __syncthreads();\n"
 LOAD_A = "As[r][c] = row < M && k0 + c < K ? A[row * K + k0 + c] : 0;"
+STORE_A, STORE_B = "As[r][c] = A[row * K + k0 + c];", "Bs[r][c] = B[(k0 + r) * N + column];"
 LOAD_B = "Bs[r][c] = k0 + r < K && column < N ? B[(k0 + r) * N + column] : 0;"
 
 
@@ -103,6 +105,40 @@ WAIT = "        wait_for_copies<1>();\n"
 ADD = "        for (int k = 0; k < 4; ++k) sum += tiles[step % 2][4 * (63 - t) + k];\n"
 COMMIT = "        commit_copies();\n"
 BARRIER = "        __syncthreads();\n"
+COPY = "copy_async(&tiles[next % 2][4 * t], x + (256 * next + 4 * t), true);"
+PLAIN = "for (int k = 0; k < 4; ++k) tiles[next % 2][4 * t + k] = x[256 * next + 4 * t + k];"
+
+
+def with_overlap(device, path, x, y, steps):
+    """y, how many copies there are, and how many numbers are added while a copy is on its way.
+
+    Both counts are 0 if y is wrong.
+    """
+    y = launched("reversed_sums", lambda *_: 64)(device, path, x, y, steps)
+    if not np.allclose(y, x.reshape(steps, 64, 4)[:, ::-1].sum((0, 2)), atol=1e-4):
+        return y, 0, 0
+    records = device.accesses["reversed_sums"]
+    return (y, *map(sum, zip(*(overlap(records[records["thread"] == t]) for t in range(64)))))
+
+
+def overlap(records):
+    """(copies, numbers read from shared memory while a copy is on its way) of one thread.
+
+    A copy has no site in the program. Its start writes to its target and reads its source; when it
+    has arrived, it writes to its target again.
+    """
+    copies, numbers, on_their_way = 0, 0, set()
+    for now, after in zip(records, records[1:]):
+        copied, shared = now["site"] == 0, now["argument"] < 0
+        if copied and shared and after["site"] == 0 and after["argument"] >= 0:
+            copies += 1
+            on_their_way.add(now["offset"])
+        elif copied and shared:
+            on_their_way.discard(now["offset"])
+        elif shared and KINDS[now["kind"]] == "read" and on_their_way:
+            numbers += int(now["bytes"]) // 4
+    return copies, numbers
+
 
 EXERCISES = {
     "15.1": Exercise(
@@ -119,6 +155,16 @@ EXERCISES = {
                 lambda rows, columns: 2 / (rows * columns),
             "these are the reads for one term of the sum. Divide them by the multiply-adds for "
             "one term, rows * columns.": lambda rows, columns: rows + columns,
+            "this is right for square tiles only. Each number of A serves `columns` outputs, and "
+            "each of B `rows` outputs.": lambda rows, columns: 2 / rows,
+            "this is right for square tiles only: each number of A serves `columns` outputs, and "
+            "each of B `rows` outputs.": lambda rows, columns: 2 / columns,
+            "1 / rows + 1 / columns is not 2 / (rows + columns).":
+                lambda rows, columns: 2 / (rows + columns),
+            "the multiply-adds for one term are rows * columns. 256 are those of a 16 x 16 tile.":
+                lambda rows, columns: (rows + columns) / 256,
+            "for one term of the sum the block reads rows + columns numbers, not 1.":
+                lambda rows, columns: 1 / (rows * columns),
             "this counts the reads of one factor only. The tile of A and that of B are both read.":
                 lambda rows, columns: 1 / rows,
             "this counts the reads of one factor only: both tiles are read.":
@@ -145,14 +191,57 @@ EXERCISES = {
             "the tile of B is transposed. Its first index is the term: Bs[k][c].":
                 changed(MATMUL, "Bs[k][c]", "Bs[c][k]"),
             "Where a tile sticks out over the edge of A, load 0: only if row < M and k0 + c < K is "
-            "there a number.": changed(MATMUL, LOAD_A, "As[r][c] = A[row * K + k0 + c];"),
+            "there a number.": changed(MATMUL, LOAD_A, STORE_A),
             "The sum does not end at a multiple of 16: load 0 where k0 + r is not below K.":
                 changed(MATMUL, LOAD_B, "Bs[r][c] = column < N ? B[(k0 + r) * N + column] : 0;"),
             "Where a tile sticks out over the edge of B, load 0: only if k0 + r < K and column < N "
-            "is there a number.": changed(MATMUL, LOAD_B, "Bs[r][c] = B[(k0 + r) * N + column];"),
+            "is there a number.": changed(MATMUL, LOAD_B, STORE_B),
             "you always load the first 16 terms. The tile begins at term k0.":
                 changed(MATMUL, "A[row * K + k0 + c]", "A[row * K + c]",
                         "B[(k0 + r) * N", "B[r * N"),
+            "you always load the first 16 terms of A. The tile begins at term k0.":
+                changed(MATMUL, "A[row * K + k0 + c]", "A[row * K + c]"),
+            "you always load the first 16 terms of B. The tile begins at term k0.":
+                changed(MATMUL, "B[(k0 + r) * N", "B[r * N"),
+            "A row of A ends at K: load 0 where k0 + c is not below K. Otherwise you read on in "
+            "the next row, or behind the end.":
+                changed(MATMUL, "row < M && k0 + c < K", "row < M"),
+            "The columns of B end at N: load 0 where column is not below N.":
+                changed(MATMUL, "k0 + r < K && column < N", "k0 + r < K"),
+            "Where a tile sticks out over the edge of A or B, load 0. Ask before each load whether "
+            "the number is there: row < M && k0 + c < K, and k0 + r < K && column < N.":
+                changed(MATMUL, LOAD_A, STORE_A,
+                        LOAD_B, STORE_B),
+            "outside the matrices you skip the load, so the tile keeps what was there before. Load "
+            "0 there.": changed(MATMUL, LOAD_A, "if (row < M && k0 + c < K) " + STORE_A,
+                                LOAD_B, "if (k0 + r < K && column < N) " + STORE_B),
+            "In the first step c < K and r < K are enough. Later steps load the terms k0 + c and "
+            "k0 + r: those must be below K.":
+                changed(MATMUL, "k0 + c < K", "c < K", "k0 + r < K", "r < K"),
+            "A row of A has K numbers, not N, so it begins at row * K.":
+                changed(MATMUL, "A[row * K", "A[row * N"),
+            "a row of A has K numbers, not M, so it begins at row * K.":
+                changed(MATMUL, "A[row * K", "A[row * M"),
+            "A row of B has N numbers, not K, so term k0 + r begins at (k0 + r) * N.":
+                changed(MATMUL, "B[(k0 + r) * N", "B[(k0 + r) * K"),
+            "r is the row in the tile. The row of A is `row`.":
+                changed(MATMUL, "A[row * K", "A[r * K"),
+            "c is the column in the tile. The column of B is `column`.":
+                changed(MATMUL, "* N + column] : 0", "* N + c] : 0"),
+            "the factors are exchanged: As[r][k] is a number of your row, and Bs[k][c] one of your "
+            "column.": changed(MATMUL, "As[r][k] * Bs[k][c]", "As[k][c] * Bs[r][k]"),
+            "both tiles are transposed: As[r][k] is a number of your row, and Bs[k][c] one of your "
+            "column.": changed(MATMUL, "As[r][k] * Bs[k][c]", "As[k][r] * Bs[c][k]"),
+            "each product needs the same term of both: As[r][k] * Bs[k][c].":
+                changed(MATMUL, "As[r][k] * Bs[k][c]", "As[r][k] * Bs[r][c]"),
+            "C is right, but the threads read the same numbers from A and B again and again. In "
+            "the loop over k read the tiles.":
+                changed(MATMUL, "        " + LOAD_A + "\n", "", "        " + LOAD_B + "\n", "",
+                        "sum += As[r][k] * Bs[k][c]",
+                        "if (row < M && column < N && k0 + k < K) "
+                        "sum += A[row * K + k0 + k] * B[(k0 + k) * N + column]"),
+            "The loop over k leaves the tile: its last term is number 15.":
+                changed(MATMUL, "k < 16", "k <= 16"),
             "only the last step of the sum arrives: write sum += .":
                 changed(MATMUL, "sum +=", "sum ="),
             "The loop over k leaves the tile: it has 16 terms, not K.":
@@ -213,7 +302,8 @@ EXERCISES = {
          "Commit in every step.",
          "wait_for_copies<1>() leaves one group on its way, that of the next tile. It waits for "
          "this thread's copies only, so a __syncthreads() must follow."),
-        run=launched("reversed_sums", lambda *_: 64),
+        run=with_overlap, count=True,
+        results=("y", "the number of copies", "numbers added while a copy is on its way"),
         inputs=[(numbers(5, 256), blank(64), 5), (numbers(1, 256), blank(64), 1)],
         traps={
             "the tile has not arrived when you read it. In the emulator such numbers are NaN; on a "
@@ -231,6 +321,23 @@ EXERCISES = {
                 changed(PIPELINE, "tiles[next % 2]", "tiles[step % 2]"),
             "the next tile begins at 256 * (step + 1). You copy this one again.":
                 changed(PIPELINE, "256 * next", "256 * step"),
+            "y is right, but each copy has arrived before you add, so nothing overlaps. Start the "
+            "next tile before you add, and then wait with wait_for_copies<1>(): with <0> you wait "
+            "for that tile too.": changed(PIPELINE, "copies<1>", "copies<0>"),
+            "y is right, but an ordinary load goes through a register. Use copy_async, as for the "
+            "first tile.": changed(PIPELINE, COPY, PLAIN),
+            "the numbers of thread u begin at 4 * u: here u is 63 - t.":
+                changed(PIPELINE, "4 * (63 - t) + k", "63 - t + k"),
+            "only the last tile arrives in the sum: write sum += .":
+                changed(PIPELINE, "sum +=", "sum ="),
+            "a tile has 256 numbers, so the next one begins at 256 * next.":
+                changed(PIPELINE, "256 * next", "64 * next"),
+            "each thread copies the same numbers. Those of thread t begin at 4 * t.":
+                changed(PIPELINE, "256 * next + 4 * t", "256 * next"),
+            "A copy takes 16 bytes, four numbers, so its target is &tiles[next % 2][4 * t].":
+                changed(PIPELINE, "tiles[next % 2][4 * t]", "tiles[next % 2][t]"),
+            "A copy takes 16 bytes, four numbers, so its source is x + (256 * next + 4 * t).":
+                changed(PIPELINE, "256 * next + 4 * t", "256 * next + t"),
             "each thread adds its own numbers. The exercise asks for those of thread 63 - t.":
                 changed(PIPELINE, "4 * (63 - t) + k", "4 * t + k")}),
 }
