@@ -549,3 +549,5 @@ print(f"{by_definition} and {by_transform}: {by_definition / by_transform:.1f} t
 #
 # **Next:** a convolution with stride 2 makes maps smaller. The generator must make them larger. In
 # [notebook 5](05_transposed_convolution.ipynb) we find that we have already written what it needs.
+# How the Fourier transform makes large kernels cheap is shown in a bonus for later,
+# [notebook 18](18_fast_convolution.ipynb).

@@ -853,3 +853,6 @@ show(np.concatenate([*rows, shapes.maps[::20]]), columns=10)
 # [`Generator`](../semgan.py#Generator) and [`Discriminator`](../semgan.py#Discriminator) are the
 # networks, and [`adam`](../kernels/numpy_ops.py#adam) updates all parameters of a network in one
 # call. `--device plain` trains with pure functions like ours.
+#
+# **Next:** what does SemGAN gain over an ordinary GAN, which draws colours? In
+# [notebook 10](10_semgan_and_gan.ipynb) you train both.
