@@ -102,9 +102,9 @@ check("12.1", wasserstein);
 # for many random directions and take the mean. This is the *sliced* Wasserstein distance.
 #
 # Is that enough? If two sets of points differ, some direction shows it: a theorem of Cramer and
-# Wold says that all projections together determine the points. Here are two sets in two
-# dimensions. Both have the mean 0, and both have the same spread along x and along y. Only in the
-# diagonal directions do they differ.
+# Wold says that all projections together determine the points. Here are two sets in two dimensions.
+# Both have the mean 0, and both have the same spread along x and along y. Yet they differ in all
+# other directions, most of all along the diagonals.
 
 # %%
 rng = np.random.default_rng(2)
@@ -304,9 +304,9 @@ plt.title("the noise floor of SWD", fontsize=10), plt.tight_layout(), plt.show()
 # %% [markdown]
 # ## Attacks
 #
-# Now we make bad sets of images, 100 in each. All but the copies are made from the *second* real
-# set, `other`. So they contain nothing of the first set, with which we compare them, and "other
-# real" shows what they could reach at best.
+# Now we make bad sets of images, 100 in each. We compare each with the first real set, `real`. All
+# but the copies are made from the *second* set, `other`, as a generator would draw maps that are
+# new. "other real" is the second set itself: its value is what a bad set should exceed.
 #
 # - copies: the first set itself, as from a generator that has learnt its training maps by heart
 # - faint noise: each colour of each pixel changes by up to 3 of 255
@@ -382,10 +382,10 @@ except ValueError as error:
 #
 # The brightness has the form $2 x y / (x^2 + y^2)$. Since $(x - y)^2 \ge 0$, this is at most 1, and
 # it is 1 only if $x = y$. The structure is at most 1 too, since
-# $|\sigma_{ab}| \le \sigma_a \sigma_b$. It is 1 if both windows show the same, after their means
-# are subtracted, near 0 if they have nothing to do with each other, and negative if one is dark
-# where the other is bright. The small constants $c_1$ and $c_2$ keep us from dividing by 0 where
-# both windows are black or have one colour each.
+# $2 \sigma_{ab} \le 2 \sigma_a \sigma_b \le \sigma_a^2 + \sigma_b^2$. It is 1 if both windows show
+# the same, after their means are subtracted, near 0 if they have nothing to do with each other, and
+# negative if one is dark where the other is bright. The small constants $c_1$ and $c_2$ keep us
+# from dividing by 0 where both windows are black or have one colour each.
 
 # %%
 def windows_means(x):                            # (H, W, 3), H = W -> (H - n + 1, W - n + 1, 3)
@@ -398,9 +398,9 @@ def windows_means(x):                            # (H, W, 3), H = W -> (H - n + 
 
 # %% [markdown]
 # With these means we have all we need. The variance is the mean of the squares minus the square of
-# the mean, and the covariance is found in the same way. (The [notebook on batch
-# norm](07_batch_norm.ipynb) warns of this formula. Here it is harmless: we use float64, and no mean
-# is above 255.)
+# the mean, and the covariance is found in the same way. (The
+# [notebook on batch norm](07_batch_norm.ipynb) warns of this formula. Here it is harmless: we use
+# float64, and no mean is above 255.)
 
 # %%
 def factors(a, b):                               # brightness and structure, for each window
@@ -501,12 +501,12 @@ for name, images in attacks.items():
 # ## The Frechet distance
 #
 # Sorting needs all points of both sets. The *Frechet distance* keeps only the mean and the spread
-# of each set, and asks how far apart two normal distributions with these would be. [Notebook
-# 11](11_measuring_maps.ipynb) used it for the areas of classes. Here is the idea once more, in one
-# dimension. A normal distribution is $m + s\,z$, with mean $m$, standard deviation $s$, and a
-# normally distributed $z$ of mean 0 and variance 1. The numbers $m + s\,z$ have the same order as
-# the $z$. So the best pairing gives both sets the same $z$. Now take the mean of the *squared*
-# distances:
+# of each set, and asks how far apart two normal distributions with these would be.
+# [Notebook 11](11_measuring_maps.ipynb) used it for the areas of classes. Here is the idea once
+# more, in one dimension. A normal distribution is $m + s\,z$, with mean $m$, standard deviation
+# $s$, and a normally distributed $z$ of mean 0 and variance 1. The numbers $m + s\,z$ have the same
+# order as the $z$. So the best pairing gives both sets the same $z$. Now take the mean of the
+# *squared* distances:
 #
 # $$\text{mean of } (m_1 + s_1 z - m_2 - s_2 z)^2 = (m_1 - m_2)^2 + (s_1 - s_2)^2$$
 #
@@ -626,11 +626,11 @@ for n in 60, 240, 960:
 # compare at equal numbers, and print the value of real against real next to it.
 #
 # **What are the points?** The formula knows nothing of images. All depends on the numbers that
-# describe an image, its *features*. The *Frechet segmentation distance* (FSD) of [notebook
-# 11](11_measuring_maps.ipynb) takes the share of each class in a label map. FID, the *Frechet
-# inception distance*, takes 2048 features from a network that was trained on photographs. (The
-# project computes it, but must first download the network's weights, 96 MB. So FID is not in this
-# notebook.) Let us attack FSD:
+# describe an image, its *features*. The *Frechet segmentation distance* (FSD) of
+# [notebook 11](11_measuring_maps.ipynb) takes the share of each class in a label map. FID, the
+# *Frechet inception distance*, takes 2048 features from a network that was trained on photographs.
+# (The project computes it, but must first download the network's weights, 96 MB. So FID is not in
+# this notebook.) Let us attack FSD:
 
 # %%
 label_maps = {"other real": other_maps, "copies": maps, "salt": salted.astype(np.uint8),

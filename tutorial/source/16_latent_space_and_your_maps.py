@@ -16,7 +16,7 @@
 # %%
 import sys
 sys.path[:0] = ["..", "../.."]  # the project is one folder up, or two
-import inspect, io, os, tempfile, zipfile
+import inspect, io, os, tempfile, textwrap, zipfile
 import matplotlib.pyplot as plt
 import numpy as np
 from PIL import Image
@@ -28,9 +28,9 @@ from tutorial.checks import check, show
 # %% [markdown]
 # ## A trained generator
 #
-# Training one takes minutes, so the project brings one along. It draws Colored Shapes of 32 x 32
-# pixels from latent vectors of 32 numbers. These numbers are normally distributed, with mean 0 and
-# variance 1, as in training.
+# Training a generator takes minutes, so the project brings one along. It draws Colored Shapes of
+# 32x32 pixels from latent vectors of 32 numbers. These numbers are normally distributed, with mean
+# 0 and variance 1, as in training.
 
 # %%
 generator, palette = app.run_folder.load_generator(device="numpy")
@@ -57,14 +57,15 @@ assert np.array_equal(generator.sample(z[2:3])[0], samples[2])     # alone or wi
 # ## Almost all vectors have the same length
 #
 # How long is a latent vector $z$ of $n$ numbers? Its squared length is $z_1^2 + \dots + z_n^2$.
-# Each $z_i^2$ has mean 1 and variance 2. So the sum has mean $n$ and variance $2 n$: it is
+# Each $z_i^2$ has mean 1 and variance 2. So the sum has mean $n$ and variance $2 n$: it is about
 # $n \pm \sqrt{2 n}$. A small change $e$ of a square $r^2$ changes $r$ by $e / (2 r)$. Here $r$ is
 # about $\sqrt{n}$. So the length is about
 #
 # $$\sqrt{n} \pm \frac{\sqrt{2 n}}{2 \sqrt{n}} = \sqrt{n} \pm 0.7$$
 #
-# The spread of 0.7 is the same for all $n$. With many dimensions it is small compared with
-# $\sqrt{n}$. All vectors lie near the surface of a ball, a *sphere*, and its inside is empty.
+# The spread of 0.7 is about the same for all $n$. With many dimensions it is small compared with
+# $\sqrt{n}$. So almost all vectors lie near the surface of a ball, a *sphere*, and the inside of
+# the ball is nearly empty.
 
 # %%
 _, axis = plt.subplots(figsize=(6, 2.6))
@@ -88,17 +89,17 @@ plt.show()
 #
 # $$|p(t)|^2 = (1 - t)^2 |a|^2 + t^2 |b|^2 + 2 t (1 - t)\, a \cdot b$$
 #
-# Both squared lengths are about $n$. And $a \cdot b$ is a sum of $n$ products with mean 0. It is
-# about $\pm \sqrt{n}$, which is small compared with $n$. So two random vectors are almost at right
-# angles to each other.
+# Both squared lengths are about $n$. And $a \cdot b$ is a sum of $n$ products, each with mean 0 and
+# variance 1. So it is about $0 \pm \sqrt{n}$, which is small compared with $n$. This means that two
+# random vectors are almost at right angles to each other.
 
 # %% [markdown]
 # ### Exercise 16.1: how long is the middle?
 #
 # *Difficulty 1 of 3 · 10 minutes · Good for: feeling at home in many dimensions.*
 #
-# Return about how long $p(t)$ is, for random vectors of n numbers. Leave out what is small. `t` is
-# a number or an array.
+# Return how long $p(t)$ is, roughly, for random vectors of n numbers. Leave out what is small. `t`
+# is a number or an array.
 
 # %%
 def length_on_the_line(t, n):
@@ -112,8 +113,8 @@ check("16.1", length_on_the_line);
 
 # %% [markdown]
 # In the middle this is $\sqrt{n / 2}$, only 71 percent of the usual length. The straight line cuts
-# through the empty inside of the ball. With 32 numbers this is 4. How many random vectors are as
-# short as that?
+# through the empty inside of the ball. With 32 numbers the middle has the length 4. How many random
+# vectors are as short as that?
 
 # %%
 lengths = np.linalg.norm(rng.standard_normal((200_000, n)), axis=1)
@@ -124,12 +125,13 @@ print(f"{(lengths <= 4).mean():.2%} of all vectors are not longer than 4")
 #
 # Instead we can go along the sphere: *spherical interpolation*, or *slerp* (Shoemake 1985). Let $a$
 # and $b$ have the same length, and let $\theta$ be the angle between them. In the plane of $a$ and
-# $b$, find the vector $c$ at right angles to $a$ with the same length. $b$ is made of both:
+# $b$, find the vector $c$ that is at right angles to $a$, has the same length, and lies on the side
+# of $b$. Then $b$ is made of $a$ and $c$:
 #
 # $$b = a \cos \theta + c \sin \theta, \qquad \text{so} \qquad
 # c = \frac{b - a \cos \theta}{\sin \theta}$$
 #
-# To walk along the circle, turn by the angle $t \theta$:
+# To walk along the circle, turn $a$ by the angle $t \theta$:
 #
 # $$p(t) = a \cos t \theta + c \sin t \theta
 # = \frac{a\, (\sin \theta \cos t \theta - \cos \theta \sin t \theta) + b \sin t \theta}
@@ -146,11 +148,11 @@ print(f"{(lengths <= 4).mean():.2%} of all vectors are not longer than 4")
 #
 # *Difficulty 2 of 3 · 20 minutes · Good for: two traps of floating-point numbers.*
 #
-# Return `frames` points of the walk, for $t = 0, 1/f, 2/f, \dots$ without $t = 1$. (So the walk can
-# go on from `b` to the next vector.) The angle comes from $\cos \theta = a \cdot b / (|a|\, |b|)$.
-# It may be 0. Then the formula gives 0 / 0, but the walk should stay at `a`. If $a$ and $b$ point
-# in opposite directions, no plane is given. In both cases, that is if $\sin \theta < 10^{-6}$, go
-# straight.
+# Return `frames` points of the walk, for $t = 0, 1/f, 2/f, \dots$ without $t = 1$, where $f$ is
+# `frames`. (So the walk can go on from `b` to the next vector.) The angle comes from
+# $\cos \theta = a \cdot b / (|a|\, |b|)$. If it is 0, the formula gives 0 / 0, though the way is
+# clear: straight. If $a$ and $b$ point in opposite directions, there is no single plane to walk in.
+# In both cases, that is if $\sin \theta < 10^{-6}$, go straight.
 
 # %%
 def my_slerp(a, b, frames):
@@ -193,9 +195,9 @@ right.set(xlabel="t", ylabel="angle from a, in degrees")
 plt.show()
 
 # %% [markdown]
-# The dotted line is $\sqrt{n}$. Along the sphere the length goes smoothly from that of $a$ to that
-# of $b$, and its direction turns almost evenly (evenly if $a$ and $b$ have the same length). The
-# points of the straight line are shorter in the middle, and it turns fastest there.
+# The dotted line is $\sqrt{n}$. Along the sphere, the length goes smoothly from that of $a$ to that
+# of $b$, and the direction turns almost evenly (evenly if $a$ and $b$ have the same length). On the
+# straight line, vectors are shorter in the middle, and the direction turns fastest there.
 #
 # Here are both walks as maps: above the straight one, below the one along the sphere.
 
@@ -206,8 +208,8 @@ show(generator.sample(walks), palette, columns=8)
 # %% [markdown]
 # Nearby vectors give similar maps, and both walks look alike. The circle glides to its new place.
 # The square does not: it shrinks in the corner, and another one grows elsewhere. The rectangle
-# does so too: while one of them fades, another comes up in pieces. So what lies between two good
-# maps is not always a good map.
+# changes in the same way: while one fades, another comes up in pieces. So what lies between two
+# good maps is not always a good map.
 
 # %% [markdown]
 # ## Does it matter?
@@ -215,7 +217,7 @@ show(generator.sample(walks), palette, columns=8)
 # We have shown that the middle of a straight walk is a vector that training hardly ever draws. Does
 # the generator draw worse maps there? Let us measure. We multiply latent vectors by a factor, and
 # compare the maps with real ones by the sliced Wasserstein distance
-# ([notebook 12](12_measuring_images.ipynb)). Less is better.
+# ([notebook 12](12_measuring_images.ipynb)). The smaller it is, the better.
 
 # %% tags=["varies"]
 real = colored_shapes(side=32).maps[rng.permutation(729)[:64]]
@@ -240,12 +242,12 @@ for name, middle in middles.items():
 # %% [markdown]
 # Far inside the ball, at a quarter of the usual length, the maps are bad. Far outside they become
 # worse too. But at 71 percent, where the middle of a straight walk lies, the distance is hardly
-# larger than at 100. Other vectors of the usual length give values that differ by more. And the
-# middles of 64 straight walks are not clearly worse than those along the sphere.
+# larger than at 100. Other vectors of the usual length change it by more than that. And the middles
+# of 64 straight walks are not clearly worse than those along the sphere.
 #
-# So the argument for the sphere is right, but for this generator it matters little. Take it as an
-# argument about even steps, and about vectors that the generator has been trained on. To know
-# whether it matters for yours, measure it.
+# So the argument for the sphere is right, but for this generator it matters little. What remains of
+# it: along the sphere the steps are even, and the vectors are such as the generator was trained on.
+# To know whether it matters for yours, measure it.
 
 # %% [markdown]
 # ## Label maps of your own
@@ -319,8 +321,9 @@ learnt = load(rgb, side=48, width=72)               # without a palette file
 print(learnt.palette.tolist())
 
 # %% [markdown]
-# Without the file, the loader takes the colours it finds as classes. But their order is another: it
-# cannot know that sky is your class 0. For a data set that others use too, write the file.
+# Without the file, the loader takes the colours it finds as classes. But their order is another,
+# and their names are missing: it cannot know that sky is your class 0. If others use the data set
+# too, write the file.
 
 # %% [markdown]
 # ### Exercise 16.3: a line of a palette
@@ -412,7 +415,7 @@ assert np.array_equal(right, streets[:, rows][:, :, columns])
 assert np.array_equal(right[0], formats.images.resize_nearest(streets[0], (16, 24)))
 
 # %% [markdown]
-# This has its price too. A pole is one pixel wide, and only each third column is looked at. Most
+# This has its price too. A pole is one pixel wide, and only every third column is looked at. Most
 # poles vanish. Would it be better to take the most frequent class of each 3 x 3 pixels?
 
 # %%
@@ -425,9 +428,10 @@ for name, maps in ("large", streets), ("nearest", right), ("most frequent", shar
 
 # %% [markdown]
 # It would not. A pole is never the most frequent class, so *all* poles would vanish. With nearest
-# neighbour a third of the maps keep theirs, and there it is as wide as three pixels were. The share
-# of the class remains about the same. So nearest neighbour is honest on average, over many maps.
-# But if thin things matter to you, train at a larger size.
+# neighbour a third of the maps keep theirs, and there it is one pixel of the small map wide, as
+# wide as three pixels of the large one. So the share of the class remains about the same. Nearest
+# neighbour is honest on average, over many maps. But if thin things matter to you, train at a
+# larger size.
 
 # %% [markdown]
 # ## What the loader refuses
@@ -442,7 +446,8 @@ def refusal(*arguments, **options):
     try:
         load(*arguments, side=16, width=24, **options)
     except Exception as error:
-        print(str(error).replace(folder.name, "").replace("\\", "/")[:150], "\n")
+        message = str(error).replace(folder.name, "").replace("\\", "/")
+        print(textwrap.fill(message, 95), "\n")
 
 smooth = np.array(Image.fromarray(colors[streets[0]]).resize((720, 480), Image.BILINEAR))
 refusal(write_zip("smooth.zip", [smooth]))
@@ -458,9 +463,9 @@ with open(palette_file, "w") as file:
 refusal(rgb, palette=palette_file)
 
 # %% [markdown]
-# Pixels without a class are common: ids such as 255, called *void*. Say which id it is, and each
-# void pixel takes the class of the nearest pixel that has one. Here that is sky. And if left and
-# right are alike in your scenes, `mirror=True` doubles your maps:
+# Pixels without a class are common: they have an id such as 255, called *void*. Say which id it is,
+# and each void pixel takes the class of the nearest pixel that has one. Here that is sky. And if
+# left and right are alike in your scenes, `mirror=True` doubles your maps:
 
 # %%
 filled = load(corner, side=48, width=72, void=255)
@@ -486,8 +491,8 @@ show(np.concatenate([trainer.generator.sample(z), doubled.maps[:8]]), colors, co
 
 # %% [markdown]
 # Above are samples, below real maps. After 200 steps the generator knows that the road is at the
-# bottom and that houses stand on it. Their outlines are still ragged. It has learnt from 60 maps
-# and their mirror images only. From the command line the same is
+# bottom and that houses stand on it. Their outlines are still ragged. It has learnt from only 60
+# maps and their mirror images. On the command line, the same is done by
 #
 #     python data.py inspect --dataset maps.zip
 #     python semgan.py --dataset maps.zip --size 16x24 --mirror
