@@ -174,8 +174,8 @@ def initial_values(name, shape, init, rng):
 # of the input. `out=` says where results are written, None in it: anywhere. ops.rounded(x) rounds x
 # for tensor cores; it stands where x goes into two convolutions, so that both share the work.
 def same(w):
-    """The padding that keeps a map's sides, for an odd kernel at stride 1."""
-    return w.shape[0] // 2
+    """The padding that keeps a map's sides at stride 1 and halves them at 2; kernels 4x4 at 2."""
+    return (w.shape[0] - 1) // 2
 
 
 def conv(net, name, x, stride=1, activation=None, out=None):

@@ -4,10 +4,11 @@
 //   bias_activation        y = act(x + bias)        x, y (rows, C), bias (C,)
 //   bias_activation_grad   dx = dy act'(x + bias), computed from y, and the sums of dx over each
 //                          slab of rows (slabs, C); reductions.cu adds them up to dbias
+//   add                    y = a + b
 //
-// In bias_activation neighbouring threads compute neighbouring numbers, one each.
+// In bias_activation and add neighbouring threads compute neighbouring numbers, one each.
 // In the gradient each thread computes four columns (vectors.cuh), so the sums need no extra pass.
-// Both are limited by memory bandwidth: they move two or three numbers for each number computed.
+// All are limited by memory bandwidth: they move two or three numbers for each number computed.
 #include "common.cuh"
 #include "vectors.cuh"
 
@@ -18,6 +19,12 @@ void bias_activation(const real* __restrict__ x, const real* __restrict__ bias_o
                      int activation, real* __restrict__ y, int n, int C) {
     int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i < n) y[i] = activate(x[i] + (bias_or_null ? bias_or_null[i % C] : 0), activation);
+}
+
+extern "C" __global__ __launch_bounds__(THREADS)
+void add(const real* __restrict__ a, const real* __restrict__ b, real* __restrict__ y, int n) {
+    int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i < n) y[i] = a[i] + b[i];
 }
 
 extern "C" __global__ __launch_bounds__(THREADS)

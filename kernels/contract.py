@@ -47,6 +47,7 @@ OPERATIONS = {
     "adam": (),
     "gather": (),
     "take_row": (),
+    "add": (),
     "concat": ("split",),
     "split": (),
     "max_pool": (),

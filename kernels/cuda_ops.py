@@ -271,7 +271,12 @@ class CudaOps(CudaConv):
         self._each("inputs.cu", kernel, row.size, table, number, row, len(table), row.size)
         return row
 
-    # ------------------------------------------------------------------------------- side by side
+    # --------------------------------------------------------- where a network's paths meet, part
+    def add(self, a, b, *, out=None):
+        y = self.empty(*a.shape) if out is None else out
+        self._each("activations.cu", "add", a.size, a, b, y, a.size)
+        return y
+
     def concat(self, parts, *, out=None):
         channels = sum(x.shape[3] for x in parts)
         y = self.empty(*parts[0].shape[:3], channels) if out is None else out

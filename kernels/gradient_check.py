@@ -319,6 +319,7 @@ def cases_for_inception(rng, shape):
     x, y = rng.standard_normal((2, *shape))
     yield "concat", ([x, y[..., :1], 2 * x],)
     yield "concat", ([x],)
+    yield "add", (x, y)
     yield "split", (np.concatenate([x, y], -1), [1, 2 * shape[-1] - 1])
     yield "resize", (x, 17, 23)
     yield "resize", (x, 2, 3, False)

@@ -100,6 +100,7 @@ class NumpyEngine(PlainOps):
     bias_activation_grad = over_maps("bias_activation_grad", "dy", "y")
     softmax = over_maps("softmax", "x")
     softmax_grad = over_maps("softmax_grad", "dp", "p")
+    add = over_maps("add", "a", "b")
     concat = over_maps("concat", "parts")
     max_pool = over_maps("max_pool", "x")
     average_pool = over_maps("average_pool", "x")

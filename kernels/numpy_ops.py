@@ -309,7 +309,12 @@ def take_row(table, number):
     return table[int(number[0]) % len(table)]
 
 
-# ----------------------------------------------------------------------------------- side by side
+# --------------------------------------------------------------- where a network's paths meet, part
+def add(a, b):
+    """a + b, two arrays of one shape: the gradients of a map that goes two ways."""
+    return a + b
+
+
 def concat(parts):
     """Maps side by side along the channels: a list of (B, H, W, Ci) -> (B, H, W, sum of Ci)."""
     return np.concatenate(parts, 3)
