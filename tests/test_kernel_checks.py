@@ -71,6 +71,42 @@ def test_division_as_in_python():
     assert "In C" not in found(HEAD + line + "}\n")
 
 
+@pytest.mark.parametrize("lines, sentence", [
+    (["if (i < n) y[i] = 2 * x[i] if n else 0;  // double"], "b if a else c is written a ? b : c."),
+    (["if (i < n):", "    y[i] = 2 * x[i];"], "no colon stands after if, else, for or while, and "),
+    (["if (i == 0) y[i] = 2;", "elif (i < n) y[i] = 2 * x[i];"], "elif is written else if.")])
+def test_other_lines_as_in_python(lines, sentence):
+    said = found(HEAD + "\n".join(lines) + "\n}\n")
+    assert "it does not compile: line 5" in said or "line 6" in said
+    assert sentence in said and said.count("In C") == 1
+
+
+BODY = ["    if (i < n)  // guard", "        float v = x[i];", "", "        y[i] = 2 * v;"]
+
+
+@pytest.mark.parametrize("lines, sentence", [
+    (BODY, "Line 8 is not in the body of `if (i < n)`: without braces { } only the first statement "
+     "is."),
+    (["    for (int k = 0; k < 1; ++k)", "        if (i >= n) return;", "        y[i] = x[i];"],
+     "Line 7 is not in the body of `for (int k = 0; k < 1; ++k)`"),
+    (["    if (i < n) float v = x[i];", "    y[i] = 2 * v;"], "only the declaration of v, which")])
+def test_missing_braces(lines, sentence):
+    said = found(HEAD + "\n".join(lines) + "\n}\n")
+    assert sentence in said and said.endswith(".") and not said.endswith("..")
+
+
+@pytest.mark.parametrize("lines", [
+    ["if (i < n)", "    if (true)", "        y[i] = 2 * x[i];", "    else", "        y[i] = 0;"],
+    ["if (i >= n)", "    return;", "    y[i] = 2 * x[i];"],  # looks wrong, but is right
+    ["for (int k = 0; k < 1; ++k) {", "    int one = 1;", "    if (i < n) y[i] = 2 * x[i] * one;",
+     "}"],
+    ["if (i < n)", "    y[i] = x[i] +", "        x[i];"]])
+def test_braces_are_not_missing(lines):
+    code = HEAD + "".join(f"    {line}\n" for line in lines) + "}\n"
+    assert found(code) is None
+    assert "braces" not in found(code.replace("x[i]", "3")) or "return;" in code
+
+
 def test_a_kernel_in_the_place_of_the_projects():
     kernel = """#include "common.cuh"
 extern "C" __global__ __launch_bounds__(256)

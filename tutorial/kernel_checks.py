@@ -50,14 +50,23 @@ from kernels.gpu import Gpu
 from kernels.gradient_check import on_host
 from kernels.launch import FOLDER, DeviceError, KernelError, LaunchError, read
 from kernels.replacement import declaration
-from tutorial.checks import Exercise, Fault, calls_of
+from tutorial.checks import Exercise, Fault, calls_of, same
 
 FILE = "answer.cu"
 MARKS = re.compile(r"^ *// ### (BEGIN|END) SOLUTION\n", re.M)
 NBGRADER = re.compile(r"^ *#(?= YOUR CODE HERE)", re.M)  # its comment would be no comment in C
 GAP_LEFT = re.compile(r"^ *(#error|raise NotImplementedError)", re.M)  # build.py's or nbgrader's
 PLACE = re.compile(r"(,? in|,? at|,? by)? \b(line|thread|block) (\d+|\([\d, ]*\))")
-PYTHON_DIVISION = re.compile(r"\w *// *\w+ *[,;)]")  # not a comment behind a statement
+PYTHON = {  # what does not compile, but would be right in Python: how C writes it
+    r"\w *// *\w+ *[,;)]":  # not a comment behind a statement
+        "In C, // begins a comment, and / divides",
+    r"\bif\b[^;{}?]*\belse\b": "In C, b if a else c is written a ? b : c",
+    r"(?m)^ *(if|else|for|while)\b[^;?]*: *$":
+        "In C no colon stands after if, else, for or while, and braces { } hold the body",
+    r"\belif\b": "In C, elif is written else if"}
+COMMENT = re.compile(r"(?<!\w)(?<!\w )//.*|//(?! *\w+ *[,;)]).*")  # no division as in Python
+HEAD = re.compile(r" *(if|else|for|while)\b[^;{}]*(\([^{}]*\))?")  # and no brace
+DECLARED = re.compile(r"\b(if|for|while)\b[^{}\n]*\)\s*(int|float|real) (\w+)")
 RACE = re.compile(r"(a race: .*?) is (read|written) .*")
 
 
@@ -87,7 +96,15 @@ class KernelExercise(Exercise):
             path.write_text(answer, encoding="utf-8")
             right = Path(folder) / "right.cu"
             right.write_text(self.reference, encoding="utf-8")
-            return [self.outcome(path, right, arguments) for arguments in calls_of(self)]
+            found = [self.outcome(path, right, arguments) for arguments in calls_of(self)]
+        return self.with_braces(answer, found)
+
+    def with_braces(self, answer, found):
+        """The outcomes; if they are wrong and braces are missing, these are the mistake."""
+        said = missing_braces(answer)
+        if not said or same(found, self.known(self.reference), self.tolerance):
+            return found
+        return [Fault(f"{f}. {said}" if isinstance(f, Fault) else said, said) for f in found]
 
     def outcome(self, path, right, arguments):
         device = Emulator(precision=self.precision, seconds=2, count=self.count)
@@ -108,6 +125,27 @@ def require_same_heads(found, right):
         raise LaunchError(f"expected a kernel with the head {missing[0]}")
 
 
+def missing_braces(answer):
+    """A sentence about the second statement of a body that needs braces and has none, or "".
+
+    Its line is indented like the body's first, or that one declares a variable.
+    """
+    lines = [(number, COMMENT.sub("", line).rstrip()) for number, line in
+             enumerate(answer.splitlines(), 1) if COMMENT.sub("", line).strip()]
+    for (_, head), (_, first), (number, second) in zip(lines, lines[1:], lines[2:]):
+        if HEAD.fullmatch(head) and first.endswith(";") and not second.endswith("}"):
+            if indent(second) == indent(first) > indent(head):
+                return (f"Line {number} is not in the body of `{head.strip()}`: without braces "
+                        "{ } only the first statement is")
+    declared = DECLARED.search(COMMENT.sub("", answer))
+    return f"The body of `{declared[1]} (...)` is only the declaration of {declared[3]}, which " \
+        "the next statement does not know: put both between braces { }" if declared else ""
+
+
+def indent(line):
+    return len(line) - len(line.lstrip())
+
+
 def fault(error, path):
     """The Fault that says what a KernelError or LaunchError says."""
     first, *rest = str(error).replace(f"{path}", FILE).replace(f"{FILE}: ", "").splitlines()
@@ -117,8 +155,9 @@ def fault(error, path):
         if "read-only" in first:  # an assignment to x[i], where x is const: needs no pointers
             first, pointers = re.sub(r"(\w+)\.emulator::Global.*(?=\W$)", r"\1[...]", first), []
         sentence = f"it {first}{''.join(pointers)}"
-        if PYTHON_DIVISION.search(path.read_text(encoding="utf-8")):
-            sentence += ". In C, // begins a comment, and / divides"
+        code = COMMENT.sub("", path.read_text(encoding="utf-8"))
+        sentence += "".join(f". {said}" for python, said in PYTHON.items()
+                            if re.search(python, code))
     elif isinstance(error, LaunchError):
         sentence = f"it cannot be launched: {first}"
     else:

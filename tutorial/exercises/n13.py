@@ -32,6 +32,7 @@ void transpose(const float* __restrict__ x, float* __restrict__ y, int H, int W)
 }
 """
 GUARD = "if (i >= H * W) return;"
+ROW_COLUMN = "row = i / W, column = i % W"
 
 # ----------------------------------------------------------------------------------------- 13.3
 PLANES = r"""
@@ -124,7 +125,10 @@ EXERCISES = {
             "only block 0 computes something. The guard compares i with n, not with the size of a "
             "block.": changed(LEAKY, "i < n", "i < blockDim.x && i < n"),
             "nothing is added or multiplied for negative x: you return x itself.":
-                changed(LEAKY, "0.2f * x[i]", "x[i]")}),
+                changed(LEAKY, "0.2f * x[i]", "x[i]"),
+            "The guard must hold for y[i] too, not only for x[i]: put both into the body of the "
+            "if.": changed(LEAKY, "if (i < n) y[i] = " + SLOPE,
+                           "float v = i < n ? x[i] : 0; y[i] = v > 0 ? v : 0.2f * v")}),
     "13.2": KernelExercise(
         TRANSPOSE,
         ("Number i of x lies in row i / W and column i % W. In y, which is (W, H), a row has H "
@@ -152,7 +156,18 @@ EXERCISES = {
             "the guard stops all rows but one. Compare i with H * W.":
                 changed(TRANSPOSE, "i >= H * W", "i >= W"),
             "the guard stops too early. Compare i with H * W.":
-                changed(TRANSPOSE, "i >= H * W", "i >= H")}),
+                changed(TRANSPOSE, "i >= H * W", "i >= H"),
+            "i / H and i % H are row and column of y, whose rows are H long. Their place in y is "
+            "row * H + column, which is i, and the number comes from x[column * W + row].":
+                changed(TRANSPOSE, ROW_COLUMN, "row = i / H, column = i % H",
+                        "column * H + row", "row * W + column"),
+            "You go through y, whose rows are H long. In x, row and column are exchanged, and its "
+            "rows are W long: y[i] = x[column * W + row].":
+                changed(TRANSPOSE, ROW_COLUMN, "row = i / H, column = i % H",
+                        "y[column * H + row] = x[i]", "y[i] = x[row * W + column]"),
+            "y[i] = x[column * W + row] is right if row and column are those of y, whose rows are "
+            "H long: row = i / H, column = i % H.":
+                changed(TRANSPOSE, "y[column * H + row] = x[i]", "y[i] = x[column * W + row]")}),
     "13.3": KernelExercise(
         PLANES,
         ("A plane, all pixels of one channel, has H * W numbers. Which plane does i lie in? And "
@@ -224,7 +239,11 @@ EXERCISES = {
                 changed(DIFFERENCES, "s[t] = x[i]", "s[i] = x[i]", "s[t - 1]", "s[i - 1]",
                         "s[t] - left", "s[i] - left"),
             "y[0] must be x[0].":
-                changed(DIFFERENCES, "y[i] = ", "if (i > 0) y[i] = ")}),
+                changed(DIFFERENCES, "y[i] = ", "if (i > 0) y[i] = "),
+            "There are two mistakes. Not all threads reach the barrier: put it after the if, which "
+            "some do not enter. And number 0 has no left neighbour: do not read x[-1].":
+                changed(DIFFERENCES, BARRIER, "", RETURN, RETURN + BARRIER,
+                        LEFT, "t == 0 ? x[i - 1] : s[t - 1]")}),
     "13.5": KernelExercise(
         SUMS,
         ("First s[t] = x[i], or 0 where there is no x[i]. Then the loop, with a barrier at the "
@@ -271,5 +290,16 @@ EXERCISES = {
             "Each block reads the first 256 numbers, even if there are fewer. The index in x is i, "
             "and where i >= n put 0 into s.": changed(SUMS, LOAD, "s[t] = x[t];"),
             "the loop only goes once. half is halved after each round: half /= 2.":
-                changed(SUMS, "half > 0; half /= 2", "half == blockDim.x / 2; half /= 2")}),
+                changed(SUMS, "half > 0; half /= 2", "half == blockDim.x / 2; half /= 2"),
+            "Each block writes to out[0]: its own place is out[blockIdx.x]. And where there is no "
+            "x[i], s[t] has no value: set it to 0.":
+                changed(SUMS, LOAD, "if (i < n) s[t] = x[i];", "out[blockIdx.x]", "out[0]"),
+            "Each block adds to out[0], in which there is no number before the launch. Its own "
+            "place is out[blockIdx.x], and it writes its sum there with =.":
+                changed(SUMS, "out[blockIdx.x] =", "out[0] +="),
+            "only block 0 writes its sum: i is 0 in no other block. Thread 0 of each block writes, "
+            "so if (t == 0).": changed(SUMS, "t == 0", "i == 0"),
+            "only block 0 writes its sum: i is 0 in no other block, but t is. And where there is "
+            "no x[i], s[t] has no value: set it to 0.":
+                changed(SUMS, LOAD, "if (i < n) s[t] = x[i];", "t == 0", "i == 0")}),
 }

@@ -88,6 +88,7 @@ void online_rows(const float* __restrict__ x, float* __restrict__ p, int rows, i
 }
 """
 STEP = "sum = sum * expf(before - largest) + expf(score - largest);"
+WRITE = "for (int k = 0; k < K; ++k) p[row * K + k] = expf(x[row * K + k] - largest) / sum;"
 LOOP = ONLINE[ONLINE.index("    for"):ONLINE.index("    for (int k = 0")]
 
 
@@ -108,6 +109,7 @@ void column_sums(const float* __restrict__ x, float* __restrict__ out, int rows,
     out[i] = sum;
 }
 """
+ROW_SUM = ("row < rows; ++row) sum += x[row * C + i]", "row < C; ++row) sum += x[i * C + row]")
 HEAD = COLUMNS[:COLUMNS.index("    if (i")]
 
 
@@ -145,7 +147,8 @@ EXERCISES = {
             "The guard is missing: there are more threads than rows.": changed(ROWS, GUARD, ""),
             "The guard lets one thread too many through: the last row is rows - 1.":
                 changed(ROWS, "row >= rows", "row > rows"),
-            "the results are not divided by the sum.": changed(ROWS, " / sum", ""),
+            "the results are not divided by the sum. (Or the sum is an int: that drops what stands "
+            "behind the point, and the sum stays 1. Write float.)": changed(ROWS, " / sum", ""),
             "x[k * rows + row] would be right for (K, rows). In (rows, K), number k of a row is "
             "x[row * K + k].": changed(ROWS, "row * K + k", "k * rows + row"),
             "Several threads write the same number of p. Number k of a row is x[row * K + k], and "
@@ -160,7 +163,10 @@ EXERCISES = {
             "the sum begins with 1. The loop over all k adds the term of the first score too.":
                 changed(ROWS, "sum = 0", "sum = 1"),
             "the sum starts at k = 1: the term of the first score is missing.":
-                changed(ROWS, "int k = 0; k < K; ++k) sum", "int k = 1; k < K; ++k) sum")}),
+                changed(ROWS, "int k = 0; k < K; ++k) sum", "int k = 1; k < K; ++k) sum"),
+            "an int drops what stands behind the point. The largest score and the sum are numbers "
+            "with a fraction: float, not int.":
+                changed(ROWS, "float largest", "int largest")}),
     "14.2": Exercise(
         merge,
         ("The common m is the larger one. Then correct each sum from its own maximum to the common "
@@ -186,6 +192,10 @@ EXERCISES = {
                 merged(right, right, min),
             "the common m is the larger one of both, not their sum.":
                 merged(right, right, lambda a, b: a + b),
+            "you always take m_b as the common m. It is the larger one of both: max(m_a, m_b).":
+                merged(right, right, lambda a, b: b),
+            "you always take m_a as the common m. It is the larger one of both: max(m_a, m_b).":
+                merged(right, right, lambda a, b: a),
             "exp(m_a) by itself overflows if m_a is 1000. Subtract first: exp(m_a - m).":
                 merged(lambda own, other, m: np.exp(own) / np.exp(m),
                        lambda own, other, m: np.exp(own) / np.exp(m))}),
@@ -223,7 +233,21 @@ EXERCISES = {
                 changed(ONLINE, "expf(score - largest);", "expf(score - before);"),
             "the first score counts twice: sum is 1 already, so begin at k = 1.":
                 changed(ONLINE, "int k = 1", "int k = 0"),
-            "the results are not divided by the sum.": changed(ONLINE, " / sum", "")}),
+            "the results are not divided by the sum.": changed(ONLINE, " / sum", ""),
+            "p is written in the first loop, before the maximum and the sum are those of all "
+            "scores, and p[row * K] is never written. Write p in a second loop, from k = 0.":
+                changed(ONLINE, STEP, STEP + " p[row * K + k] = expf(score - largest) / sum;",
+                        WRITE, ""),
+            "p is written in the loop in which the maximum and the sum are found, before they are "
+            "those of all scores. Write p in a second loop.":
+                changed(ONLINE, "sum = 1", "sum = 0", "int k = 1", "int k = 0", STEP,
+                        STEP + " p[row * K + k] = expf(score - largest) / sum;", WRITE, ""),
+            "p holds exponentials from the first loop, taken before the maximum was that of all "
+            "scores, and none for k = 0. Take all of them in the second loop.":
+                changed(ONLINE, STEP, STEP + " p[row * K + k] = expf(score - largest);",
+                        WRITE, WRITE.replace("= expf(x[row * K + k] - largest) /", "/=")),
+            "the second loop leaves out the first score: it begins at k = 0.":
+                changed(ONLINE, WRITE, WRITE.replace("k = 0", "k = 1"))}),
     "14.4": KernelExercise(
         COLUMNS,
         ("Thread i takes column i, if there is one. It goes through all rows, adds up in a "
@@ -256,6 +280,15 @@ EXERCISES = {
             "these are sums of rows, not of columns. Thread i takes column i.":
                 changed(COLUMNS, "row < rows; ++row) sum += x[row * C + i]",
                         "row < C && i < rows; ++row) sum += x[i * C + row]"),
+            "These are sums of rows, and out has no place for so many: it has C. Thread i takes "
+            "column i, whose numbers are x[row * C + i].":
+                changed(COLUMNS, "i >= C", "i >= rows", *ROW_SUM),
+            "These are sums of the first C rows, not of columns. (There may be fewer rows than C.) "
+            "Thread i takes column i, whose numbers are x[row * C + i].":
+                changed(COLUMNS, *ROW_SUM),
+            "These are sums of neighbouring numbers. The numbers of a column are C apart: "
+            "x[row * C + i], not x[i * C + row].":
+                changed(COLUMNS, "x[row * C + i]", "x[i * C + row]"),
             "these are means. Do not divide by rows.":
                 changed(COLUMNS, "out[i] = sum;", "out[i] = sum / rows;")}),
     "14.5": Exercise(
@@ -281,5 +314,15 @@ EXERCISES = {
             "this is in microseconds. A second has 1000 milliseconds.": adam_time(milli=1e6),
             "seconds to milliseconds: multiply by 1000, do not divide.": adam_time(milli=1e-3),
             "speed is in GB a second: multiply it by 1e9.": adam_time(per_second=1),
-            "1 GB is 1e9 bytes here, not 2 ** 30.": adam_time(per_second=2 ** 30)}),
+            "1 GB is 1e9 bytes here, not 2 ** 30.": adam_time(per_second=2 ** 30),
+            "this is in seconds: multiply by 1000. And you count three numbers, those that are "
+            "written. Four must be read first.": adam_time(3, milli=1),
+            "this is in seconds: multiply by 1000. And you count four numbers, those that are "
+            "read. Parameters, m and v must be written too.": adam_time(4, milli=1),
+            "speed is in GB a second: multiply it by 1e9. And a second has 1000 milliseconds.":
+                adam_time(per_second=1, milli=1),
+            "each parameter has seven numbers of 4 bytes, not of 12: 28 bytes.":
+                adam_time(size=12),
+            "each parameter has seven numbers of 4 bytes, not of 12: 28 bytes. And this is in "
+            "seconds: multiply by 1000.": adam_time(size=12, milli=1)}),
 }
