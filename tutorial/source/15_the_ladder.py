@@ -8,13 +8,13 @@
 # We climb step by step, and count what each step saves.
 #
 # All speeds in this notebook were measured on one H200 when the ladder had five steps ([measured
-# speeds](../docs/speed.md)). The eleven of today divide these five, and have not run on a card yet.
-# So each speed is that of a forerunner.
+# speeds](../docs/speed.md)). The eleven of today divide these five into smaller steps, and have not
+# run on a card yet. So each speed is that of a forerunner.
 #
 # You need: the three sums of a convolution ([notebook 4](04_convolution.ipynb)), and threads,
 # shared memory and barriers ([notebook 13](13_first_kernel.ipynb)). You need a C++ compiler, but no
 # GPU: all counts come from the emulator. Time: about 120 minutes, of which 65 are exercises. Are
-# you stuck at one? Run its check again: each time it helps more.
+# you stuck on one? Run its check again: each time it helps more.
 
 # %%
 import sys
@@ -22,7 +22,7 @@ sys.path[:0] = ["..", "../.."]  # the project is one folder up, or two
 from concurrent.futures import ThreadPoolExecutor
 import matplotlib.pyplot as plt
 import numpy as np
-from kernels import CudaOps, Emulator
+from kernels import CudaOps, Emulator, launch
 from kernels.emulator_counts import warp_accesses
 from kernels.numpy_ops import conv, conv_input_grad
 from tutorial.checks import check
@@ -34,8 +34,8 @@ from tutorial.kernel_checks import FOLDER, text_of
 # Notebook 4 wrote a convolution as a matrix product, by im2col: $y = A w$. Row $m$ of $A$ belongs
 # to an output pixel, column $k$ to one tap and channel (ky, kx, ci), and $w$ is (kh kw Cin, Cout).
 # The matrix $A$ holds each number of $x$ up to kh kw times. On a GPU we never build it. A thread
-# that needs $A_{mk}$ computes where this number lies in $x$. This is called *implicit GEMM*, where
-# GEMM is the usual name for a general matrix product.
+# that needs $A_{mk}$ works out where this number lies in $x$, and reads it there. This is called
+# *implicit GEMM*, where GEMM is the usual name for a general matrix product.
 #
 # Our layer is small: 2 maps, a 2x2 kernel, from 8 channels to 128. There is no padding, so all
 # numbers of $A$ come from $x$.
@@ -64,11 +64,11 @@ assert np.allclose((A @ w.reshape(K, N)).reshape(B, Ho, Wo, N), conv(x, w), atol
 # serves all three, and from here on we only ask: how does a GPU multiply two matrices quickly?
 #
 # We run all eleven steps in the emulator, and let it count. Steps 6 and later round their factors
-# to TF32, which is explained below. They agree with NumPy to about three digits, the others to six.
+# to TF32, which is explained below. Their results agree with NumPy's to about three digits, those
+# of the other steps to six.
 
 # %%
-STEPS = sorted((path.stem for path in (FOLDER / "conv").glob("*.cu")),
-               key=lambda step: int(step.split("_")[0]))
+STEPS = [path.stem for path in launch.ladder("conv")]
 
 def run(step):
     """y, and the emulator with its counts."""
@@ -115,7 +115,7 @@ assert numbers_read("1_naive") == 2
 # A number of $A$ is needed for all $N$ columns, and a number of $w$ for all $M$ rows. So a block
 # should read it once and use it often. A block of 256 threads computes a *tile* of 16 x 16 outputs.
 # For 16 terms of the sum at a time, each thread reads one number of $A$ and one of $w$ and writes
-# them to shared memory. Then all threads use what all have read. In NumPy, with a count:
+# them to shared memory. Then each thread uses what all have read. In NumPy, with a count:
 
 # %%
 def tiled_product(A, w, rows, columns, terms):
@@ -144,9 +144,9 @@ text = (FOLDER / "conv" / "2_shared_tiles.cu").read_text()
 print(text[text.index("    for (int k0"):text.index("    store(out")])
 
 # %% [markdown]
-# On an H200, tiles in shared memory were no faster than step 1: 5.9 against 6.2 TFLOP/s. For step 1
-# the caches had done the same work. But its two gradients reached only 0.6 and 0.9. With tiles (and
-# step 3, below) they are as fast as the forward pass.
+# On an H200, tiles in shared memory were no faster than step 1: 5.9 against 6.2 TFLOP/s. In step 1
+# the caches had done the work of the tiles already. But the two gradients of step 1 reached only
+# 0.6 and 0.9. With tiles, and with what step 3 below adds, they are as fast as the forward pass.
 
 # %% [markdown]
 # ### Exercise 15.1: reads for a multiply-add
@@ -202,15 +202,16 @@ check("15.2", matmul);
 # %% [markdown]
 # ### Banks: why a row in step 2 has 17 places
 #
-# Shared memory consists of 32 *banks*. Word $i$ (4 bytes) lies in bank $i \bmod 32$. In one access
-# of a warp, each bank delivers one word. If lanes need different words of the same bank, the access
-# is repeated, once more for each further word. This is a *bank conflict*.
+# Shared memory consists of 32 parts that work side by side, its *banks*. Word $i$ (4 bytes) lies in
+# bank $i \bmod 32$. In one access of a warp, each bank delivers one word. If lanes need different
+# words of the same bank, the access is repeated, once more for each further word. This is a *bank
+# conflict*.
 #
 # The kernel of exercise 15.2 writes rows of its tiles, 16 neighbouring words each. In step 2 the
 # tile is turned over: a warp writes two columns of `As`, 16 places each. With 16 places in a row,
 # all numbers of a column lie in one of two banks. The kernel declares 17 places, of which the last
-# one is never used. We look at the addresses of one such access, and at those that 16 places would
-# give.
+# one is never used. We look at the addresses of one such access, and at those it would have with 16
+# places.
 
 # %%
 accesses = warp_accesses(results["2_shared_tiles"][1].accesses["conv"])
@@ -273,9 +274,9 @@ check("15.3", lanes_at_a_bank);
 #
 # This step changes only `conv_input_grad`, our transposed convolution. At stride 2, an input pixel
 # meets only every second tap in each direction, and which ones depends on whether its row and
-# column are even or odd. Step 2 goes through all taps, and finds zeros for three of four. Step 3
-# sorts the pixels into the $2 \cdot 2$ *output phases*. All pixels of a phase have the same taps,
-# so none is wasted. The reads of shared memory count the multiply-adds, two for each:
+# column are even or odd. Step 2 goes through all taps, and three of four times it multiplies by
+# zero. Step 3 sorts the pixels into the $2 \cdot 2$ *output phases*. All pixels of a phase have the
+# same taps, so none is wasted. The reads of shared memory count the multiply-adds, two for each:
 
 # %%
 dy = rng.standard_normal((1, 4, 4, 16)).astype(np.float32)
@@ -367,17 +368,17 @@ print("time with 0, 1, 2 loads ahead:", ends)
 assert ends == [45, 29, 25]
 
 # %% [markdown]
-# With one load ahead the product waits only for what a load takes longer. With two it never waits
-# after the first. On an H200, loads ahead and reads of four numbers at once, together, took the
-# kernel from 11 to 29 TFLOP/s. cuDNN, NVIDIA's own library, reached 25 in float32, and 52 in the
-# input gradient, where ours has 27.
+# With one load ahead, a product waits only for as long as a load takes longer than a product: 1
+# unit. With two, only the first product waits. On an H200, loads ahead and reads of four numbers at
+# once, together, took the kernel from 11 to 29 TFLOP/s. cuDNN, NVIDIA's own library, reached 25 in
+# float32, and 52 in the input gradient, where ours has 27.
 #
 # ## Step 6: fewer digits
 #
 # Even without any waiting, an H200 has only 67 TFLOP/s in float32. *Tensor cores* do many more
-# multiply-adds in the same time, but only with rounded factors. A number in a computer is a
-# *mantissa*, its binary digits, times a power of 2, the *exponent*. There are two shorter formats,
-# both with the exponent of float32:
+# multiply-adds in the same time, but only with rounded factors. A number in a computer has a
+# *mantissa*, its binary digits, and an *exponent*: the power of 2 that multiplies them. There are
+# two shorter formats, both with the exponent of float32:
 #
 # | format | bits | mantissa | largest relative error |
 # |---|---|---|---|
@@ -427,9 +428,9 @@ for name, digits in ("TF32", 11), ("bf16", 8):
     assert error <= 2.0 ** -digits
 
 # %% [markdown]
-# Why round to the nearest, when it would be easier to cut the bits off? Cutting makes every number
-# a little smaller. In a sum the errors of rounding go in both directions and mostly cancel. Those
-# of cutting all go in one. We add up 4,096 products of positive numbers:
+# Why round to the nearest, when it would be easier to cut the bits off? Cutting moves every number
+# towards 0. In a sum of positive numbers, the errors of rounding go in both directions and mostly
+# cancel. Those of cutting all go in one. We add up 4,096 products:
 
 # %%
 a, b = rng.uniform(0.5, 1.5, (2, 4096)).astype(np.float32)
@@ -447,8 +448,9 @@ assert errors[1] > 20 * errors[0]
 # A float32 has a sign, 8 bits of exponent and 23 bits of mantissa. TF32 keeps only the first 10
 # bits of the mantissa. So the last 13 bits become 0, after rounding to the nearest. Numbers in the
 # middle are rounded away from 0. `x` is a float32 array; return one. To change bits, look at the
-# same memory as whole numbers, `x.view(np.uint32)`. They can be added, and cut by `& mask`. In such
-# hexadecimal numbers 1.0 is `0x3F800000`, and the next larger float32 is `0x3F800001`.
+# same memory as whole numbers, `x.view(np.uint32)`. Numbers can be added to them, and `& mask` sets
+# to 0 the bits that are 0 in the mask. In such hexadecimal numbers 1.0 is `0x3F800000`, and the
+# next larger float32 is `0x3F800001`.
 
 # %%
 def tf32(x):
@@ -472,10 +474,11 @@ for step in "5_loads_ahead", "6_operands":
 # %% [markdown]
 # ## Step 7: tensor cores
 #
-# A tensor core does not work for a thread, but for a warp: 32 lanes bring their registers, and one
-# instruction, `mma`, multiplies a 16 x 8 matrix by an 8 x 8 matrix. These are 1,024 multiply-adds.
-# The ordinary instruction does one for each lane, 32. Each lane must hold certain elements of the
-# two matrices. For $A$ they are these: the number is the lane, and each lane has four elements.
+# A tensor core works not for a thread but for a warp: 32 lanes bring their registers, and one
+# instruction, `mma`, multiplies a 16 x 8 matrix by an 8 x 8 matrix. That takes 1,024 multiply-adds.
+# An ordinary instruction does one for each lane, so 32. Each lane must hold certain elements of the
+# two matrices. The picture shows the 16 x 8 matrix $A$. The number in each element is the lane that
+# holds it. Each lane holds four.
 
 # %%
 lanes = np.array([[4 * (row % 8) + column % 4 for column in range(8)] for row in range(16)])
@@ -501,9 +504,8 @@ for step in "6_operands", "7_tensor_cores":
 assert counts["7_tensor_cores"].bank_conflicts == 0
 
 # %% [markdown]
-# And yet, the first kernel with tensor cores reached 21 TFLOP/s on an H200, less than the 29 of
-# step 5. The tensor cores waited for memory nearly all of the time. That is what the last steps are
-# for.
+# And yet the first kernel with tensor cores reached 21 TFLOP/s on an H200, less than the 29 of step
+# 5. The tensor cores waited for memory nearly all of the time. That is what the last steps are for.
 #
 # ## Step 8: a pipeline of copies
 #
@@ -514,8 +516,10 @@ assert counts["7_tensor_cores"].bank_conflicts == 0
 # have arrived. It knows only about the copies of its own thread. So a barrier must follow before
 # the others' copies may be used.
 #
-# Each step needs one barrier fewer: when all threads have passed the one, all have also multiplied
-# the stage that is filled next.
+# Each step along the sum needs only one barrier instead of two. When all threads have reached it,
+# all of them have also multiplied the stage that is filled next. Our sum of 32 terms takes two
+# steps, and one more barrier comes before the first. So each of the 4 blocks passes 3 barriers
+# instead of 5:
 
 # %%
 for step in "7_tensor_cores", "8_pipeline":
@@ -531,7 +535,9 @@ assert counts["8_pipeline"].barriers < counts["7_tensor_cores"].barriers
 # $t$ adds the 4 numbers of thread $63 - t$ to its sum: `tiles[step % 2][4 * (63 - t) + k]` for $k$
 # = 0 to 3. Meanwhile the next tile arrives in the other place. The copies of the first tile are
 # given. Start the copies of the next one, commit, wait, add up. Commit in every step, also in the
-# last, whose group is empty. Where do you need barriers?
+# last, whose group is empty. Where do you need barriers? The check also counts the numbers that you
+# add while a copy is on its way. If you wait for all copies first, `y` is right as well, but
+# nothing overlaps, as in step 4.
 
 # %%
 reversed_sums = r"""#include "common.cuh"
@@ -563,8 +569,9 @@ check("15.5", reversed_sums);
 #
 # Exercise 15.1 once more: a block computes 128 x 128 outputs, or 256 x 64 where there are few
 # columns, and a warp 64 x 64. That halves the reads of global and of shared memory. Three stages of
-# such tiles, in the weight gradient 16 x (256 + 8 + 64 + 8) numbers each, take 63 KB of shared
-# memory. That is more than the 48 KB that a kernel gets without asking.
+# such tiles, in the weight gradient 16 x (256 + 8 + 64 + 8) numbers each (8 places after each row
+# stay free, against bank conflicts), take 63 KB of shared memory. That is more than the 48 KB that
+# a kernel gets without asking.
 
 # %%
 for step in "8_pipeline", "9_larger_tiles":
@@ -576,12 +583,13 @@ assert counts["9_larger_tiles"].shared_reads == counts["8_pipeline"].shared_read
 # %% [markdown]
 # ## Step 10: split sums
 #
-# Larger tiles mean fewer tiles. An H200 has 132 multiprocessors, each of which runs 2 of these
-# blocks at a time: 264 blocks in a *round*. A layer with 300 tiles needs two rounds, and the second
-# is almost empty. A layer with 50 tiles leaves most of the GPU idle. So a sum is cut into slices,
-# which go to different blocks, and another kernel adds up the slices, always in the same order.
-# With $s$ slices, each takes $1/s$ of the time, and there are $s$ times as many blocks. Adding up
-# costs a little for each slice. The project assumes 3 %, so that a sum in one slice counts as 1.03.
+# Larger tiles mean fewer tiles. An H200 has 132 *multiprocessors*, the units that run blocks. Each
+# runs 2 of these blocks at a time: 264 blocks in a *round*. A layer with 300 tiles needs two
+# rounds, and the second is almost empty. A layer with 50 tiles leaves most of the GPU idle. So a
+# sum is cut into slices, which go to different blocks, and another kernel adds up the slices,
+# always in the same order, so that each run gives the same bits. With $s$ slices, each takes $1/s$
+# of the time, and there are $s$ times as many blocks. Adding up costs a little for each slice. The
+# project assumes 3 %, so that a sum in one slice counts as 1.03.
 
 # %%
 def time(tiles, slices):
@@ -606,7 +614,7 @@ assert best == {50: 5, 264: 1, 300: 6}
 #
 # A copy needs an address. So far each thread got from $k$ to (ky, kx, ci) by division, as in our
 # `place` above, and divisions of whole numbers are slow. But $k$ only ever advances. A running
-# index makes do with additions: the next channel, and at the end of the channels the next tap.
+# index needs only additions: the next channel, and at the end of the channels the next tap.
 
 # %%
 ky = kx = ci = 0
@@ -631,9 +639,9 @@ for k in range(K):
 # each byte from memory. Times the bytes per second that the memory delivers, it gives the
 # multiply-adds per second that the memory allows. The arithmetic has its own limit. The smaller of
 # the two is the kernel's *roof*. We take the counted bytes, and the figures of an H200's data
-# sheet: 4.8 TB/s, and 67 (float32) or 495 TFLOP/s (TF32). Of these 495, `mma` reaches only 324. The
-# rest takes another instruction, which only this kind of card has. (A multiply-add is two
-# operations.)
+# sheet: 4.8 TB/s, and 67 (float32) or 495 TFLOP/s (TF32). Of these 495, `mma` reaches only 324. To
+# go beyond that, a kernel must use another instruction, which only this kind of card has. (A
+# multiply-add is two operations.)
 
 # %%
 intensity = {step: M * N * K / counts[step].global_read_bytes for step in STEPS}
@@ -663,25 +671,26 @@ plt.xlabel("multiply-adds for each byte read"), plt.ylabel("TFLOP/s")
 plt.show()
 
 # %% [markdown]
-# Blue points are the roofs if every read came from the memory itself. Red crosses are the measured
-# speeds, of a larger layer. Step 1 lies *above* its roof, and so does step 11 a little: the caches
-# deliver what one block has read to the next. So this roof is not a law. It says how much a kernel
-# depends on the caches: step 1 lives off them alone. From step 4 on the memory could feed the
-# arithmetic of float32. What is then missing is waiting (steps 5 and 8), arithmetic (6 and 7),
-# reads once more (9), and work that is spread badly (10).
+# The blue points are the roofs that hold if every read comes from the memory itself. The red
+# crosses are measured speeds, of a larger layer and of the forerunners of steps 1, 5 and 11. Step 1
+# lies *above* its roof, and so does step 11 a little: the caches deliver what one block has read to
+# the next. So this roof is not a law. It says how much a kernel depends on the caches: step 1 lives
+# off them alone. From step 4 on the memory could feed the arithmetic of float32. What then slows a
+# kernel down is waiting (mended by steps 5 and 8), arithmetic (6 and 7), reads once more (9), work
+# that is spread badly (10), and divisions (11).
 #
 # ## Summary
 #
 # - A convolution is a matrix product whose left factor is looked up instead of built.
 # - Tiles of rows x columns need 1/rows + 1/columns numbers for each multiply-add: first in shared
 #   memory, then in registers, then both larger.
-# - Words of one bank are delivered one after another. One more place in a row of a tile avoids
-#   that.
-# - A load that starts early enough costs no waiting. Copies need a wait for one's own, and then a
-#   barrier for those of the others.
+# - Words of one bank are delivered one after another. One more place in each row of a tile avoids
+#   most of that.
+# - A load that starts early enough costs no waiting. A thread must wait for its own copies, and
+#   then at a barrier for those of the others.
 # - Tensor cores multiply rounded numbers: TF32 keeps 10 bits of the mantissa, bf16 7. Round to the
 #   nearest, and sum in float32.
-# - Count first. Then measure, since caches and waiting are not in the counts.
+# - Count first. Then measure, since the counts do not show caches and waiting.
 #
 # **In the project:** the steps in `kernels/conv/`, what they share in
 # [implicit_gemm.cuh](../kernels/implicit_gemm.cuh),
