@@ -39,6 +39,11 @@ def both_orders(maps, classes):
     return (counts + counts.T) * (1 - np.eye(classes, dtype=int))
 
 
+def as_counted(maps, classes, change=lambda counts: counts):
+    """Each pair at [class of one, class of the other], and then something is done with that."""
+    return change(counted(pairs(maps), classes))
+
+
 def at_most_once(maps, classes):
     """counts[i, j] += 1 with arrays adds 1 once, however often a place is named."""
     counts = np.zeros((classes, classes), int)
@@ -90,6 +95,31 @@ def negative_index(m, row, column):
     return len(seen)
 
 
+def in_range(m, row, column, first=0, sides=slice(None)):
+    """Rows and columns are accepted from `first` on, and below the sides of the map."""
+    todo, seen, (h, w) = [(row, column)], {(row, column)}, m.shape[sides]
+    while todo:
+        y, x = todo.pop()
+        for near in (y - 1, x), (y + 1, x), (y, x - 1), (y, x + 1):
+            inside = first <= near[0] < h and first <= near[1] < w
+            if inside and m[near] == m[row, column] and near not in seen:
+                seen.add(near)
+                todo.append(near)
+    return len(seen)
+
+
+def not_in_range(m, row, column):
+    """No check at all."""
+    todo, seen = [(row, column)], {(row, column)}
+    while todo:
+        y, x = todo.pop()
+        for near in (y - 1, x), (y + 1, x), (y, x - 1), (y, x + 1):
+            if m[near] == m[row, column] and near not in seen:
+                seen.add(near)
+                todo.append(near)
+    return len(seen)
+
+
 def one_step(m, row, column):
     return 1 + sum(bool(m[row + dy, column + dx] == m[row, column]) for dy, dx in SIDES
                    if 0 <= row + dy < m.shape[0] and 0 <= column + dx < m.shape[1])
@@ -126,6 +156,16 @@ def nearest_other(maps, best=np.max, flips=(np.s_[:, :, ::-1],), skip=(0, 1)):
             np.fill_diagonal(agreement, 0)
         nearest = np.maximum(nearest, best(agreement, 1))
     return nearest
+
+
+def without_itself(maps, others):
+    agreement = (maps[:, None] == others[None]).mean((2, 3))
+    np.fill_diagonal(agreement, 0)
+    return agreement
+
+
+def only_mirrored(maps):
+    return without_itself(maps, maps[:, :, ::-1]).max(1)
 
 
 MAPS = rng.integers(0, 3, (3, 4, 5)).astype(np.uint8)
@@ -188,6 +228,14 @@ EXERCISES = {
             "np.minimum and np.maximum.":
                 lambda maps, classes: np.triu(counted(pairs(maps), classes).T, 1),
             "pairs of equal class do not count: the diagonal must be 0.": with_equal_classes,
+            "pairs of equal class do not count: the diagonal must be 0, as np.triu(counts, 1) "
+            "makes it. np.triu(counts) keeps it.":
+                lambda maps, classes: as_counted(maps, classes, lambda c: np.triu(c + c.T)),
+            "pairs of equal class do not count, and the smaller class is the row. The order of the "
+            "classes still matters here.": as_counted,
+            "pairs of equal class do not count, and each other pair is counted twice. Keep what "
+            "lies above the diagonal: np.triu(counts, 1).":
+                lambda maps, classes: as_counted(maps, classes, lambda c: c + c.T),
             "the smaller class is the row, and the larger the column.":
                 lambda maps, classes: touching(maps, classes).T,
             "diagonal neighbours do not count: they share a corner, not a side.":
@@ -217,6 +265,12 @@ EXERCISES = {
             "that neighbours lie inside.": negative_index,
             "the fill goes on at the opposite edge. Neighbours outside the map do not count.":
                 lambda m, row, column: region_size(m, row, column, wraps=True),
+            "neighbours may lie outside the map: an index of -1 is its last row or column, and one "
+            "of H or W stops with an IndexError. Check 0 <= y < H and 0 <= x < W.": not_in_range,
+            "row 0 and column 0 are inside too: 0 <= y, not 0 < y.":
+                lambda m, row, column: in_range(m, row, column, first=1),
+            "height and width are exchanged: m.shape is (H, W), and a row must be smaller than H.":
+                lambda m, row, column: in_range(m, row, column, sides=slice(None, None, -1)),
             "you count all pixels of the class, also those in other regions.":
                 lambda m, row, column: int((m == m[row, column]).sum()),
             "a pixel can be on the list twice, for two of its neighbours. Add it to seen when you "
@@ -241,6 +295,15 @@ EXERCISES = {
             "a map's own mirror image is no other map. Set that diagonal to 0 too.":
                 lambda maps: nearest_other(maps, skip=(0,)),
             "mirror images are missing.": lambda maps: nearest_other(maps, flips=()),
+            "these are mirror images only. The maps as they are count too: take np.maximum of "
+            "both.": only_mirrored,
+            "this is the number of the nearest map. Return the agreement with it: .max(1), not "
+            ".argmax(1).": lambda maps: without_itself(maps, maps).argmax(1),
+            "you add both agreements, with maps and mirror images. Take the larger: np.maximum.":
+                lambda maps: without_itself(maps, maps).max(1) + only_mirrored(maps),
+            "this is the mean of both agreements, with maps and mirror images. Take the larger: "
+            "np.maximum.":
+                lambda maps: (without_itself(maps, maps).max(1) + only_mirrored(maps)) / 2,
             "axis 1 is the height: this turns maps upside down. Left for right is the last axis.":
                 lambda maps: nearest_other(maps, flips=(np.s_[:, ::-1],)),
             "this turns maps by half a turn. Mirror only the last axis.":

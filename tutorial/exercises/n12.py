@@ -290,6 +290,8 @@ EXERCISES = {
             "the three colours share one mean. Each has its own.": normalized_over(mean_axes=None),
             "each of the 147 numbers has its own mean. Pixels of one colour share it: axes "
             "(0, 2, 3), not only 0.": normalized_over((0,), (0,)),
+            "the colours are axis 1, not the last. Mean and standard deviation are over the other "
+            "axes: (0, 2, 3).": normalized_over((0, 1, 2), (0, 1, 2)),
             "divide by the standard deviation, not by the variance.": by_variance,
             "you take the standard deviation with ddof=1, which divides by the number of pixels "
             "minus 1. So that of the result is not exactly 1. Leave ddof out.":
@@ -314,6 +316,12 @@ EXERCISES = {
             "a negative mean counts as 0. You take its absolute value.": absolute,
             "this is a weighted mean. The formula multiplies: the weights are powers.":
                 weighted_sum,
+            "you add the powers over the scales. Multiply them: .prod(1).":
+                lambda means, weights: (means.clip(0) ** weights).sum(1),
+            "this is the mean of the powers over the scales. Multiply them: .prod(1).":
+                lambda means, weights: (means.clip(0) ** weights).mean(1),
+            "this is the product over all pairs too. The scales are axis 1: .prod(1).":
+                lambda means, weights: (means.clip(0) ** weights).prod(),
             "the weights are missing: each mean is raised to the power of its weight.":
                 without_weights,
             "the weights are powers, not factors: ** instead of *.": weights_as_factors,
@@ -342,8 +350,8 @@ EXERCISES = {
             "from len(a).": both_divided(lambda a, b: len(a) - 1),
             "a has N points: divide x by the root of N - 1. You divide both by that of M - 1, "
             "from len(b).": both_divided(lambda a, b: len(b) - 1),
-            "you divide by the number of dimensions minus 1. N is the number of points, len(a), and "
-            "M is len(b).": both_divided(lambda a, b: a.shape[1] - 1),
+            "you divide by the number of dimensions minus 1. N is the number of points, len(a), "
+            "and M is len(b).": both_divided(lambda a, b: a.shape[1] - 1),
             "x and y are not divided by the root of N - 1.": not_divided,
             "you divide by N - 1. A covariance is a product of two rows, so each is divided by "
             "the root of N - 1.": divided_by_the_count,

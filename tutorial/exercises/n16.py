@@ -122,6 +122,25 @@ def joined(line):
     return tuple(int(field) for field in fields[:3]), " ".join(fields[3:])
 
 
+def in_a_list(line):
+    fields = line.split("#")[0].split(maxsplit=3)
+    if not fields:
+        return None
+    return tuple(int(field) for field in fields[:3]), fields[3:]
+
+
+def at_single_spaces(line):
+    line = line.split("#")[0].strip()
+    if not line:
+        return None
+    fields = line.split(" ", 3)
+    return tuple(int(field) for field in fields[:3]), fields[3] if len(fields) > 3 else ""
+
+
+def none_for_empty_only(line):
+    return palette_line(line) or (None if line == "" else ((), ""))
+
+
 def not_stripped(line):
     fields = line.split("#")[0].split(maxsplit=3)
     if not fields:
@@ -143,6 +162,11 @@ def centre(new, old):
 
 
 resized = looked_up(centre)
+
+
+def pairwise(ids, height, width):
+    """One old pixel for each pair of a row and a column: NumPy stops."""
+    return ids[centre(height, len(ids)), centre(width, ids.shape[1])]
 
 
 def bilinear(ids, height, width):
@@ -174,6 +198,8 @@ EXERCISES = {
             "only n is under the root. The root is that of n ((1 - t)^2 + t^2).":
                 lambda t, n: np.sqrt(n) * ((1 - t) ** 2 + t ** 2),
             "n belongs under the root too.": lambda t, n: n * np.sqrt((1 - t) ** 2 + t ** 2),
+            "this is the length in the middle only, at t = 1/2. Keep t: n ((1 - t)^2 + t^2) is the "
+            "squared length.": lambda t, n: np.sqrt(n / 2) + 0 * t,
             "n is missing: each squared length is about n.":
                 lambda t, n: np.sqrt((1 - t) ** 2 + t ** 2),
             "each length is about the root of n, not n.":
@@ -239,6 +265,12 @@ EXERCISES = {
             "does not know how many spaces there were. .split(maxsplit=3) leaves the name in one "
             "piece.": joined,
             "the name is a list of words. .split(maxsplit=3) leaves it in one piece.": words,
+            "the name is a list, fields[3:]. Take its element: fields[3], if there is one.":
+                in_a_list,
+            '.split(" ") cuts at every single space, so two of them leave an empty field. .split() '
+            "without a separator takes any number of spaces as one.": at_single_spaces,
+            "a line of spaces only, or of a comment only, gives None too. Test whether any field "
+            "is left, not whether the line is empty.": none_for_empty_only,
             "the three colours are still strings. Make them numbers with int.": strings,
             "an empty line, or a comment alone, gives None.": never_none,
             'a missing name is "", not None.': a_missing_name_is_none,
@@ -268,6 +300,12 @@ EXERCISES = {
                 looked_up(lambda new, old: np.linspace(0, old - 1, new).round().astype(int)),
             "np.linspace from 0 to H - 1, rounded down, takes other places than the centres, "
             "i + 1/2.": looked_up(lambda new, old: np.linspace(0, old - 1, new).astype(int)),
+            "ids[rows, columns] takes pairs: the first row with the first column, and so on. For "
+            "all combinations write ids[rows[:, None], columns].": pairwise,
+            "old and new are exchanged: multiply by H, and divide by 2 * height.":
+                looked_up(lambda new, old: (2 * np.arange(new) + 1) * new // (2 * old)),
+            "you divide H by 2 * height first, and that is rounded down. Multiply first, and then "
+            "divide.": looked_up(lambda new, old: (2 * np.arange(new) + 1) * (old // (2 * new))),
             "bilinear resizing computes means of class ids: it invents classes. Look up one old "
             "pixel for each new one.": bilinear,
             "a step of H // height fits only if it divides H. And it takes corners, not centres.":
