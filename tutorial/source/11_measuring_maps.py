@@ -317,10 +317,10 @@ for name, maps in sets.items():
 
 # %% [markdown]
 # The constant maps have no borders at all, so there are no shares to compare. The project counts
-# that as a case of its own: its distance from any maps with borders is 1. The bars have few kinds
-# of borders, and fail. Noise has nine times the floor. But its value is small, because most pixels
-# are background, in noise too. So most borders are borders with the background. Here are the shares
-# for real maps, noise and bars:
+# this as a case of its own: the distance of such maps from any maps with borders is 1. The bars
+# have few kinds of borders, and fail. Noise has nine times the floor. But its value is small,
+# because most pixels are background, in noise too. So most borders are borders with the background.
+# Here are the shares for real maps, noise and bars:
 
 # %%
 names = "background", "circle", "rectangle", "square"
@@ -450,7 +450,7 @@ check("11.4", region_size);
 # value is that of real maps.
 
 # %% [markdown]
-# ## 6. Memorization: has it only learnt by heart?
+# ## 6. Memorization: does it only copy?
 #
 # So far, the best samples would be copies of the training maps. They get 0 in every distance. But a
 # generator that copies has learnt nothing: we have those maps already. So we look for the nearest

@@ -6,7 +6,7 @@
 # should we go? The first half of this notebook is about that.
 #
 # In the second half we leave Colored Shapes. We write label maps of our own to a file, read them
-# with the project's loader, and train on them. Most that can go wrong there goes wrong when maps
+# with the project's loader, and train on them. Most of what can go wrong there goes wrong when maps
 # are resized: a careless program invents classes that nobody drew.
 #
 # You need: label maps and palettes ([notebook 2](02_label_maps.ipynb)), angles and norms of
@@ -505,8 +505,8 @@ show(np.concatenate([trainer.generator.sample(z), doubled.maps[:8]]), colors, co
 #
 # - Random vectors of $n$ normally distributed numbers have about the length $\sqrt{n}$, and any two
 #   are almost at right angles.
-# - A straight walk between two of them passes vectors of 71 percent of this length. Slerp about
-#   keeps the length, and turns almost evenly. If the angle is 0, or rounding makes the cosine
+# - A straight walk between two of them passes vectors of 71 percent of this length. Slerp keeps
+#   the length, roughly, and turns almost evenly. If the angle is 0, or rounding makes the cosine
 #   larger than 1, the formula needs care.
 # - Here both walks give maps of about the same quality. A theory about a generator should be
 #   measured.
