@@ -94,7 +94,7 @@ EXERCISES = {
         LEAKY,
         ("First int i = ..., as in bias_relu above. Then the guard, and one assignment to y[i]. "
          "For the choice between two values use a ? b : c.",
-         "x[i] > 0 ? x[i] : 0.2f * x[i] is the value. It belongs into y[i], if i < n."),
+         "x[i] > 0 ? x[i] : 0.2f * x[i] is the value. It belongs in y[i], if i < n."),
         run=launched("leaky_relu"),
         inputs=[(numbers(1000), blank(1000), 1000), (numbers(512), blank(512), 512),
                 (numbers(7), blank(7), 7)],

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 13. First kernel: how do thousands of threads share one loop?
 #
-# So far the arithmetic of our networks was NumPy, on the cores of a CPU. A GPU has thousands of
+# So far NumPy did the arithmetic of our networks, on the cores of a CPU. A GPU has thousands of
 # small cores. How does one write a program for so many? Which core computes which number? And how
 # do they work together when there is only one result, such as a sum? We get there in three steps: a
 # loop in Python, then threads in Python, then CUDA.
@@ -129,13 +129,15 @@ void bias_relu(const float* __restrict__ x, const float* __restrict__ bias,
 # | `def bias_relu(...)` | `extern "C" __global__ void bias_relu(...)` |
 # | `max(a, b)` | `fmaxf(a, b)` |
 #
-# What you need to know of C:
+# `__global__` marks a kernel, `void` says that it returns nothing, and with `extern "C"` it keeps
+# its name, so that Python can find it. What else you need to know of C:
 #
 # - Each variable has a type, `int i` or `float sum`. A statement ends with `;`. Braces `{ }` hold a
-#   body, where Python uses the indentation.
+#   body, where Python uses the indentation. Without braces, a body is only one statement.
 # - `float*` is an array of float32. `const` says that the kernel only reads it. `__restrict__`
 #   promises that no two of the arrays overlap.
-# - An array does not know its length, and `x[-1]` is no element of it. So lengths are arguments.
+# - An array does not know its length, so lengths are arguments. And `x[-1]` is not its last number:
+#   it lies before the array.
 # - A division of whole numbers rounds towards 0: `7 / 2` is 3, and `1 / 5` is 0. `i % C` is the
 #   remainder. Write `0.5f` for a number of type `float`.
 # - `a ? b : c` is Python's `b if a else c`, and `a && b` is `a and b`. `//` begins a comment.
@@ -167,7 +169,7 @@ assert np.allclose(y.reshape(x.shape), bias_activation(x, bias, "relu"))
 # ### What if the guard is missing?
 #
 # In Python, `x[72]` of 72 numbers raises an `IndexError`. On a GPU there is no such check. The
-# kernel would read what lies behind the array, and write there, into somebody else's numbers. Often
+# kernel would read past the end of the array, and write there, into somebody else's numbers. Often
 # nobody notices. The emulator does check each access, so we use it wherever something might go
 # wrong, and for all exercises. Here is the kernel without its guard:
 
@@ -181,10 +183,10 @@ except KernelError as error:
 # %% [markdown]
 # The line names the file, the kernel, the array, the index and the thread. Thread
 # $t$ of block 2 wanted number $2 \cdot 32 + t$, and the last number is 71. (A thread has three
-# numbers because blocks may have up to three dimensions. We use one. The emulator runs the threads
-# in a shuffled order, so another thread than 8, the first without a number, may be named.) The
-# emulator also sees if two threads use the same number, one of them writes it, and nothing says who
-# comes first. This is called a *race*.
+# numbers because blocks may have up to three dimensions. We use one. The first thread without a
+# number is thread 8, but the emulator runs the threads in a shuffled order, so it may name a later
+# one.) The emulator also notices when two threads use the same number, at least one of them writes
+# it, and nothing says who comes first. This is called a *race*.
 
 # %% [markdown]
 # ### Exercise 13.1: your first kernel
@@ -213,8 +215,9 @@ void leaky_relu(const float* __restrict__ x, float* __restrict__ y, int n) {
 check("13.1", leaky_relu);
 
 # %% [markdown]
-# The project's kernel is in `kernels/activations.cu`. It knows three activations, and the bias may
-# be missing. `real` is `float`, or `double` for gradient checks.
+# The project's kernel is in `kernels/activations.cu`. It knows three activations. The bias may be
+# missing: then `bias_or_null` is a null pointer, which counts as false. `real` is `float`, or
+# `double` for gradient checks, and `THREADS` is a constant of that file, 256.
 
 # %%
 print(text_of("activations.cu", "bias_activation"))
@@ -293,7 +296,7 @@ check("13.3", bias_planes);
 # Now a sum of many numbers. If one thread added them all up, the others would have nothing to do.
 # If each thread added its number to the same `out[0]`, they would disturb each other: two threads
 # read the same old value, each adds its number, and the later one overwrites what the first has
-# written. This is called a *race*.
+# written. This is a race again.
 #
 # The way out is a tree. With 8 numbers: in the first round, thread 0 adds number 4 to number 0,
 # thread 1 adds number 5 to number 1, and so on up to thread 3. Four numbers are left. In the next
@@ -356,8 +359,8 @@ found = run_threads(block_sum, 64, numbers, threading.Barrier(64))
 assert found == numbers.sum()
 
 # %% [markdown]
-# And with a barrier at which nobody waits? Thread 0 is the first to start. It runs through all
-# rounds before the others have put their numbers down.
+# And with a barrier at which nobody waits? Thread 0 is the first to start. It has usually gone
+# through all rounds before the others put their numbers down.
 
 # %% tags=["varies"]
 class NoBarrier:
@@ -453,7 +456,7 @@ check("13.4", differences);
 # *Difficulty 2 of 3 · 15 minutes · Good for: every loss, mean and bias gradient.*
 #
 # Translate our Python function `block_sum` into CUDA. Each block adds up its 256 numbers, and
-# writes the sum to its place in `out`. The last block may have fewer than 256. A loop is written
+# writes the sum to its place in `out`. The last block may have fewer numbers. A loop is written
 # `for (int half = blockDim.x / 2; half > 0; half /= 2) { ... }`.
 
 # %%
@@ -487,7 +490,8 @@ check("13.5", block_sums);
 # the bit `bits`. This is called a *shuffle*. After five such rounds each lane has the sum of its
 # warp. Then the first lane of each warp puts this sum into shared memory, and after a barrier the
 # first warp adds up these sums. In the code, `WARP` is 32, `ALL_LANES` says that all lanes take
-# part, and `__device__` marks a function that kernels can call. `#include` inserts the lines of
+# part, and `__device__` marks a function that kernels can call. `__forceinline__` tells the
+# compiler to copy the function's body to where it is called. `#include` inserts the lines of
 # another file.
 
 # %%
@@ -521,13 +525,13 @@ assert np.allclose(device.download(total), many[:1000].sum(), atol=1e-4)
 # ## Which thread should read which number?
 #
 # For the result it does not matter which thread computes which number. For the time it does. A GPU
-# moves memory in *sectors* of 32 bytes, which are 8 floats. When a warp reads, the GPU looks which
-# sectors its 32 lanes need, and moves each of them once. If the lanes read 32 neighbours, that is
-# 4 sectors, and every byte is used. If they read numbers that are far apart, it is 32 sectors, and
-# of each one only 4 bytes are used.
+# moves memory in *sectors* of 32 bytes, which are 8 floats. When a warp reads, the GPU finds out
+# which sectors its 32 lanes need, and moves each of them once. If the lanes read 32 neighbours,
+# that is 4 sectors (if the first number begins a sector), and every byte is used. If they read
+# numbers that are far apart, it is 32 sectors, and of each one only 4 bytes are used.
 #
-# The emulator can count this. We let lane $i$ read `x[i * stride]` and look at the addresses of one
-# warp. (Always in the emulator: a GPU does not tell addresses.)
+# The emulator can count this. We let lane $i$ read `x[i * stride]`, and look at the addresses of
+# one warp. (This always runs in the emulator: a GPU does not report addresses.)
 
 # %%
 strided = r"""
@@ -555,13 +559,15 @@ for axis, (stride, offsets) in zip(axes, addresses.items()):
         axis.plot([lane * 32 + 16, offset + 2], [1, 0.16], "tab:blue", lw=0.8)
     axis.set(yticks=[0.07, 1], yticklabels=["sectors", "lanes"], ylim=(0, 1.05))
     axis.set_title(f"x[i * {stride}]: {len(sectors)} sectors", fontsize=9)
-axes[2].set_xlabel("address in bytes")
+lane_of = axes[0].secondary_xaxis("top", functions=(lambda x: x / 32 - 0.5, lambda i: 32 * i + 16))
+lane_of.set(xlabel="lane i", xticks=[0, 8, 16, 24, 31]), axes[2].set_xlabel("address in bytes")
 plt.show()
 
 # %% [markdown]
-# Lanes are drawn from left to right. With stride 8 each lane needs a sector of its own, eight times
-# as many as with stride 1. This stride is what we would get from one thread for each *pixel* of
-# maps with 8 channels, which reads the channels one after another. In `bias_activation`
+# Each line goes from a lane, above, to the address that it reads, below. With stride 8 each lane
+# needs a sector of its own: that is eight times as many as with stride 1. We would get this stride
+# from one thread for each *pixel* of maps with 8 channels, which reads its channels one after
+# another. In `bias_activation`
 # neighbouring threads compute neighbouring numbers. There each access of a warp moves 4 sectors
 # (the bias, 4 numbers that all lanes share, takes only 1):
 
@@ -583,7 +589,7 @@ print(f"{counts.global_accesses // 128} accesses of a warp: {counts.sectors // 1
 # - Rows, columns and channels come back from $i$ by division and remainder.
 # - Threads of a block share memory. Between writing there and reading what another thread wrote
 #   stands a barrier, which all threads of the block must reach.
-# - A sum is a tree: $\log_2$ of the number of threads is the number of rounds.
+# - A sum is a tree: with $N$ threads it takes $\log_2 N$ rounds.
 # - Let neighbouring lanes read neighbouring numbers.
 #
 # **In the project:** [`bias_activation`](../kernels/activations.cu),
@@ -595,5 +601,5 @@ print(f"{counts.global_accesses // 128} accesses of a warp: {counts.sectors // 1
 # of the project's, and train with it: `python semgan.py --device emulator --replace my.cu --steps
 # 3 --side 16 --batch-size 4 --kernel-size 3 --out runs/mine`.
 #
-# **Next:** a kernel that does little arithmetic spends its time on waiting for memory. How does one
+# **Next:** a kernel that does little arithmetic spends its time waiting for memory. How does one
 # make it wait less? [Notebook 14](14_fused_kernels.ipynb).

@@ -27,7 +27,7 @@ from tutorial.kernel_checks import find_device, saved, text_of
 # Two speeds of an NVIDIA H200, [measured with this project](../docs/speed.md): it copies 4,224 GB a
 # second, read and written together. And it computes 63.5 TFLOP a second in float32, which is
 # $63.5 \cdot 10^{12}$ additions or multiplications. A float has 4 bytes. So how many operations can
-# the GPU do in the time in which it moves one number?
+# the GPU do in the time that it takes to move one number?
 
 # %%
 bytes_a_second, operations_a_second = 4224e9, 63.5e12
@@ -35,22 +35,22 @@ per_number = operations_a_second / (bytes_a_second / 4)
 print(f"{per_number:.0f} operations for each number that is read or written")
 
 # %% [markdown]
-# Bias and ReLU do two operations for each number, and move two: one in, one out. They could do 60
-# times as many in the same time. So their time is that of the memory. Such a kernel is called
+# Bias and ReLU do two operations for each number, and move two: one in, one out. The GPU could do
+# 60 times as many in the same time. So their time is that of the memory. Such a kernel is called
 # *memory-bound*. To predict its time, count the bytes that it moves, and divide by the speed. To
 # make it faster, move fewer bytes.
 #
 # ## Fusing
 #
-# Bias, then ReLU, as two kernels: the first reads `x`, adds, and writes. The second reads this
-# again, and writes again. That is 16 bytes for each number. In one kernel the sum stays in a
-# *register*, where a thread keeps its own variables, and 8 bytes are left. To *fuse* is to do
-# several steps in one kernel.
+# Bias, then ReLU, as two kernels: the first reads `x`, adds the bias, and writes the sum. The
+# second reads the sum, applies ReLU, and writes again. That is 16 bytes for each number. In one
+# kernel the sum stays in a *register*, where a thread keeps its own variables, and 8 bytes are
+# left. To *fuse* is to do several steps in one kernel.
 #
-# The emulator counts. It does so in sectors of 32 bytes, in which a GPU moves memory
-# ([notebook 13](13_first_kernel.ipynb)). It counts every access of a warp by itself. A GPU also has
-# caches: what was read a short while ago often need not be read again. Remember this when you see
-# large numbers.
+# The emulator counts the bytes. It counts in sectors of 32 bytes, in which a GPU moves memory
+# ([notebook 13](13_first_kernel.ipynb)), and it counts every access of a warp by itself. A GPU also
+# has caches: what was read a short while ago often need not be read again. Remember this when you
+# see large numbers.
 
 # %%
 def moved(device, n):
@@ -115,7 +115,11 @@ check("14.1", softmax_rows);
 
 # %% [markdown]
 # The project has softmax in three steps. Each moves less than the one before. The first is this
-# one, with a bias. What does it move, per number?
+# one, with a bias. `threadIdx.y` is the thread's number in a second dimension of its block: along
+# the first, `x`, lie the lanes that share a pixel, and here there is only one. `auto` lets the
+# compiler find the type. `[&](int k) { ... }` is a function inside the kernel, like Python's
+# `lambda k: ...`, and the `&` lets it use the kernel's variables. What does the kernel move, per
+# number?
 
 # %%
 print(text_of("softmax/1_a_thread_a_pixel.cu", "softmax"))
@@ -149,15 +153,15 @@ counts = softmax_counts("2_vectorized", x)
 print(f"moved: {32 * counts.sectors / x.size:g} bytes a number")
 
 # %% [markdown]
-# Now what moves is what is asked for.
+# Now no more is moved than is asked for.
 #
 # ## Online softmax
 #
-# Can we do with fewer than three passes? The sum needs the maximum, and the maximum is known only
-# at the end. But we can begin the sum with the maximum *so far*, and correct it. Let $m$ be the
-# largest of the scores that we have seen, and $s = \sum_j e^{x_j - m}$ over these. Then a new score
-# $x$ comes, and the maximum becomes $m' = \max(m, x)$. In the sum all exponents must change from
-# $x_j - m$ to $x_j - m'$:
+# Can we manage with fewer than three passes? The sum needs the maximum, and the maximum is known
+# only at the end. But we can begin the sum with the maximum *so far*, and correct it later. Let $m$
+# be the largest of the scores that we have seen, and $s = \sum_j e^{x_j - m}$ over these. Then a
+# new score $x$ comes, and the maximum becomes $m' = \max(m, x)$. In the sum all exponents must
+# change from $x_j - m$ to $x_j - m'$:
 #
 # $$\sum_j e^{x_j - m'} = \sum_j e^{x_j - m}\, e^{m - m'} = s\, e^{m - m'}$$
 #
@@ -182,8 +186,8 @@ assert np.allclose(p, softmax(scores))
 # %%
 m_so_far, s_so_far = np.array(trace).T
 _, axes = plt.subplots(1, 2, figsize=(6.2, 2.5), layout="constrained")
-axes[0].plot(scores, "o", label="scores"), axes[0].step(range(8), m_so_far, where="post",
-                                                        label="m so far")
+axes[0].plot(scores, "o", label="scores")
+axes[0].step(range(9), [*m_so_far, m], where="post", label="m so far")
 axes[1].step(range(9), [*s_so_far, s], where="post", color="tab:green", label="s so far")
 for axis in axes:
     axis.set_xlabel("number of the score"), axis.legend()
@@ -244,9 +248,11 @@ void online_rows(const float* __restrict__ x, float* __restrict__ p, int rows, i
 check("14.3", online_rows);
 
 # %% [markdown]
-# This is the project's third step. `Four` is a vector of four floats, and `load4` reads one.
-# (`real` is `float`, or `double` for gradient checks.) The loop with the two `__shfl_xor_sync` is
-# your `merge`: each lane merges its pair with that of another lane.
+# This is the project's third step. `Four` is a vector of four floats (`FOUR` is 4), `load4` reads
+# one, `biased` adds the bias, and `store4` writes one. `LOWEST` is about the lowest number that a
+# float can hold, $-3 \cdot 10^{38}$: the maximum before the first score. (`real` is `float`, or
+# `double` for gradient checks.) The loop with the two `__shfl_xor_sync` is your `merge`: each lane
+# merges its pair with that of another lane.
 
 # %%
 print(text_of("softmax/3_online.cu", "softmax"))
@@ -268,7 +274,7 @@ for K in table:
 plt.figure(figsize=(6.2, 3), layout="constrained")
 for place, (K, values) in enumerate(table.items()):
     plt.bar(np.arange(3) + 0.25 * place, values, 0.25, label=f"K = {K}")
-plt.axhline(8, color="k", ls="--", lw=0.8)
+plt.axhline(8, color="k", ls="--", lw=0.8, label="the least: 8 bytes")
 plt.xticks(np.arange(3) + 0.25, steps), plt.ylabel("bytes moved for each number"), plt.legend()
 plt.show()
 
@@ -289,10 +295,10 @@ a, b, c = np.float32(1e8), np.float32(-1e8), np.float32(1)
 print(f"(a + b) + c = {(a + b) + c:g}, a + (b + c) = {a + (b + c):g}")
 
 # %% [markdown]
-# CUDA has `atomicAdd(&out[0], v)`, which adds to a place in memory so that no other thread comes in
-# between. With it a sum is one line. But the order is that in which the threads happen to arrive,
-# and this may differ from run to run. The emulator shuffles its threads by a seed. So we can see
-# what that does:
+# CUDA has `atomicAdd(&out[0], v)`, which adds `v` to `out[0]` so that no other thread comes in
+# between. (`&out[0]` is the address of `out[0]`.) With it a sum is one line. But the order is that
+# in which the threads happen to arrive, and this may differ from run to run. The emulator shuffles
+# its threads by a seed. So we can see what that does:
 
 # %%
 atomic = r"""
@@ -324,10 +330,11 @@ assert np.allclose([*found["sum_all"], *found["atomic_sum"]], values.sum(dtype=f
 
 # %% [markdown]
 # The sums differ in their last digits only. But a training run is a long chain of steps, and a
-# different last digit grows. Two runs with the same seed would drift apart. Then nobody can find
-# out whether a change of the program was harmless. So this project adds up without atomics, in a
-# fixed order: each thread adds every 256th number, and a tree adds up the threads ([notebook
-# 13](13_first_kernel.ipynb)).
+# small difference grows. Two runs with the same seed would drift apart. Then nobody can find out
+# whether a change to the program was harmless. So this project adds up without atomics, in a fixed
+# order: each thread adds up every 256th number, and a tree adds up the threads' sums ([notebook
+# 13](13_first_kernel.ipynb)). `#pragma unroll 4` asks the compiler to write out four rounds of the
+# loop in a row, so that four reads can be under way at once.
 
 # %%
 print(text_of("reductions.cu", "sum_all"))
@@ -361,7 +368,7 @@ check("14.4", column_sums);
 # %% [markdown]
 # One thread a column is too few for a GPU, if there are only 4 columns. The project cuts the rows
 # into slabs of at least 64. Each block adds up one slab, and `sum_slices` then adds up the slabs.
-# In `softmax_grad` the first part costs nothing extra, since the numbers are at hand: the kernel
+# In `softmax_grad` the first part reads nothing extra, since the numbers are at hand: the kernel
 # that computes `dx` also adds it up. That is fusion again. Same numbers, same bits, whatever the
 # order of the threads:
 
@@ -403,8 +410,8 @@ def adam_milliseconds(n, speed):
 check("14.5", adam_milliseconds);
 
 # %% [markdown]
-# The project's kernel, counted. There are 28 bytes for each parameter, and 2 for two numbers that
-# all threads share:
+# Here the emulator counts the project's kernel. There are 28 bytes for each parameter, and 2 for
+# two numbers that all threads share:
 
 # %%
 state = [rng.random(4096).astype(np.float32) for _ in range(4)]  # params, grads, m, v
@@ -421,7 +428,8 @@ print(f"adam moves {moved(ops.device, 4096)['adam']:.0f} bytes for each paramete
 # speed of a copy. So nothing inside this kernel could make it more than a fifth faster. That is the
 # use of counting bytes: it tells where to stop.
 #
-# On your own GPU, if there is one, this is the device. Here it is the emulator:
+# If you have a GPU, the project's kernels run on it. The output that you see here comes from the
+# emulator:
 
 # %% tags=["varies"]
 device = find_device()
@@ -435,7 +443,7 @@ assert np.allclose(p, softmax(x, bias), atol=1e-6)
 # %% [markdown]
 # ## Summary
 #
-# - A GPU does some 60 operations in the time in which it moves one number. Kernels with less
+# - This GPU does some 60 operations in the time that it takes to move one number. Kernels with less
 #   arithmetic than that are memory-bound: their time is their bytes divided by the speed of memory.
 # - Fuse: what stays in registers is not moved.
 # - Let neighbouring lanes load neighbouring numbers, four at a time.
@@ -450,4 +458,4 @@ assert np.allclose(p, softmax(x, bias), atol=1e-6)
 # [speed](../docs/speed.md).
 #
 # **Next:** convolutions do hundreds of operations for each number. There arithmetic counts, if the
-# numbers arrive in time. Notebook 15.
+# numbers arrive in time. [Notebook 15](15_the_ladder.ipynb).
