@@ -6,7 +6,7 @@
 #
 # 1. the generator always outputs a valid class label;
 # 2. the gradient is applied to the predicted class labels, not to the generated colours;
-# 3. training converges faster, because the generator can output less.
+# 3. training converges faster, because there is less that the generator can output.
 #
 # Are these claims true? Here you train both and test each claim.
 #
@@ -45,8 +45,8 @@ def new_trainer(model, dataset, dtype=np.float32):
 
 # %% [markdown]
 # The difference is in the number of channels. SemGAN has one channel for each class, the GAN one
-# for each of red, green and blue. So the last layer of the generator G has another shape, and the
-# first layer of the discriminator D. All other layers have equal shapes:
+# for each of red, green and blue. So the last layer of the generator G and the first layer of the
+# discriminator D differ in shape. All other layers have equal shapes:
 
 # %%
 trainers = {model: new_trainer(model, dataset) for model in ("semgan", "gan")}
@@ -80,8 +80,7 @@ for step in 0, 1:
 # *Difficulty 1 of 3 · 10 minutes · Good for: uint8, where 256 becomes 0.*
 #
 # Turn the GAN's outputs, from -1 to 1, into colours from 0 to 255: -1 becomes 0, and 1 becomes 255.
-# Round to the nearest integer. Outputs outside of -1 to 1, if there are any, get the nearest valid
-# colour.
+# Round to the nearest integer. Outputs below -1 become 0, and outputs above 1 become 255.
 
 # %%
 def to_colors(x):
@@ -109,7 +108,8 @@ print(np.uint8(200) + np.array([100], np.uint8))
 # ## Training both
 #
 # We train each model for 500 steps. Every 100 steps, G draws 196 maps, always from the same latent
-# vectors. We keep its outputs: probabilities or numbers from -1 to 1. This takes a while.
+# vectors. We keep its outputs: probabilities or numbers from -1 to 1. This takes some seconds for
+# each model.
 
 # %%
 steps, every = 500, 100
@@ -130,16 +130,16 @@ drawn = [palette[samples["semgan"][step][:8]] for step in (0, 100, 300, 500)]
 show(np.concatenate(drawn))
 
 # %% [markdown]
-# These are samples of SemGAN: a row each after 0, 100, 300 and 500 steps. Now the GAN's, after the
+# These are SemGAN's samples. The rows are after 0, 100, 300 and 500 steps. Now the GAN's, after the
 # same numbers of steps:
 
 # %% tags=["varies"]
 show(np.concatenate([samples["gan"][step][:8] for step in (0, 100, 300, 500)]))
 
 # %% [markdown]
-# Both have learnt that there is something in the middle and background around it. Neither draws
-# clear shapes yet: these are small networks after a few seconds. SemGAN's maps have clumps of blue
-# and green. The GAN's colours run into each other.
+# Both have learnt that something lies in the middle, with background around it. Neither draws clear
+# shapes yet: these are small networks after a few seconds. SemGAN's maps have clumps of blue and
+# green. The GAN's colours run into each other.
 
 # %% [markdown]
 # ## Claim 1: always a valid label
@@ -160,8 +160,8 @@ for step, images in samples["gan"].items():
     print(f"step {step:3}: GAN {invalid[step]:.0%}, SemGAN 0%")
 
 # %% [markdown]
-# The claim holds. But it holds by construction: `argmax` can only give an id that exists. SemGAN
-# has no invalid pixel after 0 steps either, when its maps are noise. A valid *pixel* is not yet a
+# The claim holds. But it holds by construction: `argmax` can only give an id that exists. Even
+# after 0 steps, when its maps are noise, SemGAN has no invalid pixel. A valid *pixel* is not yet a
 # valid *map*. And we could repair the GAN: `nearest_class` gives each pixel the class with the
 # nearest colour. Then none of its pixels is invalid, and it draws this:
 
@@ -238,7 +238,7 @@ plt.show()
 #
 # What are colours to the networks? If the claim is right, SemGAN must learn the same whatever
 # colours we draw the classes in, and the GAN must not. So we exchange the palette, and nothing
-# else. In the new palette, background is dark grey, and circle and square have similar colours.
+# else. In the new palette, the background is dark grey, and circle and square have similar colours.
 
 # %%
 new_palette = np.array([[60, 60, 60], [40, 40, 255], [0, 200, 60], [90, 40, 200]], np.uint8)
@@ -266,15 +266,15 @@ for model in before:
 # %% [markdown]
 # SemGAN's parameters are the same to the last bit. It has never seen a palette. The GAN's differ by
 # about 10 learning rates ($10^{-3}$ each), though G, D, z, and the maps were the same at the start.
-# With this choice of colours it learns another thing.
+# With other colours it learns something else.
 #
 # ### Why
 #
 # Look at D's first layer. At each pixel under its kernel, it multiplies the pixel's channels by a
 # matrix of weights. Let the pixel have class $c$. For SemGAN the channels are a one-hot vector, so
 # the product is row $c$ of that matrix. Each class has weights of its own. For the GAN they are a
-# colour, row $c$ of the table $T$ (K, 3). The product is $T_c\, w$, a mix of the three rows of
-# $w$. So the GAN's D does what a SemGAN's D does with the weights $T w$:
+# colour, row $c$ of the table $T$ (K, 3). Here we call the matrix $w$. The product is $T_c\, w$, a
+# mix of its three rows. So the GAN's D does what a SemGAN's D does with the weights $T w$:
 
 # %%
 rng = np.random.default_rng(1)
@@ -282,15 +282,15 @@ w = rng.standard_normal((5, 5, 3, 16))                    # (kh, kw, 3, Cout)
 from_colors = conv(table["gan"][labels[:4]], w, 2, 2)     # (B, H / 2, W / 2, Cout)
 from_labels = conv(table["semgan"][labels[:4]], table["gan"] @ w, 2, 2)
 assert np.allclose(from_colors, from_labels)
-print((table["gan"] @ w).shape, "has the rank", np.linalg.matrix_rank(table["gan"]))
+print(f"T w: {(table['gan'] @ w).shape}, T has rank {np.linalg.matrix_rank(table['gan'])}")
 
 # %% [markdown]
 # These weights are not free: for each tap of the kernel and each output, the four numbers of the
-# four classes come from three. With the 22 classes of street scenes, 22 numbers come from three.
-# Classes with similar colours get similar weights, so D can hardly tell them apart. The palette,
-# chosen for human eyes, decides which mistakes count as small. The gradient that comes back to G
-# has three numbers in each pixel, which pull at its colour. In SemGAN it has $K$, one for each
-# class.
+# four classes are mixes of three. With the 22 classes of street scenes, 22 numbers are mixes of
+# three. Classes with similar colours get similar weights, so D can hardly tell them apart. The
+# palette, chosen for human eyes, decides which mistakes count as small. The gradient that comes
+# back to G has three numbers in each pixel, which pull at its colour. In SemGAN it has $K$, one for
+# each class.
 
 # %% [markdown]
 # ### Renumbering the classes
@@ -311,9 +311,9 @@ print(f"semgan: parameters differ by up to {gap:.3g}")
 # %% [markdown]
 # Now it is the other way round! The GAN sees the same colours, and its training is the same to the
 # last bit. SemGAN's is not. Does it depend on the numbers of classes? Only by way of the random
-# weights at the start. Channel 0 has its own random weights. They now belong to the rectangle,
-# before they belonged to the background. If we renumber these weights as well, training must be the
-# same again, with channels in another order.
+# weights at the start. Channel 0 has its own random weights. They belonged to the background
+# before, and belong to the rectangle now. If we renumber these weights as well, training must be
+# the same again, with channels in another order.
 
 # %% [markdown]
 # ### Exercise 10.3: renumber the weights
@@ -355,10 +355,10 @@ assert gap < 1e-12
 print(f"equal up to rounding: {gap < 1e-12}; to the bit: {gap == 0}")
 
 # %% [markdown]
-# Equal, up to rounding. (Sums over the classes have another order, and a float sum depends on its
-# order.) So a SemGAN with renumbered classes is another roll of the same dice: all weights are
-# drawn from the same distribution, so no numbering is better than another. For the GAN, another
-# palette is another problem.
+# Equal, up to rounding. (Sums over the classes are added up in another order, and a float sum
+# depends on the order.) So a SemGAN with renumbered classes is another roll of the same dice: all
+# weights are drawn from the same distribution, so no numbering is better than another. For the GAN,
+# another palette is another problem.
 #
 # Claim 2 holds, in this sense: SemGAN knows nothing of colours. The price is $K$ channels instead
 # of 3.
@@ -366,11 +366,11 @@ print(f"equal up to rounding: {gap < 1e-12}; to the bit: {gap == 0}")
 # %% [markdown]
 # ## Claim 3: faster convergence
 #
-# The paper shows this by curves of the *sliced Wasserstein distance* (SWD). It compares small
+# The paper shows this by curves of the *sliced Wasserstein distance* (SWD), which compares small
 # patches of two sets of coloured images ([notebook 12](12_measuring_images.ipynb) explains how).
 # Lower is better. We give it the real maps and the samples, both coloured by the same palette. For
-# the GAN we do it twice: as it draws, and repaired by `nearest_class`. The floor is that of other
-# real maps against the real ones.
+# the GAN we do it twice: as it draws, and repaired by `nearest_class`. The dotted line shows how
+# far other real maps are from the real ones. No generator need be better.
 
 # %%
 def swd(images):
@@ -412,7 +412,7 @@ for name, x in ("SemGAN", samples["semgan"][100]), ("GAN, repaired", repaired[10
 # And this is one run of each model. With another seed the curves differ: change `seed=1` above and
 # see what remains.
 #
-# SWD has a weakness of its own: it sees colours. We draw the same maps in the other palette of
+# SWD has a weakness of its own: it sees colours. We draw the same maps in the new palette from
 # above, real ones and samples alike. The maps have not changed, but the distances have:
 
 # %% tags=["varies"]
@@ -422,17 +422,17 @@ for name, x in last.items():
     print(f"{name}: {swd(palette[x]):.0f}, in the other colours {other:.0f}")
 
 # %% [markdown]
-# The paper's Figures 4 and 5 depend on the palette in this way too. Metrics of the label maps
-# themselves do not: [notebook 11](11_measuring_maps.ipynb) builds seven of them.
+# The paper's curves depend on the palette in this way too. Metrics of the label maps themselves do
+# not: [notebook 11](11_measuring_maps.ipynb) builds seven of them.
 
 # %% [markdown]
 # ### Exercise 10.4: when is it good enough?
 #
 # *Difficulty 2 of 3 · 15 minutes · Good for: reading curves of training, which go up and down.*
 #
-# "It converges faster" needs a number. Take a limit. From which step on does the curve stay below
-# the limit, to the end? A single lucky value does not count. If the last value is not below the
-# limit, return None.
+# "It converges faster" needs a number. Choose a limit. From which step on does the curve stay below
+# it, to the end? A single lucky value does not count. If the last value is not below the limit,
+# return None.
 
 # %%
 def stays_below(steps, values, limit):
@@ -449,29 +449,29 @@ check("10.4", stays_below);
 # %% [markdown]
 # ## A longer run
 #
-# The project's `compare` command trains both models for longer. This is the result for 32 x 32
-# pixels and 3700 steps, made by an earlier version of the program:
+# The project's `compare` command trains both models for longer. This is its result for 32 x 32
+# pixels after 5000 steps:
 #
 # ![SWD over the steps, and samples](../tutorial/compare.png)
 #
-# There SemGAN's curves lie below the GAN's at nearly every step, and its samples have clear shapes
-# where the GAN's are smeared. The GAN's maps in these curves are not repaired. But the same run was
-# also measured by metrics of label maps, after repair, and SemGAN is nearer to the real maps in all
-# of them ([table](../docs/metrics.md)). Again it is one run of each.
+# There SemGAN's curves lie below the GAN's at every step, and its samples have clear shapes where
+# the GAN's are smeared. In these curves the GAN is not repaired. But the same run was also measured
+# by metrics of label maps, after repair, and SemGAN is nearer to the real maps in all of them but
+# one ([table](../docs/metrics.md)). Again it is one run of each.
 
 # %% [markdown]
 # ## Summary
 #
-# - SemGAN and the GAN differ in one layer of each network: one channel for each class, or three for
-#   colours.
+# - SemGAN and the GAN differ in one layer of each network: it has one channel for each class, or
+#   three for colours.
 # - **Claim 1** holds by construction: `argmax` gives valid ids, from the first step on. That says
 #   nothing about the map.
 # - Entropy, $-\sum p \ln p$, measures how undecided the softmax is. It falls, since D sees one-hot
 #   vectors in real maps.
-# - **Claim 2** holds to the bit: another palette changes the GAN's training, and SemGAN's not at
-#   all. Renumbering the classes changes SemGAN's only by way of its random weights.
-# - **Claim 3**: in our short run SemGAN is ahead of the GAN as it draws, but not of the GAN after
-#   repair. In a longer run it is ahead of that too, by metrics of label maps.
+# - **Claim 2** holds to the bit: another palette changes the GAN's training, but not SemGAN's.
+#   Renumbering the classes changes SemGAN's only by way of its random weights.
+# - **Claim 3**: in our short run SemGAN is ahead of the GAN as it draws, but at the end not of the
+#   GAN after repair. In a longer run it is ahead of that too, by all metrics of label maps but one.
 #
 # **In the paper:** [section 3.2](https://arxiv.org/abs/1906.12195) for the claims, section 5 for
 # the curves. **In the project:** `OUTPUTS` in [semgan.py](../semgan.py),

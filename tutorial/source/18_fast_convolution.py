@@ -1,14 +1,14 @@
 # %% [markdown]
 # # 18. Bonus, fast convolution: how can an 11x11 kernel cost an eighth?
 #
-# The networks of the paper convolve Colored Shapes with kernels of 11 x 11. By the definition, most
-# of a training step would go into multiplying windows by such kernels. On a CPU the project does
-# these convolutions in another way, with an eighth of the multiplications and the same results. It
-# is a Fourier transform, but without complex numbers. All we need is the cosine.
+# The networks of the paper convolve Colored Shapes with kernels of 11 x 11. By the definition, this
+# would take most of a training step. On a CPU the project computes it in another way, with an
+# eighth of the multiplications and, up to rounding, the same results. It is a Fourier transform,
+# but without complex numbers. All we need is the cosine.
 #
 # You need: the three sums of a convolution ([notebook 4](04_convolution.ipynb)), sine and cosine,
 # matrix products. No other notebook needs this one. Time: about 95 minutes, of which 50 are
-# exercises. Are you stuck at one? Run its check again: each time it helps more.
+# exercises. Are you stuck on one? Run its check again: each time it helps more.
 
 # %%
 import sys
@@ -24,19 +24,21 @@ from tutorial.checks import check
 # ## One sum for three results
 #
 # We begin with one axis, one channel, and stride 1. There are pixels $x_m$, outputs $y_o$, and
-# *taps* $w_d$, the numbers of the kernel. We count the taps so that tap 0 lies on the pixel above
-# the output: with padding 5, an 11-tap kernel has the taps $d = -5, \dots, 5$. Output $o$ and tap
-# $d$ meet pixel $m$ if $m = o + d$:
+# *taps* $w_d$, the numbers of the kernel. We count the taps so that tap 0 meets the pixel at the
+# output's own place: with padding 5, an 11-tap kernel has the taps $d = -5, \dots, 5$. Output $o$
+# and tap $d$ meet pixel $m$ if $m = o + d$:
 #
 # $$y_o = \sum_{m = o + d} x_m\, w_d$$
 #
-# Write down one more sum, over all triples that meet:
+# Now let $y_o$ be any number for each output, and write down one more sum, over all triples that
+# meet:
 #
 # $$S = \sum_{m = o + d} y_o\, x_m\, w_d$$
 #
-# Its derivative with respect to $y_o$ is the convolution. Now let $y_o$ be the gradient that comes
-# back to output $o$. Then the derivatives with respect to $x_m$ and $w_d$ are the two gradients of
-# [notebook 4](04_convolution.ipynb). So if we find another way to compute $S$, we have all three.
+# Its derivative with respect to $y_o$ is the convolution above. And if $y_o$ is the gradient that
+# comes back to output $o$, then the derivatives with respect to $x_m$ and $w_d$ are the two
+# gradients of [notebook 4](04_convolution.ipynb). So if we find a cheaper formula for $S$, its
+# derivatives give us all three.
 
 # %%
 rng = np.random.default_rng(0)
@@ -75,8 +77,8 @@ right.plot(k, mean, ".-"), right.set(xlabel="k", title=f"mean of all {n}")
 plt.show()
 
 # %% [markdown]
-# With $k = o + d - m$ this is 1 if $m = o + d$. It is also 1 if $o + d - m$ is $n$ or $-n$: the sum
-# takes a pixel at the other end of the row, as if the row were a ring. This is called
+# With $k = o + d - m$ this is 1 if $m = o + d$. It is also 1 if $o + d - m$ is $n$ or $-n$: then an
+# output takes a pixel at the other end of the row, as if the row were a ring. This is called
 # *wrap-around*. We must choose $n$ so large that it cannot happen.
 
 # %% [markdown]
@@ -101,10 +103,11 @@ check("18.1", smallest_n);
 # %% [markdown]
 # ## Three angles apart
 #
-# Now $S$ is a sum over frequencies $f$ of $\cos(\dots)$ times $y_o\, x_m\, w_d$. We would like to
-# handle $x$, $w$ and $y$ one by one, but they sit in one cosine together. Let $a$, $b$ and $c$ be
-# the three angles $2 \pi f o / n$, $2 \pi f d / n$ and $-2 \pi f m / n$. How do we write
-# $\cos(a + b + c)$ with a cosine of each? A product of three cosines is
+# Now $S$ is the sum over all $o$, $m$, $d$ and $f$ of $\frac{1}{n} \cos(2 \pi f (o + d - m) / n)$
+# times $y_o\, x_m\, w_d$. The number $f$ is called a *frequency*. We would like to handle $x$, $w$
+# and $y$ one by one, but they sit in one cosine together. Let $a$, $b$ and $c$ be the three angles
+# $2 \pi f o / n$, $2 \pi f d / n$ and $-2 \pi f m / n$. How do we write $\cos(a + b + c)$ with a
+# cosine of each? A product of three cosines is
 #
 # $$\cos a \cos b \cos c = \tfrac{1}{4} \big( \cos(a + b + c) + \cos(a + b - c)
 # + \cos(a - b + c) + \cos(-a + b + c) \big)$$
@@ -125,7 +128,7 @@ products = np.cos(a + t) * np.cos(b + t) * np.cos(c + t)            # (3, 1000)
 assert np.allclose(np.cos(a + b + c), 4 / 3 * products.sum(0))
 
 # %% [markdown]
-# So there is a table $X$ with a row for each pair $(f, j)$ and a column for each pixel, and tables
+# So we have a table $X$ with a row for each pair $(f, j)$ and a column for each pixel, and tables
 # $W$ and $Y$ in the same way, such that
 #
 # $$\sum_{r} Y_{r o}\, X_{r m}\, W_{r d} = \begin{cases} 1 & \text{if } m = o + d \\
@@ -134,19 +137,19 @@ assert np.allclose(np.cos(a + b + c), 4 / 3 * products.sum(0))
 # $$S = \sum_r \Big( \sum_o Y_{r o}\, y_o \Big) \Big( \sum_m X_{r m}\, x_m \Big)
 # \Big( \sum_d W_{r d}\, w_d \Big)$$
 #
-# A row $r$ is also called a *bin*. Only numbers in the same bin are multiplied.
+# A row $r$ is also called a *bin*. Numbers are multiplied only with those in the same bin.
 #
 # How many bins do we need? Frequencies $f$ and $n - f$ have the same cosine for whole $k$, so half
-# of the frequencies are enough, each counted twice. For $f = 0$ there is no partner, and all angles
-# are 0: there, and for $f = n / 2$ if $n$ is even, the sines are 0 for all whole numbers, and
-# $\cos(a + b + c)$ is simply $\cos a \cos b \cos c$. These have one bin instead of three.
+# of the frequencies are enough, each counted twice. Two have no partner: $f = 0$, and $f = n / 2$
+# if $n$ is even. Their angles are multiples of $\pi$, so all sines are 0, and $\cos(a + b + c)$ is
+# simply $\cos a \cos b \cos c$. These two have one bin instead of three.
 
 # %% [markdown]
 # ### Exercise 18.2: the weights
 #
 # *Difficulty 3 of 3 · 15 minutes · Good for: the factors that go wrong in every Fourier transform.*
 #
-# Each bin has a weight, with which $Y$ is multiplied. It is made of $1 / n$, of the 2 for
+# Each bin has a weight, by which its row of $Y$ is multiplied. It is made of $1 / n$, of the 2 for
 # frequencies that stand for two, and of the $4 / 3$ of the identity. The bins are in the order
 # $f = 0, 1, \dots, \lfloor n / 2 \rfloor$, and for each $f$ come $j = 0, 1, 2$, or only $j = 0$.
 
@@ -186,8 +189,8 @@ axes[0].set_ylabel("bin")
 plt.show()
 
 # %% [markdown]
-# Each row is a wave. From top to bottom the frequency grows. Three rows at a time have the same
-# frequency, shifted by a third of a turn.
+# Each row is a wave. From top to bottom the frequency grows. Row 0 has the frequency 0. After it,
+# three rows at a time have the same frequency, each a third of a turn further on.
 #
 # What happens if $n$ is too small? Let us take $n = 16$, as many as there are pixels:
 
@@ -205,8 +208,9 @@ assert np.allclose(wrapped, ring)
 #
 # ## The gradients
 #
-# Compare the formula of $S$ with its derivatives. Leave out one of the three factors, and turn what
-# is left back by the transposed table.
+# The formula of $S$ gives its derivatives at once. To differentiate by $x_m$, leave out the factor
+# with $x$. In each bin multiply the other two, and bring the products back to pixels by the
+# transposed table $X^T$. The other two derivatives go the same way.
 
 # %% [markdown]
 # ### Exercise 18.3: the gradient of the taps
@@ -238,8 +242,9 @@ assert np.allclose(np.einsum("omd,o,m->d", meet, dy, x), dw[0, :, 0, 0])
 # ## Maps and channels
 #
 # In two dimensions, transform along y and then along x, each with its table. Channels are easy too:
-# all stay in their bin. In each bin, the numbers of all maps and input channels are a matrix
-# (B, Cin), and the transformed weights are a matrix (Cin, Cout). Their product is (B, Cout).
+# each channel is transformed by itself. In each bin, the numbers of all maps and input channels are
+# a matrix (B, Cin), and the transformed weights are a matrix (Cin, Cout). Their product is
+# (B, Cout).
 
 # %%
 def fast_conv(x, w, pad):                        # (B, H, W, Cin), (k, k, Cin, Cout), stride 1
@@ -263,8 +268,8 @@ assert np.allclose(fast_conv(maps, kernels, 5), conv(maps, kernels, 1, 5))
 #
 # $$o s + k - p = o s + s d + q = s\, (o + d) + q$$
 #
-# which is pixel $m = o + d$ of the phase. So each phase is a convolution of stride 1, and the
-# outputs are the sum over the phases, like that over channels.
+# which is pixel $m = o + d$ of the phase. So each phase is a convolution of stride 1. The outputs
+# are the sum over the phases, like that over channels.
 
 # %% [markdown]
 # ### Exercise 18.4: the taps of a phase
@@ -287,7 +292,7 @@ check("18.4", taps_of_phase);
 # %%
 x = rng.standard_normal(32)                                         # 32 pixels -> 16 outputs
 X, W, Y = fourier_conv.tables(32, 11, 2, 5, 16, "d")
-padded = np.concatenate([[0], w])                                   # k + p begins at 2 * (-3) + 0
+padded = np.concatenate([[0], w])                                   # k - p begins at 2 * (-3)
 bins = sum((X @ x[q::2]) * (W @ padded[q::2]) for q in (0, 1))      # 6 taps in each phase
 found = conv(x[None, None, :, None], w[None, :, None, None], (1, 2), (0, 5))
 assert np.allclose(Y.T @ bins, found[0, 0, :, 0])
@@ -355,9 +360,10 @@ for kernel, channels in (3, 32), (5, 32), (7, 32), (11, 1), (11, 32):
           f"transform {b:5.1f} ms; the rule takes {'the transform' if rule else 'im2col'}")
 
 # %% [markdown]
-# With 3x3 kernels im2col is faster, and for large kernels with many channels the transform is, by
-# far. With a single channel there is little to win. The rule need not be right then, but a wrong
-# choice costs little there.
+# With 3x3 kernels im2col is faster, and with large kernels and many channels the transform is, by
+# far. With a single channel there is little to win. The rule does not always take the faster way:
+# on the computer that made these results, it was wrong for 5x5 kernels. But where it is wrong, the
+# two ways are not far apart.
 #
 # Does the transform lose digits? It adds up more numbers, of both signs. In float32:
 
@@ -371,9 +377,9 @@ for method in "im2col", "fourier":
     print(f"{method}: largest error {error:.0e} of the largest output")
 
 # %% [markdown]
-# Both are a few times the rounding error of a single number, $6 \cdot 10^{-8}$. The transform is no
-# worse. But one thing it loses. Where the definition gives exactly 0, since all pixels under the
-# kernel are 0, the transform gives a rounding error:
+# Both are about 3 to 10 times the rounding error of a single number, $6 \cdot 10^{-8}$. The
+# transform is no worse. But it does lose one thing. Where the definition gives exactly 0, since all
+# pixels under the kernel are 0, the transform gives a rounding error:
 
 # %% tags=["varies"]
 spot = np.zeros((1, 16, 16, 1), np.float32)
@@ -421,7 +427,7 @@ assert np.allclose(engine.conv_weight_grad(maps, dy, weight.shape, 2, 5),
 # **In the project:** [fourier_conv.py](../kernels/fourier_conv.py), whose first lines are this
 # notebook in short. The rule for choosing is [`is_cheaper`](../kernels/fourier_conv.py#is_cheaper).
 # On a GPU the project does not use it: there the convolutions are those of
-# [notebook 13](13_first_kernel.ipynb) and the ones after it.
+# [notebook 15](15_the_ladder.ipynb).
 #
 # **In the paper** ([arXiv 1906.12195](https://arxiv.org/abs/1906.12195)): Appendix B gives the
 # kernel size 11 for Colored Shapes. Fast convolutions of this kind are called *bilinear
