@@ -555,8 +555,7 @@ _, axes = plt.subplots(3, 1, figsize=(6.2, 4.6), layout="constrained", sharex=Tr
 for axis, (stride, offsets) in zip(axes, addresses.items()):
     sectors = np.unique(offsets // 32)
     axis.bar(sectors * 32, 0.15, 32, align="edge", color="tab:orange", edgecolor="white")
-    for lane, offset in enumerate(offsets):
-        axis.plot([lane * 32 + 16, offset + 2], [1, 0.16], "tab:blue", lw=0.8)
+    axis.plot([32 * np.arange(32) + 16, offsets + 2], [1, 0.16], "tab:blue", lw=0.8)
     axis.set(yticks=[0.07, 1], yticklabels=["sectors", "lanes"], ylim=(0, 1.05))
     axis.set_title(f"x[i * {stride}]: {len(sectors)} sectors", fontsize=9)
 lane_of = axes[0].secondary_xaxis("top", functions=(lambda x: x / 32 - 0.5, lambda i: 32 * i + 16))
