@@ -33,6 +33,9 @@ trap's hint if there is one, which begins with a capital letter then:
     13.1 is not right yet: the emulator stops it: "twice: argument 'x' (1000 elements) accessed at
     index 1000, by thread (232, 0, 0) of block (3, 0, 0)". The last block has more threads than ...
 
+Some mistakes need no trap, since they look the same in each exercise: words of Python, and missing
+braces. See PYTHON and missing_braces.
+
 Each different text takes half a second to compile, once. Traps that are seldom met come last.
 '''
 import atexit
@@ -65,7 +68,7 @@ PYTHON = {  # what does not compile, but would be right in Python: how C writes 
         "In C no colon stands after if, else, for or while, and braces { } hold the body",
     r"\belif\b": "In C, elif is written else if"}
 COMMENT = re.compile(r"(?<!\w)(?<!\w )//.*|//(?! *\w+ *[,;)]).*")  # no division as in Python
-HEAD = re.compile(r" *(if|else|for|while)\b[^;{}]*(\([^{}]*\))?")  # and no brace
+HEAD = re.compile(r" *(\} *)?(else|(else )?(if|for|while)\b *\([^{}]*\))")  # and no brace
 DECLARED = re.compile(r"\b(if|for|while)\b[^{}\n]*\)\s*(int|float|real) (\w+)")
 RACE = re.compile(r"(a race: .*?) is (read|written) .*")
 
