@@ -201,8 +201,6 @@ EXERCISES = {
                         "B[(k0 + r) * N", "B[r * N"),
             "you always load the first 16 terms of A. The tile begins at term k0.":
                 changed(MATMUL, "A[row * K + k0 + c]", "A[row * K + c]"),
-            "you always load the first 16 terms of B. The tile begins at term k0.":
-                changed(MATMUL, "B[(k0 + r) * N", "B[r * N"),
             "A row of A ends at K: load 0 where k0 + c is not below K. Otherwise you read on in "
             "the next row, or behind the end.":
                 changed(MATMUL, "row < M && k0 + c < K", "row < M"),
@@ -220,8 +218,6 @@ EXERCISES = {
                 changed(MATMUL, "k0 + c < K", "c < K", "k0 + r < K", "r < K"),
             "A row of A has K numbers, not N, so it begins at row * K.":
                 changed(MATMUL, "A[row * K", "A[row * N"),
-            "a row of A has K numbers, not M, so it begins at row * K.":
-                changed(MATMUL, "A[row * K", "A[row * M"),
             "A row of B has N numbers, not K, so term k0 + r begins at (k0 + r) * N.":
                 changed(MATMUL, "B[(k0 + r) * N", "B[(k0 + r) * K"),
             "r is the row in the tile. The row of A is `row`.":
@@ -230,18 +226,12 @@ EXERCISES = {
                 changed(MATMUL, "* N + column] : 0", "* N + c] : 0"),
             "the factors are exchanged: As[r][k] is a number of your row, and Bs[k][c] one of your "
             "column.": changed(MATMUL, "As[r][k] * Bs[k][c]", "As[k][c] * Bs[r][k]"),
-            "both tiles are transposed: As[r][k] is a number of your row, and Bs[k][c] one of your "
-            "column.": changed(MATMUL, "As[r][k] * Bs[k][c]", "As[k][r] * Bs[c][k]"),
-            "each product needs the same term of both: As[r][k] * Bs[k][c].":
-                changed(MATMUL, "As[r][k] * Bs[k][c]", "As[r][k] * Bs[r][c]"),
             "C is right, but the threads read the same numbers from A and B again and again. In "
             "the loop over k read the tiles.":
                 changed(MATMUL, "        " + LOAD_A + "\n", "", "        " + LOAD_B + "\n", "",
                         "sum += As[r][k] * Bs[k][c]",
                         "if (row < M && column < N && k0 + k < K) "
                         "sum += A[row * K + k0 + k] * B[(k0 + k) * N + column]"),
-            "The loop over k leaves the tile: its last term is number 15.":
-                changed(MATMUL, "k < 16", "k <= 16"),
             "only the last step of the sum arrives: write sum += .":
                 changed(MATMUL, "sum +=", "sum ="),
             "The loop over k leaves the tile: it has 16 terms, not K.":

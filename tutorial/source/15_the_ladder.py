@@ -376,9 +376,9 @@ assert ends == [45, 29, 25]
 # ## Step 6: fewer digits
 #
 # Even without any waiting, an H200 has only 67 TFLOP/s in float32. *Tensor cores* do many more
-# multiply-adds in the same time, but only with rounded factors. A number in a computer has a
-# *mantissa*, its binary digits, and an *exponent*: the power of 2 that multiplies them. There are
-# two shorter formats, both with the exponent of float32:
+# multiply-adds in the same time, but only with rounded factors. A number in a computer is a
+# *mantissa*, its binary digits, times a power of 2, which the *exponent* gives. There are two
+# shorter formats, both with the exponent of float32:
 #
 # | format | bits | mantissa | largest relative error |
 # |---|---|---|---|
