@@ -42,15 +42,16 @@ def note(text):
 def command(script, *words):
     """The command line that starts a script of this program from the present folder, to paste.
 
-    It names the Python that runs now, and is quoted for the shell. A Path among the words is never
-    taken for a flag.
+    script: a file, or "-m MODULE". The line names the Python that runs now, and is quoted for the
+    shell. A Path among the words is never taken for a flag.
     """
     python = sys.executable or "python"
     if shutil.which(Path(python).name) == python:
         python = Path(python).name
     words = [os.path.join(".", word) if isinstance(word, Path) and str(word)[0] == "-"
              else str(word) for word in words]
-    line = [_from_here(python), _from_here(ROOT / script), *words]
+    script = script.split() if script.startswith("-m ") else [_from_here(ROOT / script)]
+    line = [_from_here(python), *script, *words]
     return printable(subprocess.list2cmdline(line) if os.name == "nt" else shlex.join(line))
 
 

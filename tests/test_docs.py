@@ -19,7 +19,9 @@ FLAG = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
 COMMANDS = ["semgan.py", "semgan.py sample", "semgan.py evaluate", "semgan.py interpolate",
             "semgan.py export", "semgan.py compare", "semgan.py doctor", "data.py",
             "data.py inspect", "data.py facades", "inception.py", "metrics.py",
-            "tests/benchmarks/conv_methods.py"]
+            "tests/benchmarks/conv_methods.py", "experiments/encoder.py train",
+            "experiments/encoder.py encode", "experiments/encoder.py interpolate",
+            "experiments/encoder.py evaluate"]
 
 
 def text_of(page):
