@@ -89,7 +89,7 @@ def load(dataset, side, seed=0, data=None, split=None, classes=None, crop=False,
     if dataset in NAMED:
         options = (cityscapes if dataset == "cityscapes" else facades)(split, classes)
         complete = options.pop("complete")
-        paths = _find_archives(dataset, data)
+        paths = find_archives(dataset, data)
     else:
         options = dict(classes=classes, labels=labels)
         if palette:
@@ -139,7 +139,7 @@ def _check_options(dataset, size, **options):
         raise InputError(f"--dataset {dataset} needs --data PATH: {wanted}")
 
 
-def _find_archives(dataset, paths):
+def find_archives(dataset, paths):
     """The paths, but instead of a folder the archives in it, if they have their original names."""
     archives = ["CMP_facade_DB_*.zip", "facades.tar.gz"]
     if dataset == "cityscapes":

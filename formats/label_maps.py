@@ -139,7 +139,7 @@ def _prepare_all(members, prepare, parallel_map, title, least):
     # Warning filters belong to the whole process, so they are set here and not in each thread.
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        prepared = _in_order(parallel_map, prepare, arguments)
+        prepared = in_order(parallel_map, prepare, arguments)
         for image in _progress(prepared, len(members), f"reading {title}"):
             if max(image.pixels) < least:
                 raise InputError(f"{image.name}: a dummy without labels, as Cityscapes publishes "
@@ -154,7 +154,7 @@ def _progress(items, total, title):
     return tqdm(items, title, total, unit=" maps", delay=1, leave=False, disable=None)
 
 
-def _in_order(parallel_map, function, arguments):
+def in_order(parallel_map, function, arguments):
     """Yields function(*a) for each a of `arguments`, in order.
 
     Works on a few at a time, so that memory stays bounded. While they are computed, the next

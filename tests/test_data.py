@@ -738,10 +738,10 @@ def test_decoding_runs_on_all_cores_a_few_maps_ahead():
         return i
 
     with ThreadPoolExecutor(4) as pool:
-        for done, i in enumerate(label_maps._in_order(pool.map, work, arguments())):
+        for done, i in enumerate(label_maps.in_order(pool.map, work, arguments())):
             assert i == done and len(read) - done <= 4 * available_cores()
     assert len(threads) == 4
-    assert list(label_maps._in_order(map, work, arguments())) == list(range(200))
+    assert list(label_maps.in_order(map, work, arguments())) == list(range(200))
 
 
 @pytest.mark.skipif(available_cores() < 2, reason="one core")
