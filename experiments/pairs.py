@@ -11,27 +11,17 @@ if __name__ == "__main__":  # before all other imports
     start()
 
 import re
-import warnings
-from contextlib import ExitStack
-from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps
 
 import data as data_sets
 from experiments.painter import paint
-from formats import archives, memory
+from experiments.pairs_files import find_places, read_photos
+from formats import memory
 from formats.files import InputError
-from formats.images import decode
-from formats.label_maps import IMAGES, in_order
-from formats.settings import shown_size
-from kernels.workers import available_cores, thread_map
 
-PHOTOS = (".jpg", ".jpeg", *IMAGES)
-# What files of one scene end with, before the extension: of Cityscapes, CamVid, and other tools.
-SUFFIX = re.compile("_(gtFine_labelIds|leftImg8bit|labelIds|labels?|mask|seg|L|photo|image|rgb)$")
 PARTS = 5  # of the order of names: the end of each is held out
 
 
@@ -55,137 +45,77 @@ def load(dataset, size, photos=None, seed=0, count=None, data=None, split=None, 
     count    at most so many pairs, from all over the data set (shapes: exactly so many)
     data, split, classes, palette, labels, void: see data.load
     Each map needs a photo of the same name, apart from extensions and suffixes such as _labelIds.
-    A photo needs a map too, unless `split` or `labels` picks some of the maps. Raises InputError.
+    Each photo needs a map too, except where Cityscapes' or Facades' `split`, or `labels`, picks
+    some of the maps. Raises InputError, TooLarge.
     """
-    if count is not None and not 1 <= count < 1 << 20:
-        raise InputError(f"--count {count}: expected 1 or more, below {1 << 20}")
-    if photos is not None and dataset in ("shapes", "facades"):
-        why = "the shapes are painted" if dataset == "shapes" else "they lie beside the maps"
-        raise InputError(f"--photos is for cityscapes and your own maps, not for {dataset}: {why}")
-    if photos is None and dataset not in data_sets.NAMED:
-        raise InputError(f"--dataset {dataset} needs --photos PATH: a folder or archive of photos "
-                         "with the same names")
+    _check_options(dataset, photos, seed, count)
     shapes = dataset == "shapes"
     loaded = data_sets.load(dataset, size[0], seed, data, split, classes, palette=palette,
                             labels=labels, maps=count if shapes else None, void=void, width=size[1])
     n = len(loaded.maps)
-    memory.require("the photos", {"--side or --size, and --count": 4 * (count or n) * size[0]
-                                  * size[1]})
+    count = min(count or n, n)
+    memory.require("reading the photos", {
+        "--side or --size, and --count": 4 * count * size[0] * size[1]})
     if shapes:
         chosen = np.random.default_rng(seed).permutation(n)[:count]
-        maps, sources = loaded.maps[chosen], [f"shapes {i:07d}" for i in range(len(chosen))]
+        maps, sources = loaded.maps[chosen], [f"shapes {i:07d}" for i in range(count)]
         return Pairs(maps, paint(maps, seed), loaded.palette, loaded.names, sources)
-    chosen = np.linspace(0, n, min(count or n, n), endpoint=False).astype(int)
+    chosen = [i * n // count for i in range(count)]
+    places = find_places(dataset, photos, data, labels)
+    found = read_photos(places, loaded.sources, chosen, size)
     sources = [loaded.sources[i] for i in chosen]
-    if dataset == "facades":
-        raise InputError("facades: not yet")
-    places = [Path(dataset)], [Path(photos)]
-    partly = split is not None or labels is not None or dataset != str(dataset)
-    found = read_photos(*places, loaded.sources, sources, size, partly)
     return Pairs(loaded.maps[chosen], found, loaded.palette, loaded.names, sources)
 
 
-# -------------------------------------------------------------------------------- photos from files
-def read_photos(map_paths, photo_paths, sources, chosen, size, partly):
-    """The photos (N, H, W, 3) uint8 of the N maps named in `chosen`. Raises InputError.
-
-    sources: the names of all maps in map_paths. partly: whether there may be photos without maps.
-    """
-    with ExitStack() as stack:
-        def members(paths, endings):
-            patterns = [f"*{end}" for end in endings]
-            return [m for p in paths for m in stack.enter_context(archives.opened(p, patterns))]
-        maps = {member.name: member for member in members(map_paths, IMAGES)}
-        wanted = set(sources)
-        photos = [member for member in members(photo_paths, PHOTOS)
-                  if photo_paths != map_paths or member.name not in wanted]
-        partners = _matched([maps[name] for name in sources], photos, photo_paths, partly)
-        places = {partners[name].name: i for i, name in enumerate(chosen)}
-        jobs = [(member, places[member.name], maps[chosen[places[member.name]]])
-                for member in photos if member.name in places]  # in the archive's own order
-        result = np.empty((len(chosen), *size, 3), np.uint8)
-        arguments = ((member.full, archives.content(member), of_map.full, archives.content(of_map))
-                     for member, _, of_map in jobs)
-        with thread_map(available_cores()) as mapped, warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            prepared = in_order(mapped, partial(_prepared, size=size), arguments)
-            for (_, place, _), photo in zip(jobs, prepared):
-                result[place] = photo
-    return result
+def _check_options(dataset, photos, seed, count):
+    """Raises InputError for options that do not go with this data set."""
+    for flag, value, least in (("seed", seed, 0), ("count", count, 1)):
+        if value is not None and not least <= value < 1 << 31:
+            raise InputError(f"--{flag} {value}: expected {least} or more, below {1 << 31}")
+    if photos == "":
+        raise InputError("--photos is empty: expected a folder or an archive")
+    if photos is not None and dataset in ("shapes", "facades"):
+        why = "the shapes are painted" if dataset == "shapes" else "they lie beside the maps"
+        raise InputError(f"--photos is for cityscapes and your own maps, not for {dataset}: {why}")
+    if photos is None and dataset not in data_sets.NAMED:
+        raise InputError(f"--dataset {dataset} needs --photos PATH: a folder, .zip or .tar of "
+                         "photos with the same names")
 
 
-def _matched(maps, photos, photo_paths, partly):
-    """{name of a map: Member of its photo}, for Members `maps` and `photos`. Raises InputError."""
-    where = ", ".join(map(str, photo_paths))
-    if not photos:
-        raise InputError(f"{where}: no photos in it (expected {', '.join(PHOTOS)} files)")
-    of_map, of_photo = _by_key(maps, "maps"), _by_key(photos, "photos")
-    alone = [member for key, member in of_map.items() if key not in of_photo]
-    if alone:
-        stem = _key(alone[0])
-        raise InputError(f"{where}: no photo for {len(alone)} of {len(maps)} maps, the first "
-                         f"{alone[0].full}; expected {stem}.jpg or {stem}.png")
-    alone = [member for key, member in of_photo.items() if key not in of_map]
-    if alone and not partly:
-        raise InputError(f"{where}: no map for {len(alone)} of {len(photos)} photos, the first "
-                         f"{alone[0].full}; expected as many maps as photos")
-    return {member.name: of_photo[key] for key, member in of_map.items()}
-
-
-def _key(member):
-    """What the file of a map and that of its photo have in common: the name without suffixes."""
-    return SUFFIX.sub("", PurePosixPath(member.name).stem)
-
-
-def _by_key(members, kind):
-    """{_key: Member}. Raises InputError if two have the same."""
-    found = {}
-    for member in members:
-        other = found.setdefault(_key(member), member)
-        if other is not member:
-            raise InputError(f"{member.full}: the same name as {other.full}; expected names that "
-                             f"tell the {kind} apart, whatever their folder")
-    return found
-
-
-def _prepared(name, content, map_name, map_content, size):
-    """The photo (*size, 3) uint8 in an image file, in the proportions of its map, then resized.
-
-    Each pixel is a mean of what it covers, weighted by a Lanczos filter, with the corners where
-    formats.images.resize_nearest has them. So edges in photo and map stay together.
-    """
-    photo = ImageOps.exif_transpose(decode(name, content))
-    if photo.mode not in ("RGB", "L", "P"):
-        raise InputError(f"{name}: image mode {photo.mode}; expected an RGB or grey photo")
-    (w, h), (width, height) = decode(map_name, map_content).size, photo.size
-    if abs(w * height - h * width) > max(w + h, width + height) / 2:  # more than rounding does
-        raise InputError(f"{name}: {shown_size((height, width))} (height x width), but its map is "
-                         f"{shown_size((h, w))}; expected the same proportions")
-    return np.asarray(photo.convert("RGB").resize(size[::-1], Image.Resampling.LANCZOS))
-
-
-# ---------------------------------------------------------------------------- held out
+# --------------------------------------------------------------------------- held out, baseline
 def split(pairs, held_out=0.2):
     """(training Pairs, held-out Pairs): the share `held_out` of all, at least one.
 
-    Neighbouring frames of a video are almost alike; if every fifth were held out, a model could
-    remember instead of generalize. So the pairs are ordered by file name, whatever their folder,
-    which puts the frames of a video in order; the order is cut into 5 parts, and the end of each
-    is held out: long stretches from all over, the same in every run. Raises InputError.
+    Neighbouring frames of a video are almost alike. If every fifth were held out, a network could
+    remember instead of generalize. So we hold out long stretches: the pairs are put in the order of
+    their file names, whatever their folder, which is the order of a video's frames; it is cut into
+    5 parts, and the end of each is held out. All runs hold out the same. Raises InputError.
     """
     n = len(pairs.maps)
-    total = max(1, round(n * held_out))
-    if not (0 < held_out < 1 and total < n):
+    total = max(1, round(n * held_out)) if 0 < held_out < 1 else n
+    if total >= n:
         raise InputError(f"--held-out {held_out} of {n} pairs: expected a share above 0 that "
                          "leaves at least one pair to train on")
-    order = sorted(range(n), key=lambda i: (PurePosixPath(pairs.sources[i]).name, i))
     parts = min(PARTS, total)
     training, held = [], []
-    for part, ends in zip(np.array_split(order, parts), np.array_split(range(total), parts)):
+    for part, ends in zip(np.array_split(_by_name(pairs.sources), parts),
+                          np.array_split(range(total), parts)):
         cut = len(part) - len(ends)
         training += part[:cut].tolist()
         held += part[cut:].tolist()
     return _chosen(pairs, training), _chosen(pairs, held)
+
+
+def _by_name(sources):
+    """The places of file names in their order; folders count only where names occur twice.
+
+    Numbers are compared as numbers: frame9 comes before frame10.
+    """
+    names = [PurePosixPath(name).name for name in sources]
+    if len(set(names)) < len(names):
+        names = sources
+    keys = [re.sub(r"\d+", lambda digits: digits[0].zfill(20), name) for name in names]
+    return sorted(range(len(keys)), key=keys.__getitem__)
 
 
 def _chosen(pairs, places):
