@@ -365,13 +365,12 @@ def test_encode(run, tmp_path, capsys):
     main(["encode", run, tmp_path / "3.png", "--out", tmp_path / "one"])
     np.testing.assert_allclose(np.load(tmp_path / "one" / "codes.npz")["z"][0], z[3], rtol=1e-5,
                                atol=1e-6)
-    picture = Image.open(tmp_path / "one" / "reconstructions.png")
-    zoom = 64 // 8
-    assert picture.size == (8 * zoom, 17 * zoom)
-    above = np.asarray(picture)[:8 * zoom:zoom, ::zoom]
-    np.testing.assert_array_equal(above, header["palette"][data.colored_shapes(8).maps[3]])
-    below = np.asarray(picture)[9 * zoom::zoom, ::zoom]
-    np.testing.assert_array_equal(below, header["palette"][g.sample(z[3:4])[0]])
+    zoom, picture = 64 // 8, np.asarray(Image.open(tmp_path / "all" / "reconstructions.png"))
+    assert picture.shape == (zoom * (2 * 9 - 1), zoom * (5 * 9 - 1), 3)
+    map_3 = picture[::zoom, ::zoom][:, 3 * 9:3 * 9 + 8]  # with a line of grey between two maps
+    ids = data.colored_shapes(8).maps[3], g.sample(z[3:4])[0]
+    np.testing.assert_array_equal(map_3[:8], header["palette"][ids[0]])
+    np.testing.assert_array_equal(map_3[9:], header["palette"][ids[1]])
 
 
 def test_interpolate(run, tmp_path):
@@ -510,7 +509,7 @@ def test_a_loss_that_is_not_finite(copy, capsys):
     path.unlink()
     with pytest.raises(SystemExit) as stop:
         main(["train", copy, *SMALL_FLAGS, "--learning-rate", "1e38"])
-    assert "is NaN or infinite; try a lower --learning-rate" in str(stop.value.code)
+    assert "the loss is NaN or infinite; try a lower --learning-rate" in str(stop.value.code)
     assert not path.exists()
 
 
