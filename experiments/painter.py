@@ -49,10 +49,10 @@ def _painted(maps, noise):
             glint = here * np.clip(8 * _moved(slope, -3 * scale) - 6.6, 0, 1)
         else:
             above = _moved((height > HEIGHTS[k]).astype(np.float32), 4 * scale)
-            light *= 1 - 0.5 * here * _blurred(above, 2 * scale)
+            light *= 1 - 0.55 * here * _blurred(above, 2 * scale)
         if noise is not None:
             light += here * MOTTLING[k] * _mottling(noise, GRAINS[k] * scale)
-    light *= 1.18 - 0.3 * rows / len(maps[0]) - 0.2 * columns / len(maps[0, 0])
+    light *= 1.12 - 0.18 * rows / len(maps[0]) - 0.13 * columns / len(maps[0, 0])
     colors = COLORS[maps] * light[..., None]
     if np.ndim(glint):
         colors += (255 - colors) * (0.8 * glint)[..., None]

@@ -83,13 +83,12 @@ def read_photos(places, sources, chosen, size):
         maps = members(places.maps, [f"*{end}" for end in (PHOTOS if places.both else IMAGES)])
         at = {member.name: i for i, member in enumerate(maps)}
         of_maps = [maps[at[name]] for name in sources]
-        photos = members(places.photos, [f"*{places.ending}{end}" for end in PHOTOS])
-        if not places.both:
-            own = {member.full for member in of_maps}
-            photos = [member for member in photos if member.full not in own]
+        patterns = [f"*{places.ending}{end}" for end in (PHOTOS[:1] if places.both else PHOTOS)]
+        own = () if places.both else {member.full for member in of_maps}
+        photos = [m for m in members(places.photos, patterns) if m.full not in own]
         where = ", ".join(map(str, places.photos))
         if not photos:
-            raise InputError(f"{where}: no photos in it (expected {', '.join(PHOTOS)} files)")
+            raise InputError(f"{where}: no photos in it (expected {', '.join(patterns)} files)")
         partners = match(of_maps, photos, where, places.every)
         # Each archive is read in its own order: to go back in a .tar.gz takes long.
         sizes = {i: _size(of_maps[i]) for i in sorted(chosen, key=lambda i: at[sources[i]])}
@@ -105,43 +104,42 @@ def match(maps, photos, where, every=True):
     """For each of the Members `maps` the place of its photo in the Members `photos`.
 
     A file's key is its name without extension and suffix, and as many folders before it as it takes
-    to tell all files apart. every: whether each photo must have a map. Raises InputError.
+    to tell all maps and their photos apart. every: whether each photo must have a map.
+    Raises InputError.
     """
-    folders = 0
-    while (twins := _twins(maps, folders) or _twins(photos, folders)) and folders < 16:
-        folders += 1
-    if twins:
-        raise InputError(f"{twins[0].full}: the same name as {twins[1].full}; expected names that "
-                         "tell the maps apart, and the photos")
-    of_maps = [_key(member, folders) for member in maps]
-    place = {_key(member, folders): i for i, member in enumerate(photos)}
-    alone = [i for i, key in enumerate(of_maps) if key not in place]
+    for folders in range(16):
+        of_maps = _by_key(maps, folders)
+        of_photos = _by_key(photos, folders)
+        shared = [found for key, found in of_photos.items() if key in of_maps]
+        twins = next((found for found in (*of_maps.values(), *shared) if len(found) > 1), None)
+        if not twins:
+            break
+    else:
+        one, two, *_ = twins
+        raise InputError(f"{two.full}: the same name as {one.full}; expected names that tell the "
+                         "maps apart, and the photos")
+    alone = [(key, found[0]) for key, found in of_maps.items() if key not in of_photos]
     if alone:
+        key, first = alone[0]
         raise InputError(f"{where}: no photo for {len(alone)} of {len(maps)} maps, the first "
-                         f"{maps[alone[0]].full}; expected {of_maps[alone[0]]}.jpg or .png")
-    known = set(of_maps)
-    alone = [i for key, i in place.items() if key not in known]
+                         f"{first.full}; expected {key}.jpg or {key}.png")
+    alone = [member for key, found in of_photos.items() if key not in of_maps for member in found]
     if alone and every:
         raise InputError(f"{where}: no map for {len(alone)} of {len(photos)} photos, the first "
-                         f"{photos[alone[0]].full}; expected a map for each, or --labels GLOB to "
-                         "pick some of the maps")
-    return [place[key] for key in of_maps]
+                         f"{alone[0].full}; expected a map for each, or --labels GLOB to pick "
+                         "some of the maps")
+    place = {member.full: i for i, member in enumerate(photos)}
+    return [place[of_photos[key][0].full] for key in of_maps]
 
 
-def _key(member, folders):
-    path = PurePosixPath(member.name)
-    return "/".join([*path.parts[-1 - folders:-1], SUFFIX.sub("", path.stem)])
-
-
-def _twins(members, folders):
-    """Two of the Members with the same key, or None."""
+def _by_key(members, folders):
+    """{key: Members that have it}, in their order. folders: how many of them are in the key."""
     found = {}
     for member in members:
-        key = _key(member, folders)
-        if key in found:
-            return found[key], member
-        found[key] = member
-    return None
+        path = PurePosixPath(member.name)
+        key = "/".join([*path.parts[-1 - folders:-1], SUFFIX.sub("", path.stem)])
+        found.setdefault(key, []).append(member)
+    return found
 
 
 # ---------------------------------------------------------------------------------- reading photos
@@ -173,8 +171,10 @@ def _prepared(name, content, map_name, map_size, size):
     map_size: (height, width) in the map's file, whose proportions the photo must have.
     """
     photo = ImageOps.exif_transpose(decode(name, content))
-    if photo.mode not in ("RGB", "L", "P"):
+    if photo.mode not in ("RGB", "RGBA", "L", "LA", "P"):
         raise InputError(f"{name}: image mode {photo.mode}; expected an RGB or grey photo")
+    if photo.mode[-1] == "A" and photo.getchannel("A").getextrema()[0] < 255:
+        raise InputError(f"{name}: it is partly transparent; expected an opaque photo")
     if name == map_name:  # pix2pix's JPEG `photo | labels`
         photo = photo.crop((0, 0, photo.width // 2, photo.height))
         map_size = photo.height, photo.width
