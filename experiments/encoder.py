@@ -36,7 +36,7 @@ SETTINGS = {
     "learning_rate": (1e-3, "Adam's at first; in each stage it falls to 0 in a straight line"),
     "filters": ([64, 128, 256], "channels of E after each halving of the sides"),
     "kernel_size": (5, "sides of E's kernels, odd"),
-    "seed": (0, "determines the new shapes, E's first weights, latent vectors and batches"),
+    "seed": (0, "determines E's first weights, latent vectors and batches"),
 }
 STAGES = ("both", "first", "second")  # what to train; one stage alone takes the steps of both
 

@@ -16,7 +16,13 @@ from app.command_line import main as semgan_main
 from app.run_folder import load_generator
 from experiments import encoder, encoder_training, latents
 from experiments.encoder_command import main
-from experiments.encoder_files import fingerprint, load_encoder, load_frozen, read_maps
+from experiments.encoder_files import (
+    fingerprint,
+    load_encoder,
+    load_frozen,
+    read_maps,
+    real_maps,
+)
 from formats.files import InputError
 from kernels.gradient_check import directional_check
 
@@ -409,6 +415,30 @@ def test_an_exported_file_will_do(run, tmp_path, monkeypatch):
     semgan_main(["export", str(run), "tiny.npz"])
     main(["train", "tiny.npz", *SMALL_FLAGS])
     assert arrays("runs/tiny/encoder/both.npz") == arrays(run / "encoder" / "both.npz")
+
+
+@pytest.mark.parametrize("mirror", [False, True])
+def test_your_own_maps(tmp_path, capsys, monkeypatch, mirror):
+    """The last tenth is held out, also in its mirror images. The maps may move, but not change."""
+    monkeypatch.setenv("SEMGAN_CACHE", str(tmp_path / "cache"))
+    maps, folder = tmp_path / "maps", tmp_path / "run"
+    maps.mkdir()
+    for i, ids in enumerate(np.random.default_rng(0).integers(4, size=(20, 8, 8), dtype=np.uint8)):
+        Image.fromarray(ids).save(maps / f"{i}.png")
+    semgan_main([*TINY_FLAGS, "--dataset", str(maps), "--steps", "1", "--out", str(folder),
+                 *["--mirror"] * mirror])
+    _, header = load_frozen(folder)
+    train, held = real_maps(header["settings"], header, folder)
+    assert (len(train), len(held)) == (36 if mirror else 18, 2)
+    both = np.concatenate([held, held[:, :, ::-1]])
+    assert not any((train == m).all((1, 2)).any() for m in both)
+    moved = maps.rename(tmp_path / "moved")
+    assert "have moved" in fails(capsys, "train", folder, *SMALL_FLAGS)
+    main(["train", folder, "--dataset", moved, *SMALL_FLAGS])
+    main(["evaluate", folder, "--dataset", moved, "--z-steps", "0"])
+    assert "2 held-out maps" in capsys.readouterr().out
+    (moved / "0.png").write_bytes((moved / "1.png").read_bytes())
+    assert "have changed" in fails(capsys, "evaluate", folder, "--dataset", moved)
 
 
 # --------------------------------------------------------------------------------------- bad input
