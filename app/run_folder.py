@@ -124,7 +124,7 @@ def load_checkpoint(run):
 
 
 @contextmanager
-def _usable(path, kind):
+def usable(path, kind):
     """Any error inside becomes an InputError: a damaged zip, array or header fails in many ways."""
     try:
         yield
@@ -141,7 +141,7 @@ def _read(path, kind):
     kind: "checkpoint" or "generator". The file's own settings say which arrays it must have.
     Nothing large is loaded before all of them are known to fit, and nothing by pickle.
     """
-    with _usable(path, kind), npz.opened(path) as file:
+    with usable(path, kind), npz.opened(path) as file:
         header = _checked_header(json.loads(npz.text(file, "header")))
         shapes = _state_shapes(header["settings"], len(header["palette"]))
         needed = shapes

@@ -7,7 +7,8 @@ import semgan
 from formats.files import InputError, printable
 from formats.settings import given_size, shown_size
 
-PATHS = {"dataset": "folder or archive", "data": "folder or archive", "palette": "palette"}
+PATHS = {"dataset": "folder or archive", "data": "folder or archive", "palette": "palette",
+         "photos": "folder or archive"}
 MOVABLE = ("dataset", "data", "palette", "labels")  # say where a run's maps are
 
 

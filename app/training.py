@@ -179,8 +179,7 @@ def loop(trainer, recorder, stop):
         kept = "no checkpoint was saved yet"
         if recorder.saved:
             kept = f"the last good checkpoint, of step {recorder.saved}, is {recorder.checkpoint}"
-        sys.exit(printable(f"semgan: {error}; {kept}. Try a lower --learning-rate, a lower "
-                           "--discriminator-learning-rate, or --feature-matching mean."))
+        sys.exit(printable(f"{recorder.program}: {error}; {kept}. Try {recorder.advice}."))
     finally:
         recorder.writer.finish()
 
@@ -195,6 +194,10 @@ class Recorder:
 
     weights: of FID's network, or None.
     """
+    program = "semgan"
+    advice = ("a lower --learning-rate, a lower --discriminator-learning-rate, or "
+              "--feature-matching mean")  # if a number is no longer finite
+
     def __init__(self, trainer, run, log, args, weights):
         self.trainer, self.run, self.log, self.args = trainer, run, log, args
         self.weights = weights
@@ -204,7 +207,6 @@ class Recorder:
         # When the curves were drawn last, and when the last checkpoint was begun
         self.began = self.plotted = self.saved_at = time.perf_counter()
         self.plotting = 0.0  # the seconds that took
-        self.z = latents_of_grids(trainer.s)
 
     def after_step(self, bar, last):
         """Do whatever is due after this step. last: training ends here."""
@@ -263,7 +265,7 @@ class Recorder:
 
     def draw(self):
         """A picture of 16 samples, always of the same latent vectors."""
-        maps = self.trainer.generator.sample(self.z)
+        maps = self.trainer.generator.sample(latents_of_grids(self.trainer.s))
         save_image(grid(maps, self.trainer.dataset.palette), self.grid_file())
 
     def grid_file(self):

@@ -6,12 +6,13 @@ import numpy as np
 from formats.files import InputError
 
 # All other whole numbers are 1 or more, all other numbers above 0.
-MAY_BE_ZERO = ("width", "seed", "decay_after", "half_life", "moment_matching")
+MAY_BE_ZERO = ("width", "seed", "decay_after", "half_life", "moment_matching",
+               "adversarial_weight")
 MOST_PIXELS = 1 << 24  # of a map
 
 
-def check(s, defaults, choices):
-    """Raises InputError for a setting that cannot work; the message names its flag.
+def check_values(s, defaults, choices):
+    """Raises InputError for a setting that no network can work with; the message names its flag.
 
     s: settings as attributes. defaults: {name: (default, ...)}, whose types say what a setting may
     be. choices: {name: allowed values}.
@@ -38,6 +39,11 @@ def check(s, defaults, choices):
                         "a number above 0 that float32 can hold")
     require(s, "bn_momentum", s.bn_momentum <= 1, "a number above 0, up to 1")
     require(s, "steps", s.steps <= 1 << 24, f"at most {1 << 24}: Adam counts steps in float32")
+
+
+def check(s, defaults, choices):
+    """check_values, and what only the networks of semgan.py ask for. Raises InputError."""
+    check_values(s, defaults, choices)
     require(s, "kernel_size", s.kernel_size % 2 == 1, "an odd number, so that padding is symmetric")
     require(s, "classes", s.classes is None or 2 <= s.classes <= 256, "2 to 256")
     require(s, "maps", s.maps is None or 1 <= s.maps < 1 << 20, "1 or more, below a million")

@@ -1,0 +1,313 @@
+"""Dreaming street scenes (the paper's section 6.1): photos from label maps, with pix2pix.
+
+    python -m experiments.pix2pix train                                # painted shapes, minutes
+    python -m experiments.pix2pix dream runs/shapes-pix2pix --trained  # photos of generated maps
+
+Isola et al. 2016: a U-Net G turns a map into a photo. A discriminator D sees map and photo, and
+says for each patch whether the photo is real. G learns from the error |G(map) - photo| and from D.
+This file follows semgan.py: settings -> discriminator -> one training step -> commands.
+"""
+if __name__ == "__main__":  # before all other imports
+    from app.start import start
+    start()
+
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+import kernels
+import metrics
+import semgan
+from app.command_line import natural, positive
+from app.commands import slerp
+from app.failures import Parser, reported
+from app.pictures import grid
+from app.run_folder import TRAINED, load_generator, make_folder
+from experiments import pairs, runs
+from experiments.unet import SIDE, UNet
+from formats.files import InputError, save_image, written
+from formats.palettes import write_palette
+from formats.settings import shown_size
+from semgan import Network, conv, conv_grad
+
+NAME = "pix2pix"
+DESCRIPTION = """Photos from label maps, the paper's section 6.1: train a pix2pix on pairs of map
+and photo, then let it dream photos of the maps that generators of semgan.py draw."""
+SETTINGS = runs.SHARED | {
+    "steps": (3000, "training steps in total"),
+    "patch_filters": ([32, 64], "channels of the discriminator, which halves the sides each time"),
+    "adversarial_weight": (0.01, "of D's loss beside the error |G(map) - photo|; 0: the error "
+                                 "alone"),
+    "input": ("onehot", "what G sees: onehot, a map as K channels; rgb, its colours after JPEG "
+                        "compression, which the paper's pix2pix saw"),
+}
+CHOICES = dict(input=["onehot", "rgb"])
+JPEG_QUALITY = 75  # Pillow's own value
+
+
+# ---------------------------------------------------------------------------------- discriminator
+class PatchDiscriminator(Network):
+    """Map and photo (B, H, W, channels + 3) -> logits (B, H / 4, W / 4, 1), one for each patch.
+
+    Convolutions of stride 2, one for each of s.patch_filters, and a 3x3 convolution. A logit sees
+    18x18 pixels. Without normalization, real and generated photos can go through together.
+    """
+    def __init__(self, ops, s, channels, rng):
+        filters = [channels + 3, *s.patch_filters]
+        self.layers = len(s.patch_filters)
+        shapes = {}
+        for i, (cin, cout) in enumerate(zip(filters, filters[1:]), 1):
+            shapes |= {f"conv{i}.w": (SIDE, SIDE, cin, cout), f"conv{i}.b": (cout,)}
+        shapes |= {"last.w": (3, 3, filters[-1], 1), "last.b": (1,)}
+        super().__init__(ops, s, shapes, rng)
+
+    def forward(self, x):
+        """Returns the logits, and each layer's input."""
+        features = [x]
+        for i in range(1, self.layers + 1):
+            features.append(conv(self, f"conv{i}", features[-1], 2, "leaky_relu"))
+        return conv(self, "last", features[-1]), features
+
+    def backward(self, dlogits, features, input_grad=False):
+        """Fills self.grads from the gradient of the logits. Returns dx if `input_grad`."""
+        dx = conv_grad(self, "last", dlogits, features[-1], y=dlogits)  # y is not looked at
+        for i in range(self.layers, 0, -1):
+            dx = conv_grad(self, f"conv{i}", dx, features[i - 1], features[i], 2, "leaky_relu",
+                           input_grad=input_grad or i > 1)
+        return dx
+
+
+# ------------------------------------------------------------------------------ one training step
+class Trainer(runs.PairTrainer):
+    """G, D and one step of both. losses (3,): D's; G's error |G(map) - photo|; G's against D."""
+    losses_of = ["loss_d", "error", "loss_g"]
+
+    def __init__(self, ops, s, dataset):
+        rng = np.random.default_rng([s.seed, 0])
+        channels = 3 if s.input == "rgb" else len(dataset.palette)
+        self.generator = UNet(ops, s, channels, 3, "tanh", rng)
+        self.discriminator = PatchDiscriminator(ops, s, channels, rng)
+        super().__init__(ops, s, dataset, {"g": self.generator, "d": self.discriminator}, 3)
+        if s.input == "rgb":
+            self.colors = ops.asarray(compressed(dataset.palette[dataset.maps]), np.uint8)
+        height, width = semgan.map_size(s, self.discriminator.layers)
+        ones = np.ones((s.batch_size, height, width, 1))
+        self.ones = ops.asarray(ones)
+        self.targets = ops.asarray(np.concatenate([ones, 0 * ones]))  # real: 1
+
+    def operations(self):
+        """D learns to tell (map, photo) from (map, G(map)); G to come close to the photo, and to D.
+        """
+        ops, b = self.ops, self.s.batch_size
+        with ops.arena:
+            self.take_inputs()
+            maps, photos = self.inputs_of(self.index), self.photos_of(self.index)
+            fake, kept = self.generator.forward(maps)
+            channels = maps.shape[-1]
+            both = ops.empty(2 * b, *maps.shape[1:3], channels + 3)
+            ops.concat([maps, photos], out=both[:b])
+            ops.concat([maps, fake], out=both[b:])
+            self.update_discriminator(both)
+            dfake = self.generator_loss(photos, fake, both[b:], channels)
+            self.generator.backward(dfake, kept)
+            self.generator.update(self.rate)
+
+    def update_discriminator(self, both):
+        """Binary cross-entropy, the mean over real and generated pairs, into losses[0]."""
+        logits, features = self.discriminator.forward(self.ops.rounded(both))
+        _, dlogits = self.ops.bce_with_logits(logits, self.targets, out=(self.losses[:1], None))
+        self.discriminator.backward(dlogits, features)
+        self.discriminator.update(self.rate)
+
+    def generator_loss(self, photos, fake, generated, channels):
+        """The error into losses[1], w BCE(D(map, G(map)), 1) into losses[2]. Returns dfake."""
+        ops, w = self.ops, self.s.adversarial_weight
+        logits, features = self.discriminator.forward(ops.rounded(generated))
+        _, dlogits = ops.bce_with_logits(logits, self.ones, w, out=(self.losses[2:], None))
+        dpair = self.discriminator.backward(dlogits, features, input_grad=True)
+        _, dfake = ops.split(dpair, [channels, 3])
+        _, dfake = ops.feature_matching(photos, fake, "paired", dfake,
+                                        out=(self.losses[1:2], None))
+        return dfake
+
+    def inputs_of(self, index):
+        """What G sees of some maps: (B, H, W, K) one-hot, or (B, H, W, 3) colours."""
+        if self.s.input == "onehot":
+            return self.maps_of(index)
+        shape = len(index), *self.dataset.maps.shape[1:], 3
+        return self.ops.gather(self.colors, index, self.levels).reshape(shape)
+
+    def picture(self, some):
+        """An image of Pairs: maps, photos that G makes of them, their own photos."""
+        made = translate(self.generator, some.maps, some.palette)
+        return grid(np.concatenate([some.palette[some.maps], made, some.photos]), None,
+                    columns=len(made))
+
+
+def compressed(colors):
+    """(N, H, W, 3) uint8 as JPEG keeps them, (N, H, 3 W)."""
+    found = []
+    for image in colors:
+        content = io.BytesIO()
+        Image.fromarray(image).save(content, "JPEG", quality=JPEG_QUALITY)
+        found.append(np.asarray(Image.open(content)))
+    return np.array(found).reshape(*colors.shape[:2], -1)
+
+
+# ---------------------------------------------------------------------------------------- dreaming
+def translate(generator, maps, palette):
+    """Photos (N, H, W, 3) uint8 of class ids (N, H, W) or of RGB maps (N, H, W, 3)."""
+    ops, photos = generator.ops, []
+    for start in range(0, len(maps), 64):  # outside the arena, which is the training step's
+        x = inputs_of(generator.s.input, maps[start:start + 64], palette)
+        y, _ = generator.forward(ops.asarray(x), training=False)
+        photos.append(semgan.OUTPUTS["gan"].decode(ops.asnumpy(y)))
+    return np.concatenate(photos)
+
+
+def inputs_of(kind, maps, palette):
+    """What G sees of maps: one-hot (N, H, W, K), or the compressed colours in [-1, 1]."""
+    if kind == "onehot":
+        return np.eye(len(palette))[metrics.nearest_class(maps, palette)]
+    colors = palette[maps] if maps.ndim == 3 else maps
+    return compressed(colors).reshape(colors.shape) / 127.5 - 1
+
+
+def load_translator(run, device="auto"):
+    """(G, header) of a run. Raises InputError or DeviceError."""
+    header = runs.load_header(run, NAME, SETTINGS, CHOICES)
+    s, classes = header["settings"], len(header["palette"])
+    rng = np.random.default_rng(0)  # initial weights, which the checkpoint's replace
+    g = UNet(kernels.load(device), s, 3 if s.input == "rgb" else classes, 3, "tanh", rng)
+    runs.load_arrays(run, NAME, {"g": g})
+    return g, header
+
+
+def load_source(path, header, run, device):
+    """The generator of label maps in a run folder or an exported file, for a run of pix2pix.
+
+    Raises InputError if its classes, colours or size are others.
+    """
+    g, palette = load_generator(path, device)
+    if not np.array_equal(palette, header["palette"]):
+        raise InputError(f"{path}: a run of another data set: its classes or colours are not "
+                         f"those of {run}")
+    sizes = [shown_size(semgan.map_size(s)) for s in (g.s, header["settings"])]
+    if sizes[0] != sizes[1]:
+        raise InputError(f"{path}: its maps are {sizes[0]}, those of {run} {sizes[1]}")
+    return g
+
+
+def dream(args):
+    """`dream RUN --maps RUN2`: photos of generated maps, pair by pair, and a page of them all."""
+    paths = [Path(path) for path in args.maps or ()] + [TRAINED] * args.trained
+    if not paths:
+        raise InputError("no maps: expected --maps with runs of semgan.py, or --trained")
+    translator, header = load_translator(args.run, args.device)
+    palette = header["palette"]
+    sources = [load_source(path, header, args.run, args.device) for path in paths]
+    out = Path(args.out or Path(args.run) / "dreams")
+    if any(out.glob("*")):
+        raise InputError(f"{out} already holds dreams; remove it, or choose another with --out")
+    z = np.random.default_rng(args.seed).standard_normal((args.count, max(g.s.latent
+                                                                         for g in sources)))
+    rows = {}
+    for path, g in zip(paths, sources):
+        maps = g.sample(z[:, :g.s.latent])
+        photos = translate(translator, maps, palette)
+        write_pairs(out / path.stem, metrics.nearest_class(maps, palette), photos, header)
+        rows[f"{path.stem}: maps, and photos made of them"] = maps, photos
+        walk(out / f"{path.stem}.gif", g, translator, palette, args)
+    page(out / "dreams.png", rows, palette)
+    print(f"{args.count} pairs of each of {len(sources)} sources in {out}: maps/ and photos/; "
+          "dreams.png shows some, the GIFs a walk through the latent space.")
+
+
+def write_pairs(folder, maps, photos, header):
+    """A data set of pairs: maps as indexed PNGs, photos as PNGs of the same names."""
+    for part in "maps", "photos":
+        make_folder(folder / part)
+    for i, (ids, photo) in enumerate(zip(maps, photos)):
+        image = Image.fromarray(ids)
+        image.putpalette(header["palette"].tobytes())
+        save_image(image, folder / "maps" / f"{i:05d}.png", sync=False)
+        save_image(Image.fromarray(photo), folder / "photos" / f"{i:05d}.png", sync=False)
+    write_palette(folder / "palette.txt", header["palette"], header["names"])
+
+
+def walk(path, g, translator, palette, args):
+    """A closed walk through the latent space as a GIF: photos above their maps."""
+    keys = np.random.default_rng(args.seed).standard_normal((args.keys, g.s.latent))
+    z = np.concatenate([slerp(a, b, args.frames) for a, b in zip(keys, np.roll(keys, -1, 0))])
+    maps = g.sample(z)
+    photos = translate(translator, maps, palette)
+    colors = palette[maps] if maps.ndim == 3 else maps
+    frames = [grid(np.stack(pair), None, columns=1) for pair in zip(photos, colors)]
+    frames = [frame.resize([2 * side for side in frame.size], 0) for frame in frames]
+    save_image(frames[0], path, save_all=True, append_images=frames[1:], duration=80, loop=0)
+
+
+def page(path, rows, palette):
+    """Figure 8 of the paper: for each source maps and, below them, their photos, as a picture.
+
+    rows: {title: (maps, photos)}.
+    """
+    from matplotlib.figure import Figure  # here, since its import takes long
+    figure = Figure(figsize=(11, 0.4 + 2.9 * len(rows)), layout="constrained")
+    for ax, (title, (maps, photos)) in zip(figure.subplots(len(rows), 1, squeeze=False)[:, 0],
+                                           rows.items()):
+        colors = palette[maps] if maps.ndim == 3 else maps
+        some = np.concatenate([colors[:8], photos[:8]])
+        ax.imshow(grid(some, None, columns=8), interpolation="nearest")
+        ax.set_title(title, fontsize=10, loc="left")
+        ax.axis("off")
+    with written(path) as file:
+        figure.savefig(file, dpi=110, format="png")
+
+
+# --------------------------------------------------------------------------------- the command line
+def train(args):
+    """`train`: G and D on pairs, then the error on held-out ones, beside that of mean colours."""
+    trainer, held_out = runs.train(args, NAME, SETTINGS, CHOICES, Trainer)
+    made = translate(trainer.generator, held_out.maps, held_out.palette)
+    error = np.abs(made / 127.5 - held_out.photos / 127.5).mean()
+    mean = pairs.mean_color_error(trainer.dataset, held_out)
+    print(f"Error |G(map) - photo| on {len(made)} held-out pairs: {error:.4f}, of colours in "
+          f"[-1, 1].\nWith each class's mean colour: {mean:.4f}, so {error / mean:.0%} of that.")
+
+
+def main(argv=None):
+    with reported(f"experiments.{NAME}"):
+        parser = Parser(prog=f"python -m experiments.{NAME}", description=DESCRIPTION)
+        commands = parser.add_subparsers(metavar="{train,dream}", required=True)
+        runs.training_parser(commands, SETTINGS, CHOICES, train)
+        dream_parser(commands)
+        args = parser.parse_args(argv)
+        args.command(args)
+
+
+def dream_parser(commands):
+    """The flags of the command `dream`."""
+    parser = commands.add_parser("dream", help=runs.summary(dream),
+                                 description=runs.summary(dream))
+    parser.add_argument("run", metavar="RUN", help="a run of `train`")
+    parser.add_argument("--maps", nargs="+", metavar="RUN2",
+                        help="runs of semgan.py, or files that its command export wrote")
+    parser.add_argument("--trained", action="store_true",
+                        help="also the generator that comes with the program, of Colored Shapes")
+    for flag, default, meaning in (("--count", 64, "pairs of each source"),
+                                   ("--keys", 6, "latent vectors that the walk passes through"),
+                                   ("--frames", 12, "frames from one of them to the next")):
+        parser.add_argument(flag, type=positive, default=default, metavar="N",
+                            help=f"{meaning} (default {default})")
+    parser.add_argument("--seed", type=natural, default=0, metavar="N",
+                        help="determines the latent vectors (default 0)")
+    parser.add_argument("--out", metavar="DIR", help="where to write (default: RUN/dreams)")
+    runs.add_device(parser)
+    parser.set_defaults(command=dream)
+
+
+if __name__ == "__main__":
+    main()

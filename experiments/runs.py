@@ -1,0 +1,311 @@
+"""What the experiments on pairs share: settings and flags, a trainer, run folders."""
+import csv
+import json
+import zlib
+from argparse import Namespace
+from pathlib import Path
+
+import numpy as np
+
+import kernels
+import semgan
+from app import training
+from app.command_line import positive
+from app.run_folder import FORMAT, restore, usable
+from app.run_settings import shown, with_absolute_paths
+from experiments import pairs
+from formats import npz
+from formats.files import InputError, locked, save_image, written
+from formats.palettes import write_palette
+from formats.settings import check_values, given_size, require
+
+# Settings of networks and optimizer, as in semgan.SETTINGS: name -> (default, meaning).
+SHARED = {
+    "side": (32, "height of a map in pixels, and its width, unless another is given"),
+    "filters": ([32, 64, 128, 256], "channels of the U-Net after each halving of the sides"),
+    "batch_size": (8, "pairs per step"),
+    "learning_rate": (1e-3, "of Adam; it falls to 0 over the second half of the steps"),
+    **{name: semgan.SETTINGS[name] for name in
+       ("width", "beta1", "beta2", "adam_eps", "bn_momentum", "bn_eps")},
+    "init": ("normal", "weights: normal (pix2pix) or glorot (uniform)"),
+    "held_out": (0.2, "share of the pairs that is kept for measuring"),
+    "seed": (0, "determines data, weights and batches"),
+}
+# Where pairs come from, each a flag too: the arguments of pairs.load, with types and meanings.
+DATA = {
+    "dataset": (str, "shapes: painted shapes; cityscapes or facades, with --data; or a folder or "
+                     "archive of label maps, with --photos (default shapes)"),
+    "photos": (str, "the folder or archive of the photos, named as the maps are"),
+    "data": (list, "of cityscapes: gtFine and leftImg8bit; of facades: the download"),
+    "split": (str, "of cityscapes or facades: train, val or test"),
+    "classes": (int, "their number, see semgan.py --help"),
+    "palette": (str, "a palette file: colours and names of the classes"),
+    "labels": (str, "a glob that picks the label maps"),
+    "void": (int, "id of pixels that take the class of the nearest pixel with another id"),
+    "count": (int, "of painted shapes: how many pairs"),
+}
+
+
+# ------------------------------------------------------------------------------ settings and flags
+def settings(table, given, choices):
+    """A Namespace of the settings in `table` and in DATA, checked. Raises InputError.
+
+    table: {name: (default, meaning)}. given: {name: value}. choices: {name: allowed values}.
+    """
+    s = Namespace(dataset="shapes", **{name: None for name in DATA if name != "dataset"},
+                  **{name: default for name, (default, _) in table.items()})
+    vars(s).update(given)
+    check_values(s, table, {"init": ["normal", "glorot"], **choices})
+    require(s, "held_out", s.held_out < 1, "a share, below 1")
+    multiple = 2 ** len(s.filters)
+    for side in semgan.map_size(s):
+        if side % multiple:
+            raise InputError(f"--side {side}: expected a multiple of {multiple}, since the network "
+                             f"halves its maps {len(s.filters)} times")
+    return s
+
+
+def add_flags(parser, table, choices):
+    """One flag for each setting in `table` and in DATA."""
+    group = parser.add_argument_group("the pairs")
+    for name, (kind, meaning) in DATA.items():
+        options = dict(nargs="+") if kind is list else dict(type=kind)
+        group.add_argument(f"--{name}", help=meaning, **options,
+                           metavar="N" if kind is int else "PATH" if kind is list else None)
+    group = parser.add_argument_group("the method", "In brackets: the default.")
+    group.add_argument("--size", metavar="HxW", help="height and width, in place of --side")
+    for name, (default, meaning) in table.items():
+        if name == "width":
+            continue
+        options = dict(type=type(default), metavar="N" if isinstance(default, int) else "X")
+        if isinstance(default, list):
+            options = dict(type=int, nargs="+", metavar="N")
+        elif isinstance(default, str):
+            options = dict(choices={"init": ["normal", "glorot"], **choices}[name])
+        group.add_argument("--" + name.replace("_", "-"), help=f"{meaning} [{shown(default)}]",
+                           **options)
+
+
+def training_parser(commands, table, choices, train):
+    """The flags of the command `train`."""
+    parser = commands.add_parser("train", help=summary(train), description=summary(train))
+    group = parser.add_argument_group("the run")
+    group.add_argument("--out", metavar="DIR", help="the run folder (default runs/DATASET-NAME)")
+    group.add_argument("--resume", action="store_true", help="continue from its checkpoint")
+    group.add_argument("--save-every", type=positive, metavar="N",
+                       help="steps between checkpoints, each with a picture (default: a "
+                            "checkpoint a minute, a picture every 250 steps)")
+    group.add_argument("--log-every", type=positive, default=10, metavar="N",
+                       help="steps between rows of log.csv (default 10)")
+    add_device(group)
+    group.add_argument("--precision", choices=kernels.PRECISIONS, help="see semgan.py --help")
+    add_flags(parser, table, choices)
+    parser.set_defaults(command=train, evaluate_every=0)
+
+
+def add_device(parser):
+    parser.add_argument("--device", default="auto", choices=kernels.DEVICES,
+                        help="where to compute (default auto)")
+
+
+def summary(function):
+    """The first paragraph of a docstring without the name of the command."""
+    return function.__doc__.split(": ", 1)[1].split("\n\n")[0]
+
+
+def given_settings(args, table):
+    """{name: value} of the flags that were given; paths become absolute. Raises InputError."""
+    given = {name: vars(args).get(name) for name in (*table, *DATA)}
+    if size := given_size(args):
+        height, width = size
+        given |= dict(side=height, width=0 if width == height else width)
+    return with_absolute_paths(given)
+
+
+def load_pairs(s):
+    """(training Pairs, held-out Pairs) that the settings name. Raises InputError."""
+    options = {name: getattr(s, name) for name in DATA if name != "dataset"}
+    return pairs.split(pairs.load(s.dataset, semgan.map_size(s), seed=s.seed, **options),
+                       s.held_out)
+
+
+# ----------------------------------------------------------------------------------- a step's inputs
+class PairTrainer:
+    """Pairs on the device, and the inputs of one step of training; subclasses add the networks.
+
+    dataset: the training Pairs. networks: {prefix in a checkpoint: Network}, the first of which
+    counts the steps. losses: (n,), of the last step.
+    """
+    def __init__(self, ops, s, dataset, networks, losses):
+        self.ops, self.s, self.dataset, self.networks = ops, s, dataset, networks
+        self.step = 0
+        n, height, width = dataset.maps.shape
+        self.labels = ops.asarray(dataset.maps, np.uint8)
+        self.photos = ops.asarray(dataset.photos.reshape(n, height, 3 * width), np.uint8)
+        self.one_hot = ops.asarray(np.eye(len(dataset.palette)))
+        self.levels = ops.asarray(np.arange(256)[:, None] / 127.5 - 1)  # (256, 1), of a byte
+        self.indices = ops.asarray(np.zeros((semgan.INPUT_STEPS, s.batch_size)), np.int32)
+        self.index = ops.asarray(np.zeros(s.batch_size), np.int32)
+        self.rates = ops.asarray(np.zeros((semgan.INPUT_STEPS, 1)))
+        self.rate = ops.asarray(np.zeros(1))
+        self.losses = ops.asarray(np.zeros(losses))
+        self.drawn = self.replay = None
+
+    def train_step(self):
+        """One step. The first runs operation by operation and then records them for the others."""
+        self.inputs(self.step)
+        if self.replay:
+            self.replay()
+        else:
+            self.operations()
+            self.replay = self.ops.record(self.operations)
+        self.step += 1
+
+    def inputs(self, step):
+        """Draws the pairs of the next steps; they depend on seed and step alone. Returns (B,)."""
+        number, row = divmod(step, semgan.INPUT_STEPS)
+        if self.drawn != number:
+            rng = np.random.default_rng([self.s.seed, 1, number])
+            self.ops.write(self.indices, rng.integers(len(self.labels), size=self.indices.shape))
+            steps = number * semgan.INPUT_STEPS + np.arange(semgan.INPUT_STEPS)
+            left = np.clip(2 - 2 * steps / self.s.steps, 0, 1)  # linear in the second half
+            self.ops.write(self.rates, self.s.learning_rate * left[:, None])
+            self.drawn = number
+        return self.indices[row]
+
+    def take_inputs(self):
+        """Copies the inputs of one step, which the first network's update counter selects."""
+        step = next(iter(self.networks.values())).flat["step"]
+        self.ops.take_row(self.indices, step, out=self.index)
+        self.ops.take_row(self.rates, step, out=self.rate)
+
+    def maps_of(self, index):
+        """One-hot maps (B, H, W, K)."""
+        return self.ops.gather(self.labels, index, self.one_hot)
+
+    def photos_of(self, index):
+        """Photos (B, H, W, 3) in [-1, 1]. Each byte is looked up in the table of levels."""
+        shape = len(index), *self.dataset.maps.shape[1:], 3
+        return self.ops.gather(self.photos, index, self.levels).reshape(shape)
+
+
+# -------------------------------------------------------------------------------------- run folders
+def load_header(run, experiment, table, choices):
+    """The header of a run's checkpoint: step, settings, palette, names. Raises InputError."""
+    path = Path(run) / "checkpoint.npz"
+    if not path.is_file():
+        raise InputError(f"{path}: no such checkpoint; expected the folder of a run of "
+                         f"experiments.{experiment}")
+    with usable(path, f"checkpoint of experiments.{experiment}"), npz.opened(path) as file:
+        header = json.loads(npz.text(file, "header"))
+        saved = header["settings"]
+        if header["format"] != FORMAT or saved.get("experiment") != experiment:
+            raise InputError("its settings are those of another program")
+        known = {"experiment", "fingerprint", *table, *DATA}
+        if unknown := saved.keys() ^ known:
+            raise InputError(f"the setting {min(unknown)} is missing or unknown")
+        header["settings"] = settings(table, saved, choices)
+        header["palette"] = np.array(header["palette"], np.uint8)
+        if header["palette"].shape != (len(header["names"]), 3):
+            raise InputError("its palette does not fit its classes")
+    return header
+
+
+def load_arrays(run, experiment, networks):
+    """Copies the arrays of a run's checkpoint into networks, {prefix: Network}. Raises InputError.
+
+    The checkpoint may hold other networks too.
+    """
+    path = Path(run) / "checkpoint.npz"
+    with usable(path, f"checkpoint of experiments.{experiment}"), npz.opened(path) as file:
+        there = {member.filename.removesuffix(".npy") for member in file.infolist()}
+        shapes = {f"{prefix}.{name}": array.shape for prefix, net in networks.items()
+                  for name, array in net.state().items()}
+        arrays = npz.arrays(file, shapes, others=there - shapes.keys())
+    for prefix, net in networks.items():
+        restore(net.ops, net.state(), prefix, arrays)
+
+
+class Recorder(training.Recorder):
+    """Losses, checkpoints, and a picture of held-out pairs: maps, generated photos, photos."""
+    advice = "a lower --learning-rate"
+
+    def __init__(self, trainer, held_out, run, log, args):
+        super().__init__(trainer, run, log, args, None)
+        self.program = f"experiments.{trainer.s.experiment}"
+        self.some = held_out._replace(maps=held_out.maps[:8], photos=held_out.photos[:8])
+
+    def draw(self):
+        save_image(self.trainer.picture(self.some), self.grid_file())
+
+    def plot(self):
+        """The curves are drawn at the end only."""
+
+
+def train(args, name, table, choices, make):
+    """Trains until --steps or Ctrl-C. Returns the trainer, and held-out Pairs.
+
+    name: of the experiment. table, choices: its settings. make(ops, s, training Pairs): its
+    trainer.
+    """
+    given = given_settings(args, table)
+    dataset = Path(given.get("dataset", "shapes")).stem
+    run = Path(args.out or f"runs/{dataset}-{name}")
+    with locked(run):
+        trainer, held_out = prepare(args, run, given, make, name, table, choices)
+        with open_log(run, trainer) as log, np.errstate(all="ignore"):  # we look for NaN
+            recorder = Recorder(trainer, held_out, run, log, args)
+            with training.stop_signals() as stop:
+                training.loop(trainer, recorder, stop)
+            if stop:
+                print(f"Stopped at step {recorder.saved}. The same command with --resume "
+                      "continues.")
+                raise SystemExit(128 + stop[0])
+    return trainer, held_out
+
+
+def prepare(args, run, given, make, name, table, choices):
+    """(trainer, held-out Pairs). Bad input fails here, before anything is written."""
+    started = (run / "checkpoint.npz").exists()
+    if started and not args.resume:
+        raise InputError(f"{run} already holds a run; continue it with --resume, or choose "
+                         "another folder with --out")
+    ops = kernels.load(args.device, precision=args.precision)
+    header = None
+    if args.resume:
+        header = load_header(run, name, table, choices)
+        s = header["settings"]
+        for key, value in given.items():
+            if value != getattr(s, key):
+                raise InputError(f"--{key.replace('_', '-')} {shown(value)}: {run} was started "
+                                 f"with {shown(getattr(s, key))}, which cannot change")
+    else:
+        s = settings(table, given, choices)
+        s.experiment = name
+    dataset, held_out = load_pairs(s)
+    found = zlib.crc32(dataset.photos, zlib.crc32(dataset.maps))
+    if header and found != s.fingerprint:
+        raise InputError(f"{s.dataset}: its maps or photos have changed since {run} was started")
+    s.fingerprint = found
+    trainer = make(ops, s, dataset)
+    if header:
+        load_arrays(run, name, trainer.networks)
+        trainer.step = header["step"]
+    print(f"{ops.why}: {s.steps - trainer.step} steps on {len(dataset.maps)} pairs of "
+          f"{len(dataset.palette)} classes; {len(held_out.maps)} more are held out. In {run}.",
+          flush=True)
+    return trainer, held_out
+
+
+def open_log(run, trainer):
+    """The first files of a run folder. Returns log.csv, open for appending."""
+    (run / "samples").mkdir(parents=True, exist_ok=True)
+    write_palette(run / "palette.txt", trainer.dataset.palette, trainer.dataset.names)
+    path, rows = run / "log.csv", []
+    if trainer.step and path.exists():
+        with open(path, newline="") as file:
+            rows = [row for row in csv.reader(file)
+                    if row and row[0].isdigit() and int(row[0]) <= trainer.step]
+    with written(path, "w", newline="") as file:
+        csv.writer(file).writerows([["step", *trainer.losses_of, "seconds"], *rows])
+    return open(path, "a", newline="")
