@@ -14,6 +14,7 @@ from app.command_line import positive
 from app.run_folder import FORMAT, restore, usable
 from app.run_settings import shown, with_absolute_paths
 from experiments import pairs
+from experiments.pairs_command import add_arguments
 from formats import npz
 from formats.files import InputError, locked, save_image, written
 from formats.palettes import write_palette
@@ -31,19 +32,8 @@ SHARED = {
     "held_out": (0.2, "share of the pairs that is kept for measuring"),
     "seed": (0, "determines data, weights and batches"),
 }
-# Where pairs come from, each a flag too: the arguments of pairs.load, with types and meanings.
-DATA = {
-    "dataset": (str, "shapes: painted shapes; cityscapes or facades, with --data; or a folder or "
-                     "archive of label maps, with --photos (default shapes)"),
-    "photos": (str, "the folder or archive of the photos, named as the maps are"),
-    "data": (list, "of cityscapes: gtFine and leftImg8bit; of facades: the download"),
-    "split": (str, "of cityscapes or facades: train, val or test"),
-    "classes": (int, "their number, see semgan.py --help"),
-    "palette": (str, "a palette file: colours and names of the classes"),
-    "labels": (str, "a glob that picks the label maps"),
-    "void": (int, "id of pixels that take the class of the nearest pixel with another id"),
-    "count": (int, "of painted shapes: how many pairs"),
-}
+# Where pairs come from: the arguments of pairs.load, each a flag too.
+DATA = ("dataset", "photos", "count", "data", "split", "classes", "palette", "labels", "void")
 
 
 # ------------------------------------------------------------------------------ settings and flags
@@ -52,8 +42,8 @@ def settings(table, given, choices):
 
     table: {name: (default, meaning)}. given: {name: value}. choices: {name: allowed values}.
     """
-    s = Namespace(dataset="shapes", **{name: None for name in DATA if name != "dataset"},
-                  **{name: default for name, (default, _) in table.items()})
+    s = Namespace(**dict.fromkeys(DATA), **{name: default for name, (default, _) in table.items()})
+    s.dataset = "shapes"
     vars(s).update(given)
     check_values(s, table, {"init": ["normal", "glorot"], **choices})
     require(s, "held_out", s.held_out < 1, "a share, below 1")
@@ -67,11 +57,7 @@ def settings(table, given, choices):
 
 def add_flags(parser, table, choices):
     """One flag for each setting in `table` and in DATA."""
-    group = parser.add_argument_group("the pairs")
-    for name, (kind, meaning) in DATA.items():
-        options = dict(nargs="+") if kind is list else dict(type=kind)
-        group.add_argument(f"--{name}", help=meaning, **options,
-                           metavar="N" if kind is int else "PATH" if kind is list else None)
+    add_arguments(parser.add_argument_group("the pairs"))
     group = parser.add_argument_group("the method", "In brackets: the default.")
     group.add_argument("--size", metavar="HxW", help="height and width, in place of --side")
     for name, (default, meaning) in table.items():
@@ -129,7 +115,7 @@ def load_pairs(s):
                        s.held_out)
 
 
-# ----------------------------------------------------------------------------------- a step's inputs
+# -------------------------------------------------------------------------- the inputs of a step
 class PairTrainer:
     """Pairs on the device, and the inputs of one step of training; subclasses add the networks.
 
@@ -233,7 +219,8 @@ class Recorder(training.Recorder):
     def __init__(self, trainer, held_out, run, log, args):
         super().__init__(trainer, run, log, args, None)
         self.program = f"experiments.{trainer.s.experiment}"
-        self.some = held_out._replace(maps=held_out.maps[:8], photos=held_out.photos[:8])
+        some = np.linspace(0, len(held_out.maps) - 1, 8).astype(int)
+        self.some = held_out._replace(maps=held_out.maps[some], photos=held_out.photos[some])
 
     def draw(self):
         save_image(self.trainer.picture(self.some), self.grid_file())
@@ -283,7 +270,7 @@ def prepare(args, run, given, make, name, table, choices):
         s = settings(table, given, choices)
         s.experiment = name
     dataset, held_out = load_pairs(s)
-    found = zlib.crc32(dataset.photos, zlib.crc32(dataset.maps))
+    found = zlib.crc32(dataset.photos, zlib.crc32(dataset.maps))  # differs if the data do
     if header and found != s.fingerprint:
         raise InputError(f"{s.dataset}: its maps or photos have changed since {run} was started")
     s.fingerprint = found

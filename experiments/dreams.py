@@ -1,0 +1,122 @@
+"""The command `dream` of experiments.pix2pix: photos of maps that generators of semgan.py draw."""
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+import metrics
+import semgan
+from app.command_line import natural, positive
+from app.commands import slerp
+from app.pictures import grid
+from app.run_folder import TRAINED, load_generator, make_folder
+from experiments import runs
+from experiments.pix2pix import load_translator, translate
+from formats.files import InputError, save_image, written
+from formats.palettes import write_palette
+from formats.settings import shown_size
+
+
+def load_source(path, header, run, device):
+    """The generator of label maps in a run folder or an exported file, for a run of pix2pix.
+
+    Raises InputError if its classes, colours or size are others.
+    """
+    g, palette = load_generator(path, device)
+    if not np.array_equal(palette, header["palette"]):
+        raise InputError(f"{path}: a run of another data set: its classes or colours are not "
+                         f"those of {run}")
+    sizes = [shown_size(semgan.map_size(s)) for s in (g.s, header["settings"])]
+    if sizes[0] != sizes[1]:
+        raise InputError(f"{path}: its maps are {sizes[0]}, those of {run} {sizes[1]}")
+    return g
+
+
+def dream(args):
+    """`dream RUN --maps RUN2`: photos of generated maps, pair by pair, and a page of them all."""
+    paths = [Path(path) for path in args.maps or ()] + [TRAINED] * args.trained
+    if not paths:
+        raise InputError("no maps: expected --maps with runs of semgan.py, or --trained")
+    translator, header = load_translator(args.run, args.device)
+    palette = header["palette"]
+    sources = [load_source(path, header, args.run, args.device) for path in paths]
+    out = Path(args.out or Path(args.run) / "dreams")
+    if len({path.stem for path in paths}) < len(paths):
+        raise InputError("--maps: two sources of the same name; expected different names, since "
+                         "their pairs go to folders of these names")
+    if any(out.glob("*")):
+        raise InputError(f"{out} already holds dreams; remove it, or choose another with --out")
+    rows = {}
+    for path, g in zip(paths, sources):
+        z = np.random.default_rng(args.seed).standard_normal((args.count, g.s.latent))
+        maps = g.sample(z)
+        photos = translate(translator, maps, palette)
+        write_pairs(out / path.stem, metrics.nearest_class(maps, palette), photos, header)
+        rows[f"{path.stem}: maps, and photos made of them"] = maps, photos
+        walk(out / f"{path.stem}.gif", g, translator, palette, args)
+    page(out / "dreams.png", rows, palette)
+    print(f"{args.count} pairs of each of {len(sources)} sources in {out}: maps/ and photos/; "
+          "dreams.png shows some, the GIFs a walk through the latent space.")
+
+
+def write_pairs(folder, maps, photos, header):
+    """A data set of pairs: maps as indexed PNGs, photos as PNGs of the same names."""
+    for part in "maps", "photos":
+        make_folder(folder / part)
+    for i, (ids, photo) in enumerate(zip(maps, photos)):
+        image = Image.fromarray(ids)
+        image.putpalette(header["palette"].tobytes())
+        save_image(image, folder / "maps" / f"{i:05d}.png", sync=False)
+        save_image(Image.fromarray(photo), folder / "photos" / f"{i:05d}.png", sync=False)
+    write_palette(folder / "palette.txt", header["palette"], header["names"])
+
+
+def walk(path, g, translator, palette, args):
+    """A closed walk through the latent space as a GIF: photos above their maps."""
+    keys = np.random.default_rng(args.seed).standard_normal((args.keys, g.s.latent))
+    z = np.concatenate([slerp(a, b, args.frames) for a, b in zip(keys, np.roll(keys, -1, 0))])
+    maps = g.sample(z)
+    photos = translate(translator, maps, palette)
+    colors = palette[maps] if maps.ndim == 3 else maps
+    frames = [grid(np.stack(pair), None, columns=1) for pair in zip(photos, colors)]
+    frames = [frame.resize([2 * side for side in frame.size], 0) for frame in frames]
+    save_image(frames[0], path, save_all=True, append_images=frames[1:], duration=80, loop=0)
+
+
+def page(path, rows, palette):
+    """Figure 8 of the paper: for each source maps and, below them, their photos, as a picture.
+
+    rows: {title: (maps, photos)}.
+    """
+    from matplotlib.figure import Figure  # here, since its import takes long
+    figure = Figure(figsize=(11, 0.4 + 2.9 * len(rows)), layout="constrained")
+    for ax, (title, (maps, photos)) in zip(figure.subplots(len(rows), 1, squeeze=False)[:, 0],
+                                           rows.items()):
+        colors = palette[maps] if maps.ndim == 3 else maps
+        some = np.concatenate([colors[:8], photos[:8]])
+        ax.imshow(grid(some, None, columns=8), interpolation="nearest")
+        ax.set_title(title, fontsize=10, loc="left")
+        ax.axis("off")
+    with written(path) as file:
+        figure.savefig(file, dpi=110, format="png")
+
+
+def dream_parser(commands):
+    """The flags of the command `dream`."""
+    parser = commands.add_parser("dream", help=runs.summary(dream),
+                                 description=runs.summary(dream))
+    parser.add_argument("run", metavar="RUN", help="a run of `train`")
+    parser.add_argument("--maps", nargs="+", metavar="RUN2",
+                        help="runs of semgan.py, or files that its command export wrote")
+    parser.add_argument("--trained", action="store_true",
+                        help="also the generator that comes with the program, of Colored Shapes")
+    for flag, default, meaning in (("--count", 64, "pairs of each source"),
+                                   ("--keys", 6, "latent vectors that the walk passes through"),
+                                   ("--frames", 12, "frames from one of them to the next")):
+        parser.add_argument(flag, type=positive, default=default, metavar="N",
+                            help=f"{meaning} (default {default})")
+    parser.add_argument("--seed", type=natural, default=0, metavar="N",
+                        help="determines the latent vectors (default 0)")
+    parser.add_argument("--out", metavar="DIR", help="where to write (default: RUN/dreams)")
+    runs.add_device(parser)
+    parser.set_defaults(command=dream)
