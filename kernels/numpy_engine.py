@@ -140,10 +140,9 @@ class NumpyEngine(PlainOps):
 
         def compute(_, chunk):
             windows = dy[chunk].reshape(-1, cout) @ w.reshape(-1, cout).T
-            windows = windows.reshape(-1, *dy.shape[1:3], kh, kw, cin)
+            windows = windows.reshape(-1, *dy.shape[1:3], kh, kw * cin)
             dpadded = numpy_ops.pad_maps(np.zeros((len(windows), *x_shape[1:]), dy.dtype), pad)
-            for (ky, kx), pixels in numpy_ops.taps(w.shape, dy.shape, stride):
-                dpadded[pixels] += windows[..., ky, kx, :]
+            fold(windows, dpadded, cin, stride)
             dx[chunk] = numpy_ops.crop_maps(dpadded, pad)
             finish(dx[chunk])
         self.workers.share(compute, len(dy), windows_bytes(dy, w))
@@ -156,14 +155,14 @@ class NumpyEngine(PlainOps):
         if self._by_fourier(x.shape, w_shape, stride, pad):
             self.fourier.conv_weight_grad(x, dy, dw, pair(stride), pair(pad))
             return dw
-        sums = np.zeros((min(self.workers.count, len(x)), kh * kw * cin, cout), self.dtype)
+        sums = {}  # of each worker, (kh kw Cin, Cout)
 
         def compute(worker, chunk):
             for rows, windows in unfold(x[chunk], (kh, kw), stride, pad, dy.shape[1:3]):
-                sums[worker] += windows.T @ dy[chunk, rows].reshape(-1, cout)
+                part = windows.T @ dy[chunk, rows].reshape(-1, cout)
+                sums[worker] = np.add(sums[worker], part, part) if worker in sums else part
         self.workers.share(compute, len(x), windows_bytes(dy, dw))
-        np.sum(sums, axis=0, out=dw.reshape(-1, cout))
-        return dw
+        return land(sum(sums[worker] for worker in sorted(sums)).reshape(w_shape), dw)
 
     def _by_fourier(self, x_shape, w_shape, stride, pad):
         if self.conv_method:
@@ -292,6 +291,22 @@ def unfold(x, kernel, stride, pad, out):
     for top in range(0, ho, strip):
         rows = slice(top, min(top + strip, ho))
         yield rows, windows[:, rows].reshape(-1, kh * kw * c)
+
+
+def fold(windows, x, channels, stride):
+    """The inverse of unfold: adds windows (b, Ho, Wo, kh, kw Cin) to the pixels of x they are of.
+
+    Up to sx taps of a row are taken at once: they lie side by side in a window, and so do their
+    pixels, while those of the next window begin sx pixels later.
+    """
+    (sy, sx), (b, ho, wo, kh, row) = pair(stride), windows.shape
+    image, line, pixel, item = x.strides
+    for ky in range(kh):
+        for start in range(0, row, sx * channels):
+            part = windows[:, :, :, ky, start:start + sx * channels]
+            pixels = as_strided(x[:, ky:, start // channels:], (b, ho, wo, part.shape[-1]),
+                                (image, sy * line, sx * pixel, item))
+            pixels += part
 
 
 def windows_bytes(y, w):
