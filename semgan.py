@@ -33,14 +33,14 @@ SETTINGS = {
     "kernel_size": (11, "sides of all kernels, odd; large ones see a whole shape, 5 trains worse"),
     "generator_filters": ([128, 256, 128, 64], "channels at first, and each time the sides double"),
     "discriminator_filters": ([64, 128, 256], "channels after each halving of the sides (DCGAN)"),
-    "halve_kernels": (False, "the discriminator's kernels halve with its maps (11, 7, 5): faster; "
-                      "in the paper all have the same size"),
+    "halve_kernels": (False, "D's kernels halve with its maps (11, 7, 5): faster; not the paper's"),
     "bottleneck": (False, "the paper's K-channel layer before the last; training is worse with it"),
+    "generator_loss": ("feature_matching", "the paper's; non_saturating: -log D(G(z)), equation 1 "
+                       "as usual; then the next three settings have no effect"),
     "feature_matching": ("mean", "mean: compare batch means (Salimans et al. 2016, cited by the "
                          "paper); unbiased: the same, without the noise of generated maps; "
                          "paired: compare map by map (the authors' library)"),
-    "moment_matching": (0.0, "weight of a second loss, of features pooled over a map; 0: without, "
-                        "as in the paper"),
+    "moment_matching": (0.0, "weight of a second loss, of pooled features; 0: none, as the paper"),
     "feature_layers": ("all", "all the discriminator's; with only the last, checkerboards remain"),
     "learning_rate": (1e-4, "of the generator, the paper's; a short run needs a higher one"),
     "discriminator_learning_rate": (1e-4, "of the discriminator; equal in the paper"),
@@ -55,8 +55,8 @@ SETTINGS = {
     "init": ("glorot", "weights: glorot (uniform, the authors' library) or normal (DCGAN)"),
     "seed": (0, "determines data, weights, latent vectors and batches"),
 }
-CHOICES = dict(feature_matching=list(READINGS), feature_layers=["all", "last"],
-               init=["glorot", "normal"])
+CHOICES = dict(generator_loss=["feature_matching", "non_saturating"], init=["glorot", "normal"],
+               feature_matching=list(READINGS), feature_layers=["all", "last"])
 PRESETS = {
     "small": dict(side=32, steps=5000, latent=32, generator_filters=[128, 64, 32, 16],
                   discriminator_filters=[64, 64, 64], halve_kernels=True,
@@ -69,8 +69,7 @@ PRESETS = {
 # The paper's settings for street scenes (best FID in its Table 3) and for facades (Table 4).
 # Presets full and paper take the first for your own maps too.
 STREET_SCENES = dict(side=128, latent=128, kernel_size=7, learning_rate=2e-4,
-                     discriminator_learning_rate=2e-4,
-                     discriminator_filters=[64, 128, 256, 512])
+                     discriminator_learning_rate=2e-4, discriminator_filters=[64, 128, 256, 512])
 FACADES = STREET_SCENES | dict(latent=300)
 
 
@@ -124,9 +123,7 @@ class Network:
     """
     def __init__(self, ops, s, shapes, rng):
         """shapes: {name: shape}; names end in .w, .b, .gamma or .beta. ops None: only a drawing."""
-        self.ops = ops
-        self.s = s
-        self.shapes = shapes
+        self.ops, self.s, self.shapes = ops, s, shapes
         if ops is None:
             return
         _, n = buffers.places(shapes, ops.dtype)
@@ -346,8 +343,7 @@ class Discriminator(Network):
             shapes |= {f"conv{i}.w": (k, k, cin, cout), f"conv{i}.b": (cout,)}
             k = (k + 1) // 2 | 1 if s.halve_kernels else k  # rounded up to an odd number
         h, w = map_size(s, self.layers)
-        numbers = h * w * filters[-1]
-        shapes |= {"dense.w": (1, 1, numbers, 1), "dense.b": (1,)}
+        shapes |= {"dense.w": (1, 1, h * w * filters[-1], 1), "dense.b": (1,)}
         super().__init__(ops, s, shapes, rng)
 
     def forward(self, maps):
@@ -381,9 +377,8 @@ class Discriminator(Network):
             w, real, fake = self.params[f"conv{i}.w"], features[i][:b], features[i][b:]
             if s.feature_layers == "all" or i == self.layers:  # dy is written over dx
                 if s.moment_matching:
-                    place = losses[self.layers + i - 1:self.layers + i]
                     _, dx = ops.moment_matching(real, fake, s.moment_matching, dx,
-                                                out=(place, dx))
+                                                out=(losses[self.layers:][i - 1:i], dx))
                 _, dy = ops.feature_matching(real, fake, s.feature_matching, dx, "leaky_relu",
                                              out=(losses[i - 1:i], dx))
             else:
@@ -399,12 +394,12 @@ INPUT_STEPS = 100  # steps whose latent vectors and maps are drawn at once
 class Trainer:
     """Both networks, the label maps on the device, and one step of training.
 
-    dataset: LabelMaps from data.load. losses (1 + L,), of the last step: the discriminator's, then
-    the generator's layer by layer; (1 + 2 L,) with moment matching, see Discriminator.
+    dataset: LabelMaps from data.load. losses, of the last step: the discriminator's, then the
+    generator's: (1 + L,) layer by layer, (1 + 2 L,) with moment matching; (2,) if non-saturating.
     """
     def __init__(self, ops, s, dataset):
         self.ops, self.s, self.dataset = ops, s, dataset
-        self.step = 0
+        self.step, self.matches = 0, s.generator_loss == "feature_matching"
         rng = np.random.default_rng([s.seed, 0])
         self.generator = Generator(ops, s, dataset.classes, rng)
         self.discriminator = Discriminator(ops, s, dataset.classes, rng)
@@ -417,8 +412,9 @@ class Trainer:
         self.indices, self.index = self._inputs((b,), np.int32)
         self.rates, self.rate = self._inputs((2,))  # of generator and discriminator
         self.targets = ops.asarray(np.repeat([1, 0], b).reshape(2 * b, 1, 1, 1))  # real: 1
-        kinds = 2 if s.moment_matching else 1  # of losses in each layer
-        self.losses = ops.asarray(np.zeros(1 + kinds * self.discriminator.layers))
+        self.dlogits = ops.asarray(np.zeros(self.targets.shape))  # of the non-saturating loss
+        count = (2 if s.moment_matching else 1) * self.discriminator.layers
+        self.losses = ops.asarray(np.zeros(1 + (count if self.matches else 1)))
         self.drawn = None   # for which group of INPUT_STEPS steps inputs have been drawn
         self.replay = None  # the recorded step
 
@@ -445,9 +441,8 @@ class Trainer:
             ops.write(self.indices, rng.integers(len(self.labels), size=self.indices.shape))
             steps = number * INPUT_STEPS + np.arange(INPUT_STEPS)
             halvings = np.maximum(0, steps - s.decay_after) / (s.half_life or np.inf)
-            halvings = np.outer(halvings, [1, s.decay_both])  # (steps, 2): of G, of D
-            rates = 0.5 ** halvings * [s.learning_rate, s.discriminator_learning_rate]
-            ops.write(self.rates, rates)
+            rates = 0.5 ** np.outer(halvings, [1, s.decay_both])  # (steps, 2): of G, of D
+            ops.write(self.rates, rates * [s.learning_rate, s.discriminator_learning_rate])
             self.drawn = number
         return self.zs[row], self.indices[row]
 
@@ -488,9 +483,16 @@ class Trainer:
         return dlogits, features
 
     def generator_loss(self, maps):
-        """Feature matching through the updated D, into losses[1:]. Returns dmaps of G(z)."""
-        _, features = self.discriminator.forward(maps)
-        return self.discriminator.feature_matching(features, self.losses[1:])
+        """Writes G's loss, through the updated D, to losses[1:]. Returns dmaps of G(z).
+
+        Feature matching; or -log D(G(z)), whose gradient for the real maps, dlogits[:b], stays 0.
+        """
+        logits, features = self.discriminator.forward(maps)
+        if self.matches:
+            return self.discriminator.feature_matching(features, self.losses[1:])
+        b, loss = self.s.batch_size, self.losses[1:]
+        self.ops.bce_with_logits(logits[b:], self.targets[:b], out=(loss, self.dlogits[b:]))
+        return self.discriminator.backward(self.dlogits, features, input_grad=True)[b:]
 
 
 if __name__ == "__main__":

@@ -41,12 +41,14 @@ def plot_curves(run):
     left.axhline(np.log(2), color="grey", linestyle=":", label="log 2: D cannot decide")
     left.set(title="Discriminator: binary cross-entropy", xlabel="step")
     losses = {name: values for name, values in columns.items()
-              if name.startswith(("features", "moments"))}
+              if name.startswith(("features", "moments", "loss_g"))}
     for name, values in losses.items():
         style = ":" if name.startswith("moments") else "-"
-        right.plot(step, values, style, linewidth=0.8, label=name.replace("_", " of layer "))
+        label = name.replace("_", " of layer ") if name != "loss_g" else "-log D(G(z))"
+        right.plot(step, values, style, linewidth=0.8, label=label)
     set_log_scale(right, np.concatenate(list(losses.values())))
-    right.set(title="Generator: what it matches", xlabel="step")
+    title = "Generator: what it matches" if "loss_g" not in losses else "Generator: its loss"
+    right.set(title=title, xlabel="step")
     for axes in left, right:
         axes.legend(loc="upper right", fontsize=8)
     with written(run / "curves.png") as file:

@@ -32,6 +32,7 @@ ADDED_SETTINGS = {
     "bn_momentum": 0.1,
     "bn_eps": 1e-5,
     "moment_matching": 0.0,
+    "generator_loss": "feature_matching",
     "halve_kernels": False,
     "data": None,
     "split": None,
@@ -311,7 +312,8 @@ def open_log(path, trainer):
     """log.csv, open for appending. Rows past the trainer's step are dropped."""
     kinds = ["features", "moments"] if trainer.s.moment_matching else ["features"]
     layers = range(1, trainer.discriminator.layers + 1)
-    header = ["step", "loss_d", *(f"{kind}_{i}" for kind in kinds for i in layers), "seconds"]
+    of_g = [f"{kind}_{i}" for kind in kinds for i in layers] if trainer.matches else ["loss_g"]
+    header = ["step", "loss_d", *of_g, "seconds"]
     rows = []
     if trainer.step and path.exists():
         try:

@@ -9,6 +9,7 @@ from formats.settings import given_size, shown_size
 
 PATHS = {"dataset": "folder or archive", "data": "folder or archive", "palette": "palette",
          "photos": "folder or archive"}
+OF_MATCHING = ("feature_matching", "moment_matching", "feature_layers")
 MOVABLE = ("dataset", "data", "palette", "labels")  # say where a run's maps are
 
 
@@ -41,7 +42,10 @@ def with_absolute_paths(given):
 
 
 def resolve(given, gpu=False):
-    """The settings of a new run, and {setting: where it came from}. given: {setting: value}."""
+    """The settings of a new run, and {setting: where it came from}. given: {setting: value}.
+
+    Raises InputError.
+    """
     preset = given.get("preset") or ("full" if gpu else "small")
     s = semgan.settings(**given | {"preset": preset})
     origin = dict.fromkeys(vars(s), "default")
@@ -49,6 +53,11 @@ def resolve(given, gpu=False):
     for source, values in semgan.setting_layers(s.dataset, preset):
         origin |= dict.fromkeys(values, source)
     origin |= dict.fromkeys(given, "flag")
+    if s.generator_loss == "non_saturating":
+        if unused := [name for name in OF_MATCHING if name in given]:
+            raise InputError(f"--{unused[0].replace('_', '-')} {shown(given[unused[0]])} has no "
+                             "effect with --generator-loss non_saturating; leave one of them out")
+        origin |= dict.fromkeys(OF_MATCHING, "no effect without feature matching")
     return s, origin
 
 

@@ -155,6 +155,8 @@ VARIANTS = [dict(),
             dict(model="gan", feature_matching="paired", feature_layers="last"),
             dict(model="gan", bottleneck=True),
             dict(feature_layers="last"),
+            dict(generator_loss="non_saturating"),
+            dict(model="gan", generator_loss="non_saturating"),
             dict(feature_matching="unbiased", moment_matching=0.1),
             dict(width=16),
             dict(side=24, width=12, model="gan", feature_matching="unbiased", moment_matching=0.1)]
@@ -184,11 +186,10 @@ def compute(trainer, backward=False):
     t = trainer
     maps, kept = t.real_and_generated()
     dlogits, features = t.discriminator_loss(maps)
-    if backward:
-        t.discriminator.backward(dlogits, features)
     dmaps = t.generator_loss(maps)
     if backward:
         t.generator.backward(dmaps, kept)
+        t.discriminator.backward(dlogits, features)  # last: the generator's loss may fill D.grads
     features = [t.ops.asnumpy(a) for a in features[1:]]
     activations = [kept.hidden, *(layer.y for layer in kept.layers)]
     sides = [a > 0 for a in features] + [t.ops.asnumpy(a) > 0 for a in activations]
@@ -220,7 +221,7 @@ def check_network(trainer, which):
 @pytest.mark.parametrize("changes", VARIANTS, ids=str)
 @pytest.mark.parametrize("which", ["d", "g"])
 def test_whole_network(device, which, changes):
-    """D under binary cross-entropy, and G under feature matching through D."""
+    """D under binary cross-entropy, and G under its own loss through D."""
     trainer = make_trainer(device, changes)
     compute(trainer, backward=True)
     before, after = check_network(trainer, which)
@@ -228,7 +229,8 @@ def test_whole_network(device, which, changes):
         "a kink lies between the two points: choose another seed"
 
 
-@pytest.mark.parametrize("changes", [dict(), dict(model="gan"), dict(width=16)], ids=str)
+@pytest.mark.parametrize("changes", [dict(), dict(model="gan"), dict(width=16),
+                                     dict(generator_loss="non_saturating")], ids=str)
 def test_gradient_of_the_maps_and_of_the_latents(changes):
     """What other networks need: gradients with respect to D's input and to z."""
     t = make_trainer("numpy", changes)

@@ -407,6 +407,7 @@ def test_maps_that_are_not_square(device, side, width):
     dict(width=16), dict(side=24, width=12, model="gan", bottleneck=True),
     dict(), dict(model="gan"), dict(bottleneck=True, feature_matching="paired"),
     dict(feature_layers="last", discriminator_learning_rate=3e-4),
+    dict(generator_loss="non_saturating"), dict(model="gan", generator_loss="non_saturating"),
     dict(feature_matching="unbiased", moment_matching=0.1,
          kernel_size=5, halve_kernels=True)], ids=str)
 def test_same_training_as_pytorch(device, changes):
@@ -430,6 +431,40 @@ def test_same_training_as_pytorch(device, changes):
         mean, var = map(host, ours.generator.running[f"deconv{i + 1}.gamma"])
         np.testing.assert_allclose(mean, norm.running_mean, rtol=1e-6, atol=1e-9)
         np.testing.assert_allclose(var, norm.running_var, rtol=1e-6)
+
+
+@pytest.mark.parametrize("model", ["semgan", "gan"])
+def test_another_palette_changes_the_training_of_the_gan_alone(model):
+    """SemGAN sees classes, not colours: the paper's section 3.2. To the bit."""
+    a = trainer(model=model)
+    dataset = a.dataset._replace(palette=a.dataset.palette[[1, 2, 3, 0]])
+    b = semgan.Trainer(kernels.load("numpy"), a.s, dataset)
+    for t in a, b:
+        for _ in range(5):
+            t.train_step()
+    if model == "semgan":
+        assert_same_bits(everything(a), everything(b))
+    else:
+        assert all((losses(a) != losses(b)).tolist())
+        assert (state(a)["g.params"] != state(b)["g.params"]).any()
+
+
+def test_the_non_saturating_loss_resumes_and_has_a_log_of_its_own(tmp_path, capsys):
+    """Equation 1's other form; the settings of feature matching are refused."""
+    words = "--generator-loss", "non_saturating"
+    run_main("--out", tmp_path / "whole", *words)
+    run_main("--out", tmp_path / "parts", *words, "--steps", "10")
+    run_main("--out", tmp_path / "parts", "--resume", "--steps", "20")
+    a, b = (load_checkpoint(tmp_path / name)[1] for name in ("whole", "parts"))
+    assert_same_bits(a, b)
+    log = (tmp_path / "parts" / "log.csv").read_text().splitlines()
+    assert log[0] == "step,loss_d,loss_g,seconds"
+    assert len(log) == 21 and 0.3 < float(log[1].split(",")[2]) < 1.5  # log 2 where D cannot decide
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as exit:
+        run_main("--out", tmp_path / "no", *words, "--moment-matching", "0.1")
+    assert exit.value.code == 2 and not (tmp_path / "no").exists()
+    assert "--moment-matching 0.1 has no effect with" in capsys.readouterr().err
 
 
 # ----------------------------------------------------------------------------------------- learns

@@ -124,7 +124,7 @@ class TorchTrainer:
         with self.autocast():
             with torch.no_grad():
                 _, real_features = self.d(x)
-            _, fake_features = self.d(fake)
+            logits, fake_features = self.d(fake)
         pairs = [(real.to(x.dtype), fake.to(x.dtype))
                  for real, fake in zip(real_features, fake_features)]
         losses = [self.feature_matching(real, fake) for real, fake in pairs]
@@ -133,6 +133,8 @@ class TorchTrainer:
         if s.feature_layers == "last":
             losses = [loss if i % len(pairs) == len(pairs) - 1 else torch.zeros_like(loss)
                       for i, loss in enumerate(losses)]
+        if s.generator_loss == "non_saturating":
+            losses = [-F.logsigmoid(logits.to(x.dtype)).mean()]
         self.adam_g.zero_grad()
         sum(losses).backward()
         self.adam_g.step()
