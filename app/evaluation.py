@@ -18,6 +18,7 @@ BETTER = {
     "higher": ("shapes, circle", "shapes, rectangle", "shapes, square", "softmax, largest"),
     "near real": ("boundary density", "components", "memorization, memorized", "shapes, share",
                   "shapes, strict share", "MS-SSIM")}
+DECIDES = ("FID", "SWD x1e3, average")  # which step is best: the first of them that there is
 EVALUATED = 1024  # maps, at most, in an evaluation during training: more take too long
 COPIES = 0.05  # so many more copies than among real maps, as a share of all samples, are reported
 
@@ -157,13 +158,29 @@ def write_table(path, step, count, seed, table):
         writer.writerows(rows)
 
 
-def best_values(path):
+def is_best(path, step, table):
+    """Whether a step's table has the lowest FID so far, without FID the lowest mean SWD.
+
+    path: of metrics.csv with the earlier steps. The paper shows the "models yielding the best FID".
+    """
+    earlier = best_values(path, before=step)
+    for name in DECIDES:
+        value = table.get(name, [""])[0]
+        if isinstance(value, float):
+            return value < earlier.get(name, (np.inf, 0))[0]
+    return False
+
+
+def best_values(path, before=np.inf):
     """{metric: (best value, its step)} of metrics.csv, of all metrics that `better` knows.
 
-    Near real means the smallest distance from the value of real maps.
+    Near real means the smallest distance from the value of real maps. before: a step; only rows of
+    earlier ones count.
     """
     found = {}
     for row in read_table(path):
+        if int(row["step"]) >= before:
+            continue
         name = row["metric"]
         try:
             value, real = float(row["value"]), float(row["real at half"])

@@ -56,11 +56,15 @@ def snapshot(trainer):
               for prefix, net in trainer.networks.items() for name, array in net.state().items()}
     if not all(np.isfinite(array).all() for array in arrays.values()):
         raise FloatingPointError(f"step {trainer.step}: a parameter is NaN or infinite")
+    return header_of(trainer), arrays
+
+
+def header_of(trainer):
+    """The header of a checkpoint of this moment, and of a generator in a file of its own."""
     dataset = trainer.dataset
-    header = dict(format=FORMAT, step=trainer.step, settings=vars(trainer.s),
-                  arithmetic=trainer.ops.arithmetic, palette=dataset.palette.tolist(),
-                  names=dataset.names, maps=zlib.crc32(dataset.maps))
-    return header, arrays
+    return dict(format=FORMAT, step=trainer.step, settings=vars(trainer.s),
+                arithmetic=trainer.ops.arithmetic, palette=dataset.palette.tolist(),
+                names=dataset.names, maps=zlib.crc32(dataset.maps))
 
 
 def write_checkpoint(path, header, arrays):
@@ -284,8 +288,16 @@ def export_generator(run, path):
         raise InputError(f"{path} exists already; remove it, or choose another name")
     del header["added"]
     header |= dict(settings=vars(g.s), palette=header["palette"].tolist())
-    arrays = {f"g.{name}": g.ops.asnumpy(a) for name, a in _needed_to_sample(g).items()}
     make_folder(path.parent)
+    write_generator(path, g, header)
+
+
+def write_generator(path, g, header):
+    """Write a generator to a file, which load_generator reads. header: as of a checkpoint.
+
+    At any moment `path` is a complete file, or as it was. Raises InputError.
+    """
+    arrays = {f"g.{name}": g.ops.asnumpy(a) for name, a in _needed_to_sample(g).items()}
     try:
         with written(path) as file:
             np.savez_compressed(file, header=json.dumps(header), **arrays)
@@ -302,6 +314,9 @@ def start_folder(run, trainer):
             file.write(json.dumps(vars(trainer.s), indent=1) + "\n")
         write_palette(run / "palette.txt", trainer.dataset.palette, trainer.dataset.names)
         remove_left_over(run / "samples")
+        if not trainer.step:  # a run that begins anew: what an earlier one measured is not its own
+            for name in "metrics.csv", "best.npz":
+                (run / name).unlink(missing_ok=True)
         return open_log(run / "log.csv", trainer)
     except OSError as error:
         raise InputError(f"{error.filename or run}: cannot write there "

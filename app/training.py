@@ -19,10 +19,12 @@ from app.failures import untraced_interrupts
 from app.pictures import grid, plot_curves
 from app.run_folder import (
     CheckpointWriter,
+    header_of,
     load_checkpoint,
     require_outside,
     restore_trainer,
     start_folder,
+    write_generator,
 )
 from app.run_settings import (
     MOVABLE,
@@ -280,11 +282,17 @@ class Recorder:
             self.plotting = self.plotted - now
 
     def evaluate(self):
-        """All metrics of as many samples as there are training maps, up to EVALUATED."""
+        """All metrics of as many samples as there are training maps, up to EVALUATED.
+
+        best.npz is the generator with the best of them so far: see evaluation.is_best.
+        """
         t = self.trainer
         count = min(evaluation.EVALUATED, len(t.dataset.unpaired))
         table = measure(t, count, self.weights)
-        evaluation.write_table(self.run / "metrics.csv", t.step, count, t.s.seed, table)
+        path = self.run / "metrics.csv"
+        if evaluation.is_best(path, t.step, table):  # written first: catch_up looks for the metrics
+            write_generator(self.run / "best.npz", t.generator, header_of(t))
+        evaluation.write_table(path, t.step, count, t.s.seed, table)
 
 
 # ------------------------------------------------------------------------------ after the last step

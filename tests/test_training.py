@@ -22,6 +22,7 @@ from app.command_line import main
 from app.forecast import rehearse
 from app.run_folder import (
     CheckpointWriter,
+    generator_and_header,
     load_checkpoint,
     restore_trainer,
     snapshot,
@@ -465,6 +466,42 @@ def test_the_non_saturating_loss_resumes_and_has_a_log_of_its_own(tmp_path, caps
         run_main("--out", tmp_path / "no", *words, "--moment-matching", "0.1")
     assert exit.value.code == 2 and not (tmp_path / "no").exists()
     assert "--moment-matching 0.1 has no effect with" in capsys.readouterr().err
+
+
+# ------------------------------------------------------------------------------ the best generator
+def test_the_best_generator_is_kept(tmp_path, monkeypatch):
+    """best.npz: of the step with the lowest FID or mean SWD; the same file after a resume."""
+    values = {2: 5.0, 4: 3.0, 6: 3.0, 8: 4.0, 10: 2.0}
+
+    def measured(trainer, *_):
+        return {"SWD x1e3, average": (values[trainer.step], 1.0, 1.0)}
+    monkeypatch.setattr(training, "measure", measured)
+    flags = ["--evaluate-every", "2", "--save-every", "3"]
+    run_main("--out", tmp_path / "whole", *flags, "--steps", "8")
+    best = (tmp_path / "whole" / "best.npz").read_bytes()
+    g, header = generator_and_header(tmp_path / "whole" / "best.npz", "numpy")
+    assert header["step"] == 4
+    run_main("--out", tmp_path / "short", "--steps", "4")
+    _, arrays = load_checkpoint(tmp_path / "short")
+    assert g.flat["params"].tobytes() == arrays["g.params"].tobytes()
+    write = training.evaluation.write_table
+
+    def killed(path, step, *rest):
+        if step == 4 and not (tmp_path / "again").exists():
+            (tmp_path / "again").touch()
+            raise SystemExit("killed")
+        write(path, step, *rest)
+    monkeypatch.setattr(training.evaluation, "write_table", killed)
+    with pytest.raises(SystemExit):
+        run_main("--out", tmp_path / "parts", *flags, "--steps", "8")
+    run_main("--out", tmp_path / "parts", "--resume", *flags, "--steps", "8")
+    assert (tmp_path / "parts" / "best.npz").read_bytes() == best
+    run_main("--out", tmp_path / "parts", "--resume", *flags, "--steps", "10")
+    assert generator_and_header(tmp_path / "parts" / "best.npz", "numpy")[1]["step"] == 10
+    main(["sample", str(tmp_path / "parts" / "best.npz"), "--count", "2", "--out",
+          str(tmp_path / "maps")])
+    run_main("--out", tmp_path / "without", "--steps", "2")
+    assert not (tmp_path / "without" / "best.npz").exists()
 
 
 # ----------------------------------------------------------------------------------------- learns
