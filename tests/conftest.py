@@ -44,7 +44,7 @@ WITHOUT_GPU = os.environ | {"CUDA_VISIBLE_DEVICES": "-1"}  # for processes whose
 
 def pytest_addoption(parser):
     parser.addoption("--slow", action="store_true", help="also compile for every "
-                     "architecture, and try all traps of exercises with CUDA kernels")
+                     "architecture, all traps of CUDA exercises, all channels in convolutions")
     parser.addoption("--ops", metavar="FILE", help="check the operations (.py) or kernels (.cu) "
                      "that this file defines, and nothing else: tests/course_mode.py")
     parser.addoption("--points", metavar="FILE", help="with --ops: write the points as JSON")
