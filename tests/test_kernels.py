@@ -13,6 +13,7 @@ from threadpoolctl import threadpool_info
 import kernels
 from kernels import contract, fourier_conv, launch, numpy_engine, numpy_ops, workers
 from kernels.buffers import ReusingArena
+from kernels.cuda_conv import CONV_STEPS
 from kernels.cuda_ops import CudaOps
 from kernels.emulator import Emulator
 from kernels.gradient_check import check_operation, on_host, value_cases
@@ -126,12 +127,11 @@ def convolutions(ops, x, w, dy, stride, pad):
 def test_convolution_and_its_gradients(choice, shape, pytestconfig):
     """Against the definition, on equally rounded numbers: float64 to 1e-12.
 
-    With half of the channels for steps of the ladder between the first and the last of their kind,
-    unless with --slow.
+    With half of the channels for those steps of the ladder that no program takes by itself, unless
+    with --slow.
     """
-    channels = CHANNELS
-    if choice[1] in OPERANDS[1:-1] and not pytestconfig.getoption("--slow"):
-        channels = CHANNELS[1::2]
+    taken = choice[1] not in STEPS or choice[1] in CONV_STEPS.values()
+    channels = CHANNELS if taken or pytestconfig.getoption("--slow") else CHANNELS[1::2]
     cases = {"large": [LARGE], "wide": WIDE}.get(shape) or [(shape, c) for c in channels]
     dtypes = [np.float32]
     if choice[2] == "fp32" and choice[3] == 0:
