@@ -248,7 +248,7 @@ def test_bad_input_is_one_line(run, tmp_path, capsys, words, message):
 
 def test_the_segmenter(run, capsys):
     """Real photos show their maps, far better than another's map; a row for each set and source."""
-    words = [run, "--trained", "--count", 12, "--few", 6, "--steps", 80, "--seeds", 1]
+    words = [run, "--trained", "--count", 12, "--few", 6, "--steps", 250, "--seeds", 1]
     segmenter.main([str(word) for word in [*words, "--device", "numpy"]])
     lines = capsys.readouterr().out.splitlines()
     found = {line.split(" | ")[0][2:]: float(line.split()[-2]) for line in lines
