@@ -299,12 +299,12 @@ class Recorder:
 def stopped(recorder):
     """What to tell after an interruption: what is saved, and the command that continues."""
     args, step = recorder.args, recorder.saved
-    words = list(args.words)
-    if step and words[:1] != ["compare"] and not args.resume:
+    words, script = list(args.words), vars(args).get("script", "semgan.py")
+    if step and script == "semgan.py" and words[:1] != ["compare"] and not args.resume:
         words.append("--resume")
     what = (f"Stopped at step {step}. To continue: " if step else
             "Stopped before the first checkpoint. To start again: ")
-    return what + command("semgan.py", *words)
+    return what + command(script, *words)
 
 
 def report(trainer, run):
