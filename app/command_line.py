@@ -8,6 +8,7 @@ import semgan
 from app.commands import doctor, evaluate, export, interpolate, sample
 from app.comparison import compare
 from app.data_command import add_arguments
+from app.evaluation import EVALUATED
 from app.failures import Parser, reported
 from app.run_settings import shown
 from app.training import train
@@ -159,6 +160,9 @@ def add_run_flags(group):
     add("--evaluate-every", type=positive, default=0, metavar="N",
         help="steps between evaluations of all metrics, written to metrics.csv (default: none; "
              "compare: a tenth of the steps)")
+    add("--evaluate-samples", type=at_least_four, default=EVALUATED, metavar="N",
+        help=f"samples of an evaluation, at most: as many as training maps (default {EVALUATED}); "
+             "SWD and FID compare at equal numbers only")
     add("--device", default="auto", choices=kernels.DEVICES,
         help="where to compute. cuda: on a GPU; numpy: on the CPU; emulator: the CUDA kernels on "
              "the CPU; plain: the pure functions of numpy_ops.py, slow; auto: cuda if there is a "
@@ -217,3 +221,7 @@ def positive(text):
 
 def at_least_two(text):
     return natural(text, 2)
+
+
+def at_least_four(text):
+    return natural(text, 4)

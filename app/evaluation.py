@@ -19,7 +19,7 @@ BETTER = {
     "near real": ("boundary density", "components", "memorization, memorized", "shapes, share",
                   "shapes, strict share", "MS-SSIM")}
 DECIDES = ("FID", "SWD x1e3, average")  # which step is best: the first of them that there is
-EVALUATED = 1024  # maps, at most, in an evaluation during training: more take too long
+EVALUATED = 1024  # maps, by default at most, in an evaluation during training: more take too long
 COPIES = 0.05  # so many more copies than among real maps, as a share of all samples, are reported
 
 

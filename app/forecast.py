@@ -21,10 +21,10 @@ def seconds_of_small(trainer, step):
     return small.steps * share * step
 
 
-def sentence(trainer, step, evaluate_every, weights):
+def sentence(trainer, step, evaluate_every, weights, samples):
     """A sentence on how long training will take, with an evaluation every so many steps or 0.
 
-    step: the seconds of one.
+    step: the seconds of one. samples: of an evaluation, at most.
     """
     last = trainer.s.steps
     seconds = (last - trainer.step) * step
@@ -32,7 +32,7 @@ def sentence(trainer, step, evaluate_every, weights):
         return f"They will take about {duration(seconds)}."
     count = last // evaluate_every - trainer.step // evaluate_every
     count += last % evaluate_every > 0  # after the last step
-    seconds += count * rehearse_evaluation(trainer, weights)
+    seconds += count * rehearse_evaluation(trainer, weights, samples)
     return f"They and {count} evaluation{'s' * (count > 1)} will take about {duration(seconds)}."
 
 
@@ -72,12 +72,12 @@ def patience(ops):
         timer.cancel()
 
 
-def rehearse_evaluation(trainer, weights):
+def rehearse_evaluation(trainer, weights, samples):
     """The seconds that one evaluation takes, from those of 64 maps: they grow with the maps.
 
     The first evaluation, of four maps, also compiles and imports, so it does not count.
     """
-    total = min(evaluation.EVALUATED, len(trainer.dataset.unpaired))
+    total = min(samples, len(trainer.dataset.unpaired))
     for count in min(4, total), min(64, total):
         began = time.perf_counter()
         evaluation.measure(trainer.generator, trainer.dataset, count, trainer.s.seed, weights)

@@ -52,7 +52,7 @@ def train(args):
         with start_folder(run, trainer) as log, np.errstate(all="ignore"):  # we look for NaN
             print_settings(trainer.s, origin, run, trainer.dataset)
             weights = cached_weights() if args.evaluate_every else None
-            announce(trainer, args.evaluate_every, weights)
+            announce(trainer, args.evaluate_every, weights, args.evaluate_samples)
             recorder = Recorder(trainer, run, log, args, weights)
             with stop_signals() as stop:
                 loop(trainer, recorder, stop)
@@ -98,14 +98,14 @@ def prepare(args, given, run):
     return trainer, origin
 
 
-def announce(trainer, evaluate_every, weights):
+def announce(trainer, evaluate_every, weights, samples):
     """Print where the steps are computed, and how long they will take."""
     steps = trainer.s.steps - trainer.step
     print(f"\n{trainer.ops.why}, preset {trainer.s.preset}: {steps} steps.", flush=True)
     s = trainer.s
     if steps >= 20:
         step = forecast.rehearse(trainer)
-        print(forecast.sentence(trainer, step, evaluate_every, weights), flush=True)
+        print(forecast.sentence(trainer, step, evaluate_every, weights, samples), flush=True)
         if steps * step > LONG and s.preset != "small":
             small = forecast.duration(forecast.seconds_of_small(trainer, step))
             print(f"For a first look, --preset small takes about {small}.", flush=True)
@@ -282,12 +282,12 @@ class Recorder:
             self.plotting = self.plotted - now
 
     def evaluate(self):
-        """All metrics of as many samples as there are training maps, up to EVALUATED.
+        """All metrics of as many samples as there are training maps, up to --evaluate-samples.
 
         best.npz is the generator with the best of them so far: see evaluation.is_best.
         """
         t = self.trainer
-        count = min(evaluation.EVALUATED, len(t.dataset.unpaired))
+        count = min(self.args.evaluate_samples, len(t.dataset.unpaired))
         table = measure(t, count, self.weights)
         path = self.run / "metrics.csv"
         if evaluation.is_best(path, t.step, table):  # written first: catch_up looks for the metrics

@@ -127,7 +127,8 @@ def words(name, args):
         dataset=dataset, data=data, preset=args.preset, steps=args.steps, side=args.side,
         learning_rate=row.learning_rate, discriminator_learning_rate=row.learning_rate,
         latent=row.latent, kernel_size=row.kernel_size, batch_size=args.batch_size,
-        seed=args.seed, evaluate_every=args.evaluate_every, device=args.device,
+        seed=args.seed, evaluate_every=args.evaluate_every,
+        evaluate_samples=args.evaluate_samples, device=args.device,
         precision=args.precision, generator_loss=args.generator_loss,
         generator_filters=_divided(filters.generator_filters, args.divide_filters),
         discriminator_filters=_divided(filters.discriminator_filters, args.divide_filters))

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import kernels
 from app import command_line, memory
-from app.command_line import natural, positive
+from app.command_line import at_least_four, natural, positive
 from app.comparison import compare
-from app.evaluation import read_table
+from app.evaluation import EVALUATED, read_table
 from app.failures import Parser, reported
 from app.run_folder import load_checkpoint, require_outside, same_maps
 from app.run_settings import given_settings, load_dataset, resolve, resumed
@@ -145,6 +145,8 @@ def parser():
                        help="all channels divided by N; 8: about 50 times less work")
     group.add_argument("--batch-size", type=positive, default=32, metavar="N",
                        help="maps per step (default 32, the paper's)")
+    group.add_argument("--evaluate-samples", type=at_least_four, default=EVALUATED, metavar="N",
+                       help=f"samples of an evaluation, at most (default {EVALUATED})")
     add_others(parser.add_argument_group("the method, and where it runs"))
     return parser
 
