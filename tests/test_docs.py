@@ -22,7 +22,8 @@ COMMANDS = ["semgan.py", "semgan.py sample", "semgan.py evaluate", "semgan.py in
             "tests/benchmarks/conv_methods.py", "experiments/encoder.py train",
             "experiments/encoder.py encode", "experiments/encoder.py interpolate",
             "experiments/encoder.py evaluate", "experiments/pairs.py",
-            "experiments/pix2pix.py train", "experiments/pix2pix.py dream"]
+            "experiments/pix2pix.py train", "experiments/pix2pix.py dream",
+            "experiments/segmenter.py"]
 
 
 def text_of(page):
