@@ -123,7 +123,8 @@ def introduction(results):
                  "mean SWD decides which model is best.")
     if stand_ins(results):
         text += (" \\* Ours is of other label maps, since the data set was not given: its figures "
-                 "are no replication of the paper's.")
+                 "are no replication of the paper's, and rows of the same lr, ld and ks the same "
+                 "runs.")
     return text
 
 

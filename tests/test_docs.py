@@ -21,7 +21,7 @@ COMMANDS = ["semgan.py", "semgan.py sample", "semgan.py evaluate", "semgan.py in
             "data.py inspect", "data.py facades", "inception.py", "metrics.py",
             "tests/benchmarks/conv_methods.py", "experiments/encoder.py train",
             "experiments/encoder.py encode", "experiments/encoder.py interpolate",
-            "experiments/encoder.py evaluate", "experiments/pairs.py",
+            "experiments/encoder.py evaluate", "experiments/paper.py", "experiments/pairs.py",
             "experiments/pix2pix.py train", "experiments/pix2pix.py dream",
             "experiments/segmenter.py"]
 
