@@ -2,9 +2,9 @@
 // Architectures: sm_75 sm_80 sm_86 sm_89 sm_90 sm_100 sm_120
 //
 //   bias_activation        y = act(x + bias)        x, y (rows, C), bias (C,)
+//   add                    y = a + b
 //   bias_activation_grad   dx = dy act'(x + bias), computed from y, and the sums of dx over each
 //                          slab of rows (slabs, C); reductions.cu adds them up to dbias
-//   add                    y = a + b
 //
 // In bias_activation and add neighbouring threads compute neighbouring numbers, one each.
 // In the gradient each thread computes four columns (vectors.cuh), so the sums need no extra pass.

@@ -185,7 +185,7 @@ def test_every_trap_gets_its_own_hint(number, request):
     exercise = EXERCISES[number]
     traps = list(exercise.traps.items())
     if isinstance(exercise, KernelExercise) and not request.config.getoption("--slow"):
-        traps = traps[::6]
+        traps = traps[::8]
     for hint, wrong in traps:
         fault = r"(the emulator stops it: \".*\"\. |it does not compile: .*\. )?"
         assert re.fullmatch(f"is not right yet: {fault}{re.escape(hint)}",
