@@ -1,9 +1,11 @@
 """The training step of experiments/pix2pix.py as a PyTorch user would write it.
 
-    python tests/benchmarks/torch_pix2pix.py          # seconds of a step, beside ours
+    python tests/benchmarks/torch_pix2pix.py                  # seconds of a step, beside ours
+    python tests/benchmarks/torch_pix2pix.py --device cuda    # both in TF32
 
 Tests compare ten steps in float64. Sizes of the benchmark: the defaults, and side 64.
 """
+import argparse
 import sys
 from functools import partial
 from pathlib import Path
@@ -59,12 +61,12 @@ class PatchDiscriminator(nn.Module):
 class TorchTrainer:
     """Starts from the weights of a pix2pix.Trainer with one-hot inputs; losses (3,) as there."""
 
-    def __init__(self, trainer, dtype=torch.float32):
+    def __init__(self, trainer, dtype=torch.float32, device="cpu"):
         self.s = s = trainer.s
         k = len(trainer.dataset.palette)
         self.g, self.d = UNet(s, k, 3), PatchDiscriminator(s, k)
         for net in self.g, self.d:
-            net.to(dtype=dtype, memory_format=torch.channels_last)
+            net.to(device=device, dtype=dtype, memory_format=torch.channels_last)
         p, weight = trainer.generator.params, lambda a: torch.from_numpy(
             trainer.ops.asnumpy(a)).permute(3, 2, 0, 1)
         n = len(s.filters)
@@ -83,13 +85,13 @@ class TorchTrainer:
         adam = lambda net: torch.optim.Adam(net.parameters(), s.learning_rate, eps=s.adam_eps,
                                             betas=(s.beta1, s.beta2), fused=True)
         self.adam_g, self.adam_d = adam(self.g), adam(self.d)
-        self.labels = torch.from_numpy(trainer.dataset.maps).long()
-        photos = torch.from_numpy(trainer.dataset.photos).to(dtype) / 127.5 - 1
+        self.labels = torch.from_numpy(trainer.dataset.maps).to(device).long()
+        photos = torch.from_numpy(trainer.dataset.photos).to(device, dtype) / 127.5 - 1
         self.photos = photos.permute(0, 3, 1, 2)
-        self.one_hot = torch.eye(k, dtype=dtype)
+        self.one_hot = torch.eye(k, dtype=dtype, device=device)
 
     def train_step(self, index):
-        index = torch.as_tensor(index).long()
+        index = torch.as_tensor(index, device=self.labels.device).long()
         maps = self.one_hot[self.labels[index]].permute(0, 3, 1, 2)
         photos = self.photos[index]
         fake = self.g(maps)
@@ -110,24 +112,37 @@ class TorchTrainer:
         (error + loss_g).backward()
         self.adam_g.step()
         self.d.requires_grad_(True)
-        return torch.stack([loss_d, error, loss_g]).detach().numpy()
+        return torch.stack([loss_d, error, loss_g]).detach().cpu().numpy()
 
 
 def main():
     from training_step import alternate
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", choices=["numpy", "cuda"], default="numpy")
+    device = parser.parse_args().device
+    ops = kernels.load(device)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    torch.backends.cudnn.benchmark = True
+    if device == "numpy":
+        torch.set_num_threads(ops.workers.count)
     for changes in {}, dict(side=64):
         s = runs.settings(pix2pix.SETTINGS, changes, pix2pix.CHOICES)
-        trainer = pix2pix.Trainer(kernels.load("numpy"), s,
-                                  pairs.load("shapes", (s.side, s.side), count=256))
-        torch.set_num_threads(trainer.ops.workers.count)
-        yardstick = TorchTrainer(trainer)
-        index = trainer.ops.asnumpy(trainer.inputs(0)).copy()
-        turns = {"ours": trainer.train_step, "PyTorch": partial(yardstick.train_step, index)}
+        trainer = pix2pix.Trainer(ops, s, pairs.load("shapes", (s.side, s.side), count=256))
+        yardstick = TorchTrainer(trainer, device="cpu" if device == "numpy" else device)
+        index = ops.asnumpy(trainer.inputs(0)).copy()
+
+        def step(trainer=trainer):
+            trainer.train_step()
+            return ops.asnumpy(trainer.losses)  # waits for a GPU, as PyTorch's losses do
+
+        turns = {"ours": step, "PyTorch": partial(yardstick.train_step, index)}
+        np.testing.assert_allclose(turns["PyTorch"](), turns["ours"](), rtol=0.05)
         for run in turns.values():
-            run()
+            for _ in range(3):
+                run()
         ours, theirs = (float(np.median(t)) for t in alternate(turns, 8, 5).values())
         print(f"side {s.side}: ours {ours:.4f} s   PyTorch {theirs:.4f} s   ratio "
-              f"{ours / theirs:.2f}   ({trainer.ops.workers.count} cores)", flush=True)
+              f"{ours / theirs:.2f}   ({ops.why})", flush=True)
 
 
 if __name__ == "__main__":
