@@ -89,7 +89,9 @@ def page(path, rows, palette):
     rows: {title: (maps, photos)}.
     """
     from matplotlib.figure import Figure  # here, since its import takes long
-    figure = Figure(figsize=(11, 0.4 + 2.9 * len(rows)), layout="constrained")
+    height, width = next(iter(rows.values()))[1].shape[1:3]
+    inches = 0.4 + 11 * 2 * height / (8 * width)  # of a title and two rows of eight
+    figure = Figure(figsize=(11, inches * len(rows)), layout="constrained")
     for ax, (title, (maps, photos)) in zip(figure.subplots(len(rows), 1, squeeze=False)[:, 0],
                                            rows.items()):
         colors = palette[maps] if maps.ndim == 3 else maps

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from app.comparison import COLORS
 from app.evaluation import DECIDES, read_table
 from app.pictures import grid
 from app.run_folder import generator_and_header

@@ -69,7 +69,7 @@ def test_the_rows_are_the_paper_s():
         for model in paper.MODELS:
             assert len(paper.printed(name, model)) == len(paper.COLUMNS)
     for dataset, models in paper.SUMMARIES.items():
-        for model, cells in models.items():
+        for cells in models.values():
             assert len(cells.split()) == len(paper.COLUMNS)
         best = [min(map(float, column)) for column in
                 zip(*(paper.printed(name, "semgan") for name in paper.rows_of(dataset)))]

@@ -4,14 +4,14 @@ import json
 import re
 from concurrent.futures import ThreadPoolExecutor
 
-import nbformat
 import numpy as np
 import pytest
 from conftest import ROOT
 
-from tutorial import build, checks, pictures
-from tutorial.checks import Exercise, diagnose, mistake_in
-from tutorial.kernel_checks import KernelExercise
+nbformat = pytest.importorskip("nbformat", reason="needs requirements-tutorial.txt")
+from tutorial import build, checks, pictures  # noqa: E402
+from tutorial.checks import Exercise, diagnose, mistake_in  # noqa: E402
+from tutorial.kernel_checks import KernelExercise  # noqa: E402
 
 SOURCES = {path.stem: path for path in build.sources()}
 PROJECT = ("kernels", "semgan", "data", "metrics", "image_metrics", "app", "formats")

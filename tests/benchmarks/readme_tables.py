@@ -28,6 +28,7 @@ OPERATIONS = [  # of a training step, in the tables' order; kernels/contract.py 
     "feature_matching", "moment_matching", "adam",
 ]
 CONVOLUTIONS = OPERATIONS[:3]
+UNCERTAIN = 0.5  # a larger spread of the times: Python launched more slowly than the card computed
 PRECISIONS = "fp32", "tf32", "bf16"
 VARIANTS = {
     "ours": "ours",
@@ -40,16 +41,22 @@ VARIANTS = {
 def groups(rows, *start, depth):
     """The rows whose key begins with `start`, by the next `depth` parts of their keys.
 
-    {(part, ...): {rest of the key: row}}
+    {(part, ...): {rest of the key: row}}, sorted: step 10 after 9, bf16 after tf32
     """
     found = {}
-    for key, row in sorted(rows.items(), key=lambda item: item[0].replace("bf16", "uf16")):
-        parts = key.split("/")  # bf16 sorts after tf32
+    for key, row in sorted(rows.items(), key=lambda item: in_order(item[0])):
+        parts = key.split("/")
         if tuple(parts[:len(start)]) == start:
             end = len(start) + depth
             group = found.setdefault(tuple(parts[len(start):end]), {})
             group["/".join(parts[end:])] = row
     return found
+
+
+def in_order(key):
+    """What keys are sorted by."""
+    words = re.split(r"(\d+)(?=_)", key.replace("bf16", "uf16"))
+    return [int(word) if word.isdigit() else word for word in words]
 
 
 def table(head, lines):
@@ -125,8 +132,10 @@ def of_calls(rows, group, precision):
     ours, flop = total("seconds"), total("flop")
     same = torch_total(precision if flop else "fp32")  # only convolutions have a precision
     bf16 = torch_total("bf16")
-    return [calls, number(ours * 1e3), *of_ceiling(rows, precision, flop, total("bytes"), ours),
-            number(same and same * 1e3), number(bf16 and bf16 * 1e3), number(same and same / ours)]
+    mark = " ?" if any(row.get("spread", 0) > UNCERTAIN for row in group) else ""
+    speed = of_ceiling(rows, precision, flop, total("bytes"), ours)
+    return [calls, number(ours * 1e3) + mark, *speed, number(same and same * 1e3),
+            number(bf16 and bf16 * 1e3), number(same and same / ours)]
 
 
 def tflops(row, theirs=None):
@@ -187,6 +196,9 @@ def section(data):
     for preset, precision in groups(rows, "kernels", depth=2):
         parts += [f"{PRESETS[preset]}, {precision}: a training step, operation by operation:\n",
                   kernels(rows, preset, precision, summed=True)]
+        if " ? |" in parts[-1]:
+            parts.append("?: the times scatter by more than half of their median, because Python\n"
+                         "launched more slowly than the card computed. They are upper bounds.\n")
     return "\n".join(filter(None, parts))
 
 
@@ -205,7 +217,7 @@ def candidates(data):
 def draw(cards, path):
     """Steps a second of ours and PyTorch on every card, and the longest ladder beside cuDNN."""
     from matplotlib.figure import Figure
-    figure = Figure(figsize=(13, 4.5), layout="constrained")
+    figure = Figure(figsize=(13, 5.5), layout="constrained")
     left, right = figure.subplots(1, 2)
     found = [groups(data["rows"], "step", depth=2) for data in cards]
     cases = sorted({case for steps in found for case in steps if case[0] != "tiny"},
@@ -222,13 +234,14 @@ def draw(cards, path):
     speeds = {(name, theirs): [tflops(group.get(name, {}), theirs and precision)
                                for (_, precision), group in rungs.items()]
               for name in CONVOLUTIONS for theirs in (False, True)}
-    draw_bars(right, list(rungs), [(name, speeds[name, False]) for name in CONVOLUTIONS],
+    steps = [(step.split("_")[0], precision) for step, precision in rungs]
+    draw_bars(right, steps, [(name, speeds[name, False]) for name in CONVOLUTIONS],
               behind=[("cuDNN beside it", speeds[name, True]) for name in CONVOLUTIONS])
     right.set_yscale("log")
     right.yaxis.set_major_formatter("{x:g}")
     right.grid(axis="y", alpha=0.3)
     right.set_axisbelow(True)
-    right.set_title(f"The ladder, TFLOP/s, {data['card']}")
+    right.set_title(f"The steps of the ladder, TFLOP/s, {data['card']}")
     figure.savefig(path, dpi=110, metadata={"Software": None})
 
 
@@ -249,10 +262,11 @@ def draw_bars(axes, cases, series, behind=None):
                     (series[k], 0.6 if behind[k][0] else 0.9, f"C{k}"):
                 if values[i]:
                     shown[label] = axes.bar(x, values[i], width * part, color=color)
-    names = ["\n".join(case).replace("_", "\n") for case in cases]
+    names = ["\n".join(case) for case in cases]
     axes.set_xticks(range(len(cases)), names, fontsize=8)
     labels = [label for label in dict(series + behind) if label in shown]
-    axes.legend([shown[label] for label in labels], labels, fontsize=8)
+    axes.legend([shown[label] for label in labels], labels, fontsize=8, ncols=2, loc="upper left",
+                bbox_to_anchor=(0, -0.16))
 
 
 def main(folder=FOLDER / "results", root=FOLDER.parents[1]):
