@@ -23,7 +23,7 @@ from app.failures import Parser, reported
 from app.pictures import grid
 from experiments import pairs, runs
 from experiments.unet import SIDE, UNet
-from semgan import Network, conv, conv_grad
+from semgan import Network, conv, conv_grad, same
 
 NAME = "pix2pix"
 DESCRIPTION = """Photos from label maps, the paper's section 6.1: train a pix2pix on pairs of map
@@ -63,12 +63,21 @@ class PatchDiscriminator(Network):
             features.append(conv(self, f"conv{i}", features[-1], 2, "leaky_relu"))
         return conv(self, "last", features[-1]), features
 
-    def backward(self, dlogits, features, input_grad=False):
-        """Fills self.grads from the gradient of the logits. Returns dx if `input_grad`."""
+    def backward(self, dlogits, features):
+        """Fills self.grads from the gradient of the logits, for D's own step."""
         dx = conv_grad(self, "last", dlogits, features[-1], y=dlogits)  # y is not looked at
         for i in range(self.layers, 0, -1):
             dx = conv_grad(self, f"conv{i}", dx, features[i - 1], features[i], 2, "leaky_relu",
-                           input_grad=input_grad or i > 1)
+                           input_grad=i > 1)
+
+    def input_grad(self, dlogits, features):
+        """The gradient of D's input, for G's step: D's weights are constants there."""
+        ops, w = self.ops, self.params["last.w"]
+        dx = ops.conv_input_grad(ops.rounded(dlogits), w, features[-1].shape, 1, same(w))
+        for i in range(self.layers, 0, -1):
+            w = self.params[f"conv{i}.w"]
+            dy, _ = ops.bias_activation_grad(dx, features[i], "leaky_relu")
+            dx = ops.conv_input_grad(ops.rounded(dy), w, features[i - 1].shape, 2, same(w))
         return dx
 
 
@@ -119,7 +128,7 @@ class Trainer(runs.PairTrainer):
         ops, w = self.ops, self.s.adversarial_weight
         logits, features = self.discriminator.forward(ops.rounded(generated))
         _, dlogits = ops.bce_with_logits(logits, self.ones, w, out=(self.losses[2:], None))
-        dpair = self.discriminator.backward(dlogits, features, input_grad=True)
+        dpair = self.discriminator.input_grad(dlogits, features)
         _, dfake = ops.split(dpair, [channels, 3])
         _, dfake = ops.feature_matching(photos, fake, "paired", dfake,
                                         out=(self.losses[1:2], None))

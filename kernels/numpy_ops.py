@@ -71,7 +71,10 @@ def pad_maps(x, pad, value=0):
     py, px = pair(pad)
     if not (py or px):
         return x
-    return np.pad(x, ((0, 0), (py, py), (px, px), (0, 0)), constant_values=value)
+    b, h, w, c = x.shape
+    padded = np.full((b, h + 2 * py, w + 2 * px, c), value, x.dtype)  # np.pad takes far longer
+    padded[:, py:py + h, px:px + w] = x
+    return padded
 
 
 def crop_maps(x, pad):
