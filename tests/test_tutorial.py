@@ -14,7 +14,7 @@ from tutorial.checks import Exercise, diagnose, mistake_in  # noqa: E402
 from tutorial.kernel_checks import KernelExercise  # noqa: E402
 
 SOURCES = {path.stem: path for path in build.sources()}
-PROJECT = ("kernels", "semgan", "data", "metrics", "image_metrics", "app", "formats")
+PROJECT = ("kernels", "semgan", "data", "metrics", "image_metrics", "app", "formats", "experiments")
 MOST_LINES = 10  # of a cell of code; a gap has its signature, docstring and markers besides
 MOST_LINES_OF_A_GAP = 20
 LARGEST_FILE = 300_000  # bytes
