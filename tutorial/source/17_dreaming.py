@@ -273,7 +273,7 @@ s = runs.settings(pix2pix.SETTINGS, dict(steps=300, filters=[16, 32, 64, 128],
                                          patch_filters=[16, 32]), pix2pix.CHOICES)
 trainer = pix2pix.Trainer(kernels.load("numpy"), s, training)
 curve = []
-for step in range(s.steps):
+for _ in range(s.steps):
     trainer.train_step()
     curve.append(float(trainer.losses[1]))          # the error, of 8 training pairs
 
