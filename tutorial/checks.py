@@ -45,6 +45,7 @@ class Exercise:
     tolerance: float = 1e-9
     sizes: dict = None
     cache: dict = field(default_factory=dict, init=False)
+    of_nan = "Often this comes"  # how a sentence goes on that says how many numbers are NaN
 
     def known(self, answer):
         """The outcomes of the reference or of a trap, which need be computed only once."""
@@ -232,7 +233,8 @@ def explain(exercise, arguments, found, expected):
             if not same(f, e, exercise.tolerance):
                 return f"{name}: {diagnose(f, e, sizes, exercise.tolerance)}"
     if not same(found, expected, exercise.tolerance):
-        return diagnose(found, expected, sizes, exercise.tolerance)
+        sentence = diagnose(found, expected, sizes, exercise.tolerance)
+        return sentence.replace("NaN. Often this comes", f"NaN. {exercise.of_nan}")
     changed = [name for name, a, b in zip(names, after, right_after)
                if not same(a, b, exercise.tolerance)]
     return "the result is right, but the function changes its " \

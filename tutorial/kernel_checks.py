@@ -67,6 +67,16 @@ PYTHON = {  # what does not compile, but would be right in Python: how C writes 
     r"(?m)^ *(if|else|for|while)\b[^;?]*: *$":
         "In C no colon stands after if, else, for or while, and braces { } hold the body",
     r"\belif\b": "In C, elif is written else if"}
+ADVICE = {  # words of the compiler's message: what to do. Quotes differ between compilers
+    r".(block|size|thread). was not declared":
+        "In CUDA these are blockIdx.x, blockDim.x and threadIdx.x",
+    r".(inf|INFINITY|FLT_MAX). was not declared":
+        "There is no infinity here. Begin with one of the numbers themselves",
+    r"was not declared": "Where a variable first stands, its type stands before it: int or float",
+    r"redeclar|redefin": "Only where a variable first stands, its type stands before it",
+    r"uninitialized": "Give it a value where it is declared",
+    r"variable length array": "The length of an array must be a constant",
+    r"invalid types .*\[": "Arrays are flat: they have one index"}
 COMMENT = re.compile(r"(?<!\w)(?<!\w )//.*|//(?! *\w+ *[,;)]).*")  # no division as in Python
 HEAD = re.compile(r" *(\} *)?(else|(else )?(if|for|while)\b *\([^{}]*\))")  # and no brace
 DECLARED = re.compile(r"\b(if|for|while)\b[^{}\n]*\)\s*(int|float|real) (\w+)")
@@ -86,6 +96,7 @@ class KernelExercise(Exercise):
     precision: str = "fp32"
     count: bool = False
     tolerance: float = 1e-5
+    of_nan = "Nobody has written them, or this comes"  # see blank
 
     def outcomes(self, answer):
         """For each call (its results, ()) or a Fault."""
@@ -157,7 +168,10 @@ def fault(error, path):
         pointers = [f" ({line.rstrip('.')})" for line in rest if line.startswith("In the emulator")]
         if "read-only" in first:  # an assignment to x[i], where x is const: needs no pointers
             first, pointers = re.sub(r"(\w+)\.emulator::Global.*(?=\W$)", r"\1[...]", first), []
+        first = re.sub(r"/\S*\.cpp, line \d+: |; did you mean .\S*::\S*.\?", "", first)
         sentence = f"it {first}{''.join(pointers)}"
+        sentence += next((f" {said}" if sentence.endswith(".") else f". {said}"
+                          for words, said in ADVICE.items() if re.search(words, first)), "")
         code = COMMENT.sub("", path.read_text(encoding="utf-8"))
         sentence += "".join(f". {said}" for python, said in PYTHON.items()
                             if re.search(python, code))

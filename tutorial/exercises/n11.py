@@ -208,6 +208,8 @@ EXERCISES = {
                 lambda maps: np.sort(maps, axis=None).reshape(maps.shape),
             "reshape the result to (N, H, W) again.":
                 lambda maps: np.sort(maps.reshape(len(maps), -1), axis=1),
+            "np.argsort gives the places of the sorted pixels. np.sort gives their classes.":
+                lambda maps: np.argsort(maps.reshape(len(maps), -1)).reshape(maps.shape),
             "background comes first: from the smallest id to the largest.":
                 lambda maps: sorted_pixels(maps)[:, ::-1, ::-1]}),
     "11.3": Exercise(

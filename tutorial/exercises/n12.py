@@ -314,6 +314,8 @@ EXERCISES = {
             "a negative mean counts as 0, and then the product is 0. You leave it out.":
                 left_out,
             "a negative mean counts as 0. You take its absolute value.": absolute,
+            "a negative mean counts as 0, exactly: do not put a small number in its place.":
+                lambda means, weights: (means.clip(1e-6) ** weights).prod(1),
             "this is a weighted mean. The formula multiplies: the weights are powers.":
                 weighted_sum,
             "you add the powers over the scales. Multiply them: .prod(1).":

@@ -197,7 +197,13 @@ EXERCISES = {
             "the guard lets only one plane through. There are B * C * H * W numbers.":
                 changed(PLANES, "B * C * H * W", "H * W"),
             "the remainder comes before the division: first i / (H * W), then % C.":
-                changed(PLANES, CHANNEL, "i % (H * W) % C")}),
+                changed(PLANES, CHANNEL, "i % (H * W) % C"),
+            "i % (H * W) is a place within a plane. The planes are counted by i / (H * W).":
+                changed(PLANES, CHANNEL, "i % (H * W)"),
+            "you divide by B too. The maps are the outermost axis: a plane has H * W numbers.":
+                changed(PLANES, CHANNEL, "i / (B * H * W)"),
+            "negative numbers became 0. There is no ReLU in this exercise: only add the bias.":
+                changed(PLANES, "x[i] + bias[channel]", "fmaxf(x[i] + bias[channel], 0)")}),
     "13.4": KernelExercise(
         DIFFERENCES,
         ("Three steps: write x[i] to s[t] if there is such a number; wait at a barrier; then take "
@@ -211,12 +217,15 @@ EXERCISES = {
             "Another thread writes s[t - 1]. A barrier must stand between writing and reading s.":
                 changed(DIFFERENCES, BARRIER, ""),
             "Not all threads reach the barrier: some have returned, or do not enter the if in "
-            "which it stands. Put it after the if, and let them return after it.":
+            "which it stands. Put the barrier outside any if, and before any return.":
                 changed(DIFFERENCES, BARRIER, "", RETURN, RETURN + BARRIER),
             "Thread 0 has no left neighbour in s: it must read x[i - 1].":
                 changed(DIFFERENCES, LEFT, "i == 0 ? 0 : s[t - 1]"),
             "Number 0 has no left neighbour: for i = 0 the result is x[0].":
                 changed(DIFFERENCES, LEFT, "t == 0 ? x[i - 1] : s[t - 1]"),
+            "In block 0, blockIdx.x * 256 - 1 would be -1, and since it is unsigned, it becomes "
+            "4294967295. Number 0 has no left neighbour: for i = 0 the result is x[0].":
+                changed(DIFFERENCES, LEFT, "t == 0 ? x[blockIdx.x * 256 - 1] : s[t - 1]"),
             "the first number of each block is wrong, but for that of block 0: its left neighbour "
             "belongs to another block. Read it from x.":
                 changed(DIFFERENCES, LEFT, "t == 0 ? 0 : s[t - 1]"),
@@ -240,8 +249,8 @@ EXERCISES = {
                         "s[t] - left", "s[i] - left"),
             "y[0] must be x[0].":
                 changed(DIFFERENCES, "y[i] = ", "if (i > 0) y[i] = "),
-            "There are two mistakes. Not all threads reach the barrier: put it after the if, which "
-            "some do not enter. And number 0 has no left neighbour: do not read x[-1].":
+            "There are two mistakes. Not all threads reach the barrier: put it outside any if, and "
+            "before any return. And number 0 has no left neighbour: do not read x[-1].":
                 changed(DIFFERENCES, BARRIER, "", RETURN, RETURN + BARRIER,
                         LEFT, "t == 0 ? x[i - 1] : s[t - 1]")}),
     "13.5": KernelExercise(
@@ -297,6 +306,18 @@ EXERCISES = {
             "Each block adds to out[0], in which there is no number before the launch. Its own "
             "place is out[blockIdx.x], and it writes its sum there with =.":
                 changed(SUMS, "out[blockIdx.x] =", "out[0] +="),
+            "The place of a block in out is out[blockIdx.x]. i counts the numbers of x.":
+                changed(SUMS, "out[blockIdx.x]", "out[i]"),
+            "In each round only the threads with t < half add. For the others, s[t + half] lies "
+            "behind the end of s, or belongs to another thread.":
+                changed(SUMS, "if (t < half) ", ""),
+            "s has 256 places: index it by t, the place in the block, not by i.":
+                changed(SUMS, "s[t] = i < n", "s[i] = i < n"),
+            "The tree goes through the block's 256 places, not through all n numbers: begin with "
+            "half = blockDim.x / 2.": changed(SUMS, "half = blockDim.x / 2", "half = n / 2"),
+            "The Python function has one block. Here each block has its own numbers, x[i], or 0 if "
+            "i >= n, and its own place, out[blockIdx.x].":
+                changed(SUMS, LOAD, "s[t] = x[t];", "out[blockIdx.x]", "out[0]"),
             "only block 0 writes its sum: i is 0 in no other block. Thread 0 of each block writes, "
             "so if (t == 0).": changed(SUMS, "t == 0", "i == 0"),
             "only block 0 writes its sum: i is 0 in no other block, but t is. And where there is "

@@ -19,6 +19,11 @@ def large(*shape):
     return numbers(*shape) + rng.choice([-300, 0, 300], (shape[0], 1)).astype(np.float32)
 
 
+def steep(*shape):
+    """Scores that differ within a row by so much that expf of the difference overflows."""
+    return 100 * numbers(*shape)
+
+
 # ----------------------------------------------------------------------------------------- 14.1
 ROWS = r"""
 extern "C" __global__ __launch_bounds__(256)
@@ -66,6 +71,11 @@ def products(a, b):
 def new_score(a, b):
     m, _ = merge(a, b)
     return m, a[1] * np.exp(a[0] - m) + np.exp(b[0] - m)
+
+
+def sum_in_exponent(a, b):
+    m, _ = merge(a, b)
+    return m, a[1] * np.exp(a[0] - m) + np.exp(b[1] - m)
 
 
 PAIRS = [((2.0, 3.0), (5.0, 1.5)), ((5.0, 1.5), (2.0, 3.0)), ((1.0, 2.0), (1.0, 1.25)),
@@ -141,10 +151,23 @@ EXERCISES = {
         traps={
             "some results are NaN: expf overflows for a score of 300. Subtract the largest score "
             "of the row first.": changed(ROWS, " - largest", ""),
-            "some results are NaN: if all scores of a row are below -100, exponentials of score - "
-            "0 are 0, and so is their sum. Begin with a score of the row, not with 0.":
+            "some results are NaN: if all scores of a row are far below the number with which the "
+            "largest begins, such as 0, all exponentials are 0, and so is their sum. Begin with a "
+            "score of the row.":
                 changed(ROWS, "largest = x[row * K]", "largest = 0", "int k = 1", "int k = 0"),
             "The guard is missing: there are more threads than rows.": changed(ROWS, GUARD, ""),
+            "The guard compares the row with rows * K. Each thread has a whole row, so there are "
+            "only `rows` of them.": changed(ROWS, "row >= rows", "row >= rows * K"),
+            "A row has K numbers, not `rows`: the loops go while k < K.":
+                changed(ROWS, "k < K", "k < rows"),
+            "A row of x has K numbers, so row number `row` begins at row * K.":
+                changed(ROWS, "row * K + k", "row * rows + k"),
+            "each row needs its own largest score: begin with x[row * K], not with x[0].":
+                changed(ROWS, "largest = x[row * K]", "largest = x[0]"),
+            "only one number of each row is written. The last loop writes all of them, "
+            "p[row * K + k].":
+                changed(ROWS, "for (int k = 0; k < K; ++k) p[row * K + k] = expf(x[row * K + k]",
+                        "p[row] = expf(x[row]"),
             "The guard lets one thread too many through: the last row is rows - 1.":
                 changed(ROWS, "row >= rows", "row > rows"),
             "the results are not divided by the sum. (Or the sum is an int: that drops what stands "
@@ -188,6 +211,16 @@ EXERCISES = {
                        lambda own, other, m: right(other, own, m)),
             "the corrected sums must be added, not multiplied.": products,
             "s_b is missing: the second part has many scores, whose sum is s_b.": new_score,
+            "m and s are returned in the wrong order: (m, s).": lambda a, b: merge(a, b)[::-1],
+            "max(a, b) of two tuples is one of them, whole. Take the larger of m_a and m_b, and "
+            "correct both sums to it.": lambda a, b: max(a, b),
+            "you correct by the difference of the two maxima, also where it is positive. Each sum "
+            "is corrected to the common m: exp(m_a - m) and exp(m_b - m).":
+                merged(lambda own, other, m: np.exp(own - other), lambda *_: 1),
+            "you correct s_a by exp(m_b - m_a), whichever is larger. Each sum is corrected to the "
+            "common m: exp(m_a - m) and exp(m_b - m).":
+                merged(lambda own, other, m: np.exp(other - own), lambda *_: 1),
+            "the exponent has s_b in it. It needs the maxima only: exp(m_b - m).": sum_in_exponent,
             "the common m is the larger one of both, so that no exponent is positive.":
                 merged(right, right, min),
             "the common m is the larger one of both, not their sum.":
@@ -206,7 +239,7 @@ EXERCISES = {
          "float score = x[row * K + k], before = largest; then largest = fmaxf(largest, score), "
          "and sum = sum * expf(before - largest) + expf(score - largest)."),
         run=with_reads, count=True, results=("p", "the number of reads of each score"),
-        inputs=[(large(300, 5), blank(300, 5), 300, 5), (large(7, 11), blank(7, 11), 7, 11)],
+        inputs=[(large(300, 5), blank(300, 5), 300, 5), (steep(7, 11), blank(7, 11), 7, 11)],
         traps={
             "p is right, but each score is read three times. Find the maximum and the sum in one "
             "loop.": changed(
@@ -234,6 +267,14 @@ EXERCISES = {
             "the first score counts twice: sum is 1 already, so begin at k = 1.":
                 changed(ONLINE, "int k = 1", "int k = 0"),
             "the results are not divided by the sum.": changed(ONLINE, " / sum", ""),
+            "`largest` stays the first score. Take the new maximum in each round: largest = "
+            "fmaxf(largest, score).":
+                changed(ONLINE, "largest = fmaxf(largest, score);", ""),
+            "the term of the new score is expf(score - largest). It is 1 only if this score is the "
+            "new maximum.": changed(ONLINE, "+ expf(score - largest)", "+ 1"),
+            "the scores are kept in p, and stay there: p must hold expf(score - largest) / sum.":
+                changed(ONLINE, STEP, STEP + " p[row * K + k] = score;",
+                        "sum = 1;", "sum = 1; p[row * K] = largest;", WRITE, ""),
             "p is written in the first loop, before the maximum and the sum are those of all "
             "scores, and p[row * K] is never written. Write p in a second loop, from k = 0.":
                 changed(ONLINE, STEP, STEP + " p[row * K + k] = expf(score - largest) / sum;",
@@ -277,6 +318,10 @@ EXERCISES = {
             "the first row is missing: row begins at 0.":
                 changed(COLUMNS, "int row = 0", "int row = 1"),
             "nothing is written to out.": changed(COLUMNS, "out[i] = sum;", ""),
+            "the sum is an int, which drops what stands behind the point each time. Write float.":
+                changed(COLUMNS, "float sum", "int sum"),
+            "The loop goes over the rows: there are `rows` of them, not C.":
+                changed(COLUMNS, "row < rows", "row < C"),
             "these are sums of rows, not of columns. Thread i takes column i.":
                 changed(COLUMNS, "row < rows; ++row) sum += x[row * C + i]",
                         "row < C && i < rows; ++row) sum += x[i * C + row]"),
@@ -321,6 +366,8 @@ EXERCISES = {
             "read. Parameters, m and v must be written too.": adam_time(4, milli=1),
             "speed is in GB a second: multiply it by 1e9. And a second has 1000 milliseconds.":
                 adam_time(per_second=1, milli=1),
+            "you count 84 numbers for each parameter. Seven are read or written: 28 bytes.":
+                adam_time(7 * 12),
             "each parameter has seven numbers of 4 bytes, not of 12: 28 bytes.":
                 adam_time(size=12),
             "each parameter has seven numbers of 4 bytes, not of 12: 28 bytes. And this is in "

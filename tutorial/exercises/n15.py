@@ -196,6 +196,8 @@ EXERCISES = {
                 changed(MATMUL, LOAD_B, "Bs[r][c] = column < N ? B[(k0 + r) * N + column] : 0;"),
             "Where a tile sticks out over the edge of B, load 0: only if k0 + r < K and column < N "
             "is there a number.": changed(MATMUL, LOAD_B, STORE_B),
+            "A row of A has K numbers: row number `row` begins at row * K, not at row * M.":
+                changed(MATMUL, "A[row * K + k0 + c]", "A[row * M + k0 + c]"),
             "you always load the first 16 terms. The tile begins at term k0.":
                 changed(MATMUL, "A[row * K + k0 + c]", "A[row * K + c]",
                         "B[(k0 + r) * N", "B[r * N"),

@@ -8,7 +8,8 @@
 #
 # You need: one-hot maps ([notebook 2](02_label_maps.ipynb)), gradients and how to check them
 # ([notebook 3](03_checking_gradients.ipynb)), exponentials and logarithms. Time: about 105 minutes,
-# of which 65 are exercises. Are you stuck at one? Run its check again: each time it helps more.
+# of which 65 are exercises. If an exercise does not work out, run its check again: each time it
+# helps more.
 
 # %%
 import sys

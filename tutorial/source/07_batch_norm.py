@@ -10,7 +10,7 @@
 # You need: means and variances, gradients and how to check them
 # ([notebook 3](03_checking_gradients.ipynb)), and ReLU
 # ([notebook 6](06_softmax_and_losses.ipynb)). Time: about 100 minutes, of which 60 are exercises.
-# Are you stuck at one? Run its check again: each time it helps more.
+# If an exercise does not work out, run its check again: each time it helps more.
 
 # %%
 import sys

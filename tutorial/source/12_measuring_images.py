@@ -13,8 +13,8 @@
 # set of images can please is still useful. But we must know which sets these are.
 #
 # You need: means, variances and covariances, matrix products, and what an eigenvalue is. Time:
-# about 110 minutes, of which 60 are exercises. Are you stuck at one? Run its check again: each time
-# it helps more.
+# about 110 minutes, of which 60 are exercises. If an exercise does not work out, run its check
+# again: each time it helps more.
 
 # %%
 import sys

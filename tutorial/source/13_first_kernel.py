@@ -9,7 +9,7 @@
 # You need: arrays and bias with activation ([notebook 6](06_softmax_and_losses.ipynb)). You need
 # neither C nor a GPU: without one, an *emulator* runs CUDA programs on the CPU. It needs a C++
 # compiler (g++, clang++, or `pip install ziglang`). Time: about 105 minutes, of which 65 are
-# exercises. Are you stuck at one? Run its check again: each time it helps more.
+# exercises. If an exercise does not work out, run its check again: each time it helps more.
 
 # %%
 import sys
@@ -132,8 +132,9 @@ void bias_relu(const float* __restrict__ x, const float* __restrict__ bias,
 # `__global__` marks a kernel, `void` says that it returns nothing, and with `extern "C"` it keeps
 # its name, so that Python can find it. What else you need to know of C:
 #
-# - Each variable has a type, `int i` or `float sum`. A statement ends with `;`. Braces `{ }` hold a
-#   body, where Python uses the indentation. Without braces, a body is only one statement.
+# - Each variable has a type, `int i` or `float sum`, and `int a = 1, b = 2;` declares two. A
+#   statement ends with `;`. Braces `{ }` hold a body, where Python uses the indentation. Without
+#   braces, a body is only one statement. `return;` ends the kernel for the thread that comes to it.
 # - `float*` is an array of float32. `const` says that the kernel only reads it. `__restrict__`
 #   promises that no two of the arrays overlap.
 # - An array does not know its length, so lengths are arguments. And `x[-1]` is not its last number:
@@ -455,8 +456,9 @@ check("13.4", differences);
 #
 # *Difficulty 2 of 3 · 15 minutes · Good for: every loss, mean and bias gradient.*
 #
-# Translate our Python function `block_sum` into CUDA. Each block adds up its 256 numbers, and
-# writes the sum to its place in `out`. The last block may have fewer numbers. A loop is written
+# Translate our Python function `block_sum` into CUDA. It had one block. Now there are several: each
+# adds up its own 256 numbers, and writes the sum to its place in `out`, number `blockIdx.x`. The
+# last block may have fewer numbers. A loop is written
 # `for (int half = blockDim.x / 2; half > 0; half /= 2) { ... }`.
 
 # %%
@@ -596,9 +598,10 @@ print(f"{counts.global_accesses // 128} accesses of a warp: {counts.sectors // 1
 # [CudaOps](../kernels/cuda_ops.py#CudaOps) chooses grids and blocks. What the emulator finds and
 # what it misses: [CUDA kernels without a GPU](../docs/kernels.md).
 #
-# **Your own kernel in the network:** save a file with kernels that have the names and the arguments
-# of the project's, and train with it: `python semgan.py --device emulator --replace my.cu --steps
-# 3 --side 16 --batch-size 4 --kernel-size 3 --out runs/mine`.
+# **Your own kernel in the network:** copy a file of `kernels/`, change a kernel, and train with it:
+# `python semgan.py --device emulator --replace my.cu --steps 3 --side 16 --batch-size 4
+# --kernel-size 3 --out runs/mine`. Names and arguments must stay as they are, `const real* x` and
+# not `const float* x`: `real` is float or double.
 #
 # **Next:** a kernel that does little arithmetic spends its time waiting for memory. How does one
 # make it wait less? [Notebook 14](14_fused_kernels.ipynb).

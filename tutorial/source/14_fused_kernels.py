@@ -9,7 +9,7 @@
 # You need: a first kernel ([notebook 13](13_first_kernel.ipynb)) and softmax
 # ([notebook 6](06_softmax_and_losses.ipynb)). A GPU is not needed: all that we count, the emulator
 # counts on a CPU, and the output that you see here comes from it. Time: about 110 minutes, of which
-# 65 are exercises. Are you stuck at one? Run its check again: each time it helps more.
+# 65 are exercises. If an exercise does not work out, run its check again: each time it helps more.
 
 # %%
 import sys
@@ -93,7 +93,8 @@ for name, ops in ("fused", fused), ("two kernels", two):
 # thread.*
 #
 # `x` and `p` are (rows, K). A row is a pixel. Each thread computes one row. The largest score is
-# subtracted first, or `expf` overflows. Use `fmaxf(a, b)` and `expf(a)`.
+# subtracted first, or `expf` overflows. To find it, begin with the row's first score. Use
+# `fmaxf(a, b)` and `expf(a)`.
 
 # %%
 softmax_rows = r"""

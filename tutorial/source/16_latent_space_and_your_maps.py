@@ -10,8 +10,8 @@
 # are resized: a careless program invents classes that nobody drew.
 #
 # You need: label maps and palettes ([notebook 2](02_label_maps.ipynb)), angles and norms of
-# vectors. Time: about 95 minutes, of which 55 are exercises. Are you stuck at one? Run its check
-# again: each time it helps more.
+# vectors. Time: about 95 minutes, of which 55 are exercises. If an exercise does not work out, run
+# its check again: each time it helps more.
 
 # %%
 import sys
