@@ -67,10 +67,10 @@ KeptByUNet = namedtuple("KeptByUNet", "x downs ups skips last y")
 class UNet(Network):
     """x (B, H, W, channels) -> y (B, H, W, outputs), from any kind of map to any other.
 
-    Ronneberger et al. 2015. Convolutions of stride 2 halve the sides until a pixel has seen the
-    whole map; transposed ones double them again. Each of these also gets the output of the layer
-    down that has the same sides, beside its own: a skip connection, which carries the exact place
-    of edges past the narrow middle.
+    Ronneberger et al. 2015. Convolutions of stride 2 halve the sides until a pixel has seen almost
+    the whole map; transposed ones double them again. Each of these also gets the output of the
+    layer down that has the same sides, beside its own: a skip connection, which carries the exact
+    place of edges past the narrow middle.
     """
     def __init__(self, ops, s, channels, outputs, activation, rng):
         """activation: of the output, "tanh" or None. s.filters: channels after each halving."""

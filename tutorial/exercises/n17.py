@@ -185,6 +185,10 @@ def of_fake(sign=1, size=lambda fake: fake.size, part=np.s_[..., -3:], error=np.
 gradient_of_fake = of_fake()
 
 
+def divided_together(fake, photo, dpair):
+    return (np.sign(fake - photo) + dpair[..., -3:]) / fake.size
+
+
 def product_of_both(fake, photo, dpair):
     return np.sign(fake - photo) / fake.size * dpair[..., -3:]
 
@@ -233,6 +237,26 @@ def sum_of_classes(found, real, classes):
                for k in range(classes))
 
 
+def of_each_class(found, real, classes):
+    return np.array([((found == k) & (real == k)).sum() / ((found == k) | (real == k)).sum()
+                     for k in range(classes) if ((found == k) | (real == k)).any()])
+
+
+def in_both_sets(found, real, classes):
+    return np.mean([((found == k) & (real == k)).sum() / ((found == k) | (real == k)).sum()
+                    for k in range(classes) if (found == k).any() and (real == k).any()])
+
+
+def of_real_classes(found, real, classes):
+    return np.mean([((found == k) & (real == k)).sum() / ((found == k) | (real == k)).sum()
+                    for k in np.unique(real)])
+
+
+def by_size(found, real, classes):
+    return sum((real == k).mean() * ((found == k) & (real == k)).sum()
+               / max(1, ((found == k) | (real == k)).sum()) for k in range(classes))
+
+
 def without_ground(found, real, classes):
     ious = [((found == k) & (real == k)).sum() / ((found == k) | (real == k)).sum()
             for k in range(1, classes) if ((found == k) | (real == k)).any()]
@@ -249,6 +273,7 @@ def divided_anyway(found, real, classes):
 maps = np.where(rng.random((3, 5, 6)) < 0.5, 0, rng.integers(0, 4, (3, 5, 6)))  # 0 is frequent
 maps[0, 0, :4] = range(4)
 photos = rng.integers(0, 256, (3, 5, 6, 3)).astype(np.uint8)
+four = rng.standard_normal((4, 4, 4, 9))
 dy, w2, w3 = (rng.standard_normal(shape) for shape in
               ((3, 8, 6, 7), (4, 4, 5, 9), (4, 4, 2, 9)))
 fake, photo = rng.standard_normal((2, 4, 5, 7, 3))
@@ -262,7 +287,8 @@ EXERCISES = {
         ("maps == k is a mask (N, H, W). photos[maps == k] are the colours of all its pixels, "
          "(n, 3).",
          "photos[maps == k].mean(0), for each k, in one array."),
-        inputs=[(maps, photos, 4)], sizes={"the number of pixels": maps.size},
+        inputs=[(maps, photos, 4), (maps_of_three, photos, 3)],
+        sizes={"the number of pixels": maps.size},
         traps={
             "you divide by the number of all pixels. The mean is over the pixels of the class.":
                 over_all_pixels,
@@ -288,6 +314,10 @@ EXERCISES = {
             "this is right for strides of 1. With a stride of 2, neighbouring outputs are 2 pixels "
             "apart.": without_strides,
             "the kernels overlap, so their sizes do not simply add up.": kernels_added,
+            "this is one kernel. The layers before it make it see more.":
+                lambda layers: layers[0][0] if layers else 1,
+            "without layers, an output is the input itself: 1 pixel.":
+                lambda layers: receptive_field(layers) if layers else 0,
             "r windows begin s pixels apart: there are r - 1 distances. It is (r - 1) * stride + "
             "kernel.": not_minus_one,
             "an output sees one number of itself: start with r = 1.": from_zero,
@@ -304,7 +334,7 @@ EXERCISES = {
         ("The first C3 channels of dy belong to c, the others to a. C3 is w3.shape[2].",
          "db = conv(dc, w3, 2, 1), because c is a transposed convolution. Then da is "
          "conv_input_grad(db, w2, dskip.shape, 2, 1) plus dskip."),
-        inputs=[(dy, w2, w3)],
+        inputs=[(dy, w2, w3), (dy, w2[:, :, :3], four)],
         traps={
             "the skip connection is missing: a goes straight into y as well, so its part of dy is "
             "added.": skip_forgotten,
@@ -341,6 +371,10 @@ EXERCISES = {
             "this is the error itself, not its gradient. The derivative of |x| is its sign.":
                 of_fake(error=np.abs),
             "the derivative of |x| is its sign, without its size.": of_fake(error=lambda x: x),
+            "D's part comes as it is: it is divided already. Only the sign is divided by "
+            "fake.size.": divided_together,
+            "the photo's channels are the last three. Where the map has other than three classes, "
+            "3:6 is something else.": of_fake(part=np.s_[..., 3:6]),
             "what D says about the photo is missing: add the last three channels of dpair.":
                 of_fake(weight=0),
             "both gradients are added. You subtract that of D.": of_fake(weight=-1),
@@ -355,7 +389,8 @@ EXERCISES = {
          "gives those of the union. Leave out a class whose union has none.",
          "both.sum() / either.sum() for each class, and np.mean of these numbers."),
         inputs=[(found, maps, 4), (np.where(found == 3, 0, found), maps_of_three, 4),
-                (maps, maps, 4), (np.zeros_like(maps), maps, 4)], sizes={"classes": 4},
+                (maps, maps, 4), (np.zeros_like(maps), maps, 4), (maps, np.zeros_like(maps), 4),
+                (maps_of_three, np.roll(maps_of_three, 1, 0), 3)], sizes={},
         traps={
             "this is the share of pixels that agree. There a class counts by its size. Compute "
             "the IoU of each class, and then their mean.": accuracy,
@@ -363,6 +398,14 @@ EXERCISES = {
                 of_all_pixels,
             "this is the mean of the maps' own values. Count over all maps together.": of_each_map,
             "this is the sum over the classes. Take the mean.": sum_of_classes,
+            "these are the IoUs of the classes. Return their mean.": of_each_class,
+            "a class that only one of the sets has counts too, with 0. Leave out only those that "
+            "neither has.": in_both_sets,
+            "a class that only `found` has counts too, with 0. Leave out only those that neither "
+            "has.": of_real_classes,
+            "^ finds the pixels that have the class in exactly one map. The union has those of "
+            "both as well: |.": iou(either=lambda a, b: (a ^ b).sum()),
+            "each class counts by its size here. The mean IoU counts all alike.": by_size,
             "the ground, class 0, counts too.": without_ground,
             "a class in neither set gives 0 / 0. Leave it out.": divided_anyway,
             "a class in neither set counts as 0 here. Leave it out of the mean.": iou(empty=0),
