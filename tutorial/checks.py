@@ -97,8 +97,9 @@ def find(number):
 
 
 NOT_DONE = "not done yet."
-# Sentences of largest_difference, which say where a result is wrong, but not why.
-UNNAMED = re.compile(r"most of all at \[|: \S+ is too (large|small)\.$")
+# Sentences that say where something is wrong, but not why: those of largest_difference, and the
+# emulator's without a hint behind it.
+UNNAMED = re.compile(r"most of all at \[|: \S+ is too (large|small)\.$|\"\.$")
 
 
 def help_for(number, exercise, mistakes):

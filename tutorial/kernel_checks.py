@@ -61,7 +61,7 @@ NBGRADER = re.compile(r"^ *#(?= YOUR CODE HERE)", re.M)  # its comment would be 
 GAP_LEFT = re.compile(r"^ *(#error|raise NotImplementedError)", re.M)  # build.py's or nbgrader's
 PLACE = re.compile(r"(,? in|,? at|,? by)? \b(line|thread|block) (\d+|\([\d, ]*\))")
 PYTHON = {  # what does not compile, but would be right in Python: how C writes it
-    r"\w *// *\w+ *[,;)]":  # not a comment behind a statement
+    r"\w *//=? *\w+ *[,;)]":  # not a comment behind a statement
         "In C, // begins a comment, and / divides",
     r"\bif\b[^;{}?]*\belse\b": "In C, b if a else c is written a ? b : c",
     r"(?m)^ *(if|else|for|while)\b[^;?]*: *$":
@@ -77,7 +77,7 @@ ADVICE = {  # words of the compiler's message: what to do. Quotes differ between
     r"uninitialized": "Give it a value where it is declared",
     r"variable length array": "The length of an array must be a constant",
     r"invalid types .*\[": "Arrays are flat: they have one index"}
-COMMENT = re.compile(r"(?<!\w)(?<!\w )//.*|//(?! *\w+ *[,;)]).*")  # no division as in Python
+COMMENT = re.compile(r"(?<!\w)(?<!\w )//.*|//(?!=? *\w+ *[,;)]).*")  # no division as in Python
 HEAD = re.compile(r" *(\} *)?(else|(else )?(if|for|while)\b *\([^{}]*\))")  # and no brace
 DECLARED = re.compile(r"\b(if|for|while)\b[^{}\n]*\)\s*(int|float|real) (\w+)")
 RACE = re.compile(r"(a race: .*?) is (read|written) .*")

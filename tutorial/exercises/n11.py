@@ -97,7 +97,8 @@ def negative_index(m, row, column):
 
 def in_range(m, row, column, first=0, sides=slice(None)):
     """Rows and columns are accepted from `first` on, and below the sides of the map."""
-    todo, seen, (h, w) = [(row, column)], {(row, column)}, m.shape[sides]
+    todo, seen = [(row, column)], {(row, column)}
+    h, w = m.shape[sides] if isinstance(sides, slice) else (m.shape[side] for side in sides)
     while todo:
         y, x = todo.pop()
         for near in (y - 1, x), (y + 1, x), (y, x - 1), (y, x + 1):
@@ -123,6 +124,18 @@ def not_in_range(m, row, column):
 def one_step(m, row, column):
     return 1 + sum(bool(m[row + dy, column + dx] == m[row, column]) for dy, dx in SIDES
                    if 0 <= row + dy < m.shape[0] and 0 <= column + dx < m.shape[1])
+
+
+def marks_all(m, row, column):
+    """Every neighbour is marked as seen, also those of other classes."""
+    todo, seen = [(row, column)], {(row, column)}
+    while todo:
+        y, x = todo.pop()
+        for near in ((y + dy, x + dx) for dy, dx in SIDES):
+            if 0 <= near[0] < m.shape[0] and 0 <= near[1] < m.shape[1] and near not in seen:
+                seen.add(near)
+                todo += [near] * bool(m[near] == m[row, column])
+    return len(seen)
 
 
 def counted_late(m, row, column):
@@ -164,6 +177,17 @@ def without_itself(maps, others):
     return agreement
 
 
+def without_ones(maps):
+    """Agreements of 1 are left out, wherever they are."""
+    found = []
+    for others in (maps, maps[:, :, ::-1]):
+        agreement = (maps[:, None] == others[None]).mean((2, 3))
+        agreement[agreement == 1] = 0
+        np.fill_diagonal(agreement, 0)
+        found.append(agreement.max(1))
+    return np.maximum(*found)
+
+
 def only_mirrored(maps):
     return without_itself(maps, maps[:, :, ::-1]).max(1)
 
@@ -172,6 +196,7 @@ MAPS = rng.integers(0, 3, (3, 4, 5)).astype(np.uint8)
 SYMMETRIC = rng.integers(0, 3, (5, 4, 3)).astype(np.uint8)
 SIMILAR = np.concatenate([MAPS, MAPS[:, :, ::-1], rng.integers(0, 3, (2, 4, 5)).astype(np.uint8)])
 SIMILAR[3:6, 1, 1:3] = 3  # mirror images of the first three, but for two pixels
+TWICE = np.concatenate([SIMILAR[:5], SIMILAR[1:2]])  # map 1 is there twice
 P, Q = rng.dirichlet(np.ones(5), 2)
 
 EXERCISES = {
@@ -204,6 +229,8 @@ EXERCISES = {
                 lambda maps: np.sort(maps, axis=1),
             "the pixels are sorted over the maps, so areas in single maps change.":
                 lambda maps: np.sort(maps, axis=0),
+            "rows and columns are sorted, but that does not sort the whole list of H W pixels.":
+                lambda maps: np.sort(np.sort(maps, axis=1), axis=2),
             "all maps are sorted together, so the first are empty. Each map keeps its own areas.":
                 lambda maps: np.sort(maps, axis=None).reshape(maps.shape),
             "reshape the result to (N, H, W) again.":
@@ -259,6 +286,7 @@ EXERCISES = {
          "A neighbour counts if it lies inside the map, has the class m[row, column], and is not "
          "in seen. Then add it to seen and to todo. At last return len(seen)."),
         inputs=[(MAP, 0, 0), (MAP, 2, 2), (MAP, 0, 2), (MAP, 4, 3), (MAP, 1, 0), (MAP, 3, 0),
+                (MAP, 0, 5), (MAP, 4, 5), (MAP.T.copy(), 5, 0),
                 (np.ones((2, 2), np.uint8), 0, 0)],
         traps={
             "you also step to diagonal neighbours. They share a corner, not a side.":
@@ -273,6 +301,10 @@ EXERCISES = {
                 lambda m, row, column: in_range(m, row, column, first=1),
             "height and width are exchanged: m.shape is (H, W), and a row must be smaller than H.":
                 lambda m, row, column: in_range(m, row, column, sides=slice(None, None, -1)),
+            "one side of the map is taken for both: rows are below m.shape[0], columns below "
+            "m.shape[1].": lambda m, row, column: in_range(m, row, column, sides=[0, 0]),
+            "neighbours of other classes are counted too. Put a neighbour into seen only if it "
+            "has the class.": marks_all,
             "you count all pixels of the class, also those in other regions.":
                 lambda m, row, column: int((m == m[row, column]).sum()),
             "a pixel can be on the list twice, for two of its neighbours. Add it to seen when you "
@@ -290,8 +322,12 @@ EXERCISES = {
         ("agreement = (maps[:, None] == maps[None]).mean((2, 3)) is (N, N). Set its diagonal to 0.",
          "np.fill_diagonal(agreement, 0), then agreement.max(1). Do the same with the mirrored "
          "maps[:, :, ::-1], and take np.maximum of both results."),
-        inputs=[(MAPS,), (SIMILAR,)],
+        inputs=[(MAPS,), (SIMILAR,), (TWICE,)],
         traps={
+            "a map that is there twice agrees with the other one by 1. Leave out the diagonal, not "
+            "all agreements of 1.": without_ones,
+            "this is the sum over all other maps. Only the nearest counts: the largest.":
+                lambda maps: nearest_other(maps, best=np.sum),
             "everything agrees with itself. Set the diagonal of (N, N) to 0 first.":
                 lambda maps: nearest_other(maps, skip=()),
             "a map's own mirror image is no other map. Set that diagonal to 0 too.":

@@ -198,6 +198,10 @@ EXERCISES = {
                 changed(PLANES, "B * C * H * W", "H * W"),
             "the remainder comes before the division: first i / (H * W), then % C.":
                 changed(PLANES, CHANNEL, "i % (H * W) % C"),
+            "i / C is no channel: C is the number of channels. Count the planes, i / (H * W), and "
+            "take the remainder by C.": changed(PLANES, CHANNEL, "i / C"),
+            "the division comes first: i / (H * W) % C. In i % C / (H * W) the remainder does.":
+                changed(PLANES, CHANNEL, "i % C / (H * W)"),
             "i % (H * W) is a place within a plane. The planes are counted by i / (H * W).":
                 changed(PLANES, CHANNEL, "i % (H * W)"),
             "you divide by B too. The maps are the outermost axis: a plane has H * W numbers.":
@@ -221,6 +225,8 @@ EXERCISES = {
                 changed(DIFFERENCES, BARRIER, "", RETURN, RETURN + BARRIER),
             "Thread 0 has no left neighbour in s: it must read x[i - 1].":
                 changed(DIFFERENCES, LEFT, "i == 0 ? 0 : s[t - 1]"),
+            "s[t - 1] lies before s for thread 0 of each block. Its left neighbour is x[i - 1], but "
+            "number 0 has none.": changed(DIFFERENCES, LEFT, "s[t - 1]"),
             "Number 0 has no left neighbour: for i = 0 the result is x[0].":
                 changed(DIFFERENCES, LEFT, "t == 0 ? x[i - 1] : s[t - 1]"),
             "In block 0, blockIdx.x * 256 - 1 would be -1, and since it is unsigned, it becomes "

@@ -174,6 +174,9 @@ EXERCISES = {
             "behind the point, and the sum stays 1. Write float.)": changed(ROWS, " / sum", ""),
             "x[k * rows + row] would be right for (K, rows). In (rows, K), number k of a row is "
             "x[row * K + k].": changed(ROWS, "row * K + k", "k * rows + row"),
+            "x[k * rows + row] would be right for (K, rows). In (rows, K), number k of a row is "
+            "x[row * K + k], as in p.":
+                changed(ROWS, "x[row * K + k]", "x[k * rows + row]"),
             "Several threads write the same number of p. Number k of a row is x[row * K + k], and "
             "p[row * K + k].": changed(ROWS, "row * K + k", "k"),
             "the last class is missing: k goes up to K - 1, so k < K.":
@@ -317,6 +320,8 @@ EXERCISES = {
                 changed(COLUMNS, "sum += x", "sum = x"),
             "the first row is missing: row begins at 0.":
                 changed(COLUMNS, "int row = 0", "int row = 1"),
+            "each thread adds up column 0. The numbers of column i are x[row * C + i].":
+                changed(COLUMNS, "x[row * C + i]", "x[row * C]"),
             "nothing is written to out.": changed(COLUMNS, "out[i] = sum;", ""),
             "the sum is an int, which drops what stands behind the point each time. Write float.":
                 changed(COLUMNS, "float sum", "int sum"),

@@ -206,6 +206,15 @@ EXERCISES = {
             "A row of A ends at K: load 0 where k0 + c is not below K. Otherwise you read on in "
             "the next row, or behind the end.":
                 changed(MATMUL, "row < M && k0 + c < K", "row < M"),
+            "B has terms as rows: term k0 + r of a column is B[(k0 + r) * N + column].":
+                changed(MATMUL, "B[(k0 + r) * N + column]", "B[column * K + k0 + r]"),
+            "Rows and columns can be missing too: row < M for A, and column < N for B.":
+                changed(MATMUL, "row < M && k0 + c < K", "k0 + c < K",
+                        "k0 + r < K && column < N", "k0 + r < K"),
+            "All threads must reach the barriers, also those without an output of their own: they "
+            "load numbers that others need. Put conditions around loads and the last line only.":
+                changed(MATMUL, "    float sum = 0;",
+                        "    if (row >= M || column >= N) return;\n    float sum = 0;"),
             "The columns of B end at N: load 0 where column is not below N.":
                 changed(MATMUL, "k0 + r < K && column < N", "k0 + r < K"),
             "Where a tile sticks out over the edge of A or B, load 0. Ask before each load whether "
@@ -273,6 +282,15 @@ EXERCISES = {
             "a number exactly in the middle is rounded away from 0, not to the even neighbour.":
                 lambda x: ((bits_of(x) + np.uint32(0xFFF) + (bits_of(x) >> 13 & 1))
                            & np.uint32(0xFFFFE000)).view(np.float32),
+            "add first, then set the last bits to 0. You do it the other way round.":
+                lambda x: ((bits_of(x) & np.uint32(0xFFFFE000)) + np.uint32(0x1000))
+                .view(np.float32),
+            "the mask is inverted: these are the bits to drop. Keep the others: 0xFFFFE000.":
+                kept(0x1000, 0x1FFF),
+            "the bits must stay in their places. Do not shift them; set the last 13 to 0.":
+                lambda x: ((bits_of(x) + np.uint32(0x1000)) >> 13).view(np.float32),
+            "these are still bits. .view(np.float32) turns them back into numbers.":
+                lambda x: (bits_of(x) + np.uint32(0x1000)) & np.uint32(0xFFFFE000),
             "you keep 11 bits of the mantissa. The last 13 bits are dropped, so the mask is "
             "0xFFFFE000.": kept(0x1000, 0xFFFFF000),
             "you keep 11 bits of the mantissa: the mask for 13 bits is 0xFFFFE000, and half of the "
@@ -299,8 +317,9 @@ EXERCISES = {
         inputs=[(numbers(5, 256), blank(64), 5), (numbers(1, 256), blank(64), 1)],
         traps={
             "the tile has not arrived when you read it. In the emulator such numbers are NaN; on a "
-            "GPU they are old ones. First commit_copies(), in the last step too, where the group "
-            "is empty. Then wait_for_copies<1>(), which waits for all groups but the newest.":
+            "GPU they are old ones. Read tiles[step % 2]. Before that, commit_copies(), in the "
+            "last step too, where the group is empty; then wait_for_copies<1>(), which waits for "
+            "all groups but the newest.":
                 changed(PIPELINE, WAIT, ""),
             "A barrier is missing between the wait and the loop. A thread waits for its own copies "
             "only, and reads those of another.": changed(PIPELINE, WAIT + BARRIER, WAIT),
@@ -308,8 +327,9 @@ EXERCISES = {
             "threads still read.": changed(PIPELINE, ADD + BARRIER, ADD),
             "The copies of the last step lie behind the end of x: start them only if there is a "
             "next tile.": changed(PIPELINE, "if (next < steps) ", ""),
-            "The next tile goes into the place that you read. There are two places: copies go to "
-            "tiles[next % 2], and the loop reads tiles[step % 2].":
+            "a copy writes to the place that you read. Copies go to tiles[next % 2], the loop "
+            "reads tiles[step % 2]. And commit_copies() stands behind the copy that belongs to the "
+            "group, not before it.":
                 changed(PIPELINE, "tiles[next % 2]", "tiles[step % 2]"),
             "the next tile begins at 256 * (step + 1). You copy this one again.":
                 changed(PIPELINE, "256 * next", "256 * step"),

@@ -497,8 +497,8 @@ assert np.allclose(my_nearest(heldout[:20], train), metrics.nearest_agreement(he
 # How high is too high? New real maps also come near to some training map. So we compare: a sample
 # counts as *memorized* if it is nearer than 99 % of the held-out maps are. By chance, 1 % of good
 # samples count as memorized. We attack with five sets: training maps themselves, mirrored, upside
-# down, and moved down by two pixels; and circles alone. From here on we take 160 maps of each
-# impostor, to save time.
+# down, and moved down by two pixels; and circles alone. For memorization, and for shapes below, we
+# take 160 maps of each impostor, to save time.
 
 # %%
 sets |= {"copies": train, "mirrored": train[:, :, ::-1], "upside down": train[:, ::-1]}
@@ -625,7 +625,8 @@ assert seen["copies"] == seen["mirrored"] == ["memorized"] and not seen["upside 
 
 # %% [markdown]
 # No row is marked everywhere, and no column either. Noise has the right class frequencies, the bars
-# also the right FSD. The shuffled maps have the right spatial prior. The one map has three good
+# also the right FSD. (Speckle sees the bars because they have too little of it, which no user would
+# count against them.) The shuffled maps have the right spatial prior. The one map has three good
 # shapes. Where every second map is empty, the numbers of borders and shapes halve, which the limit
 # of a third does not catch. Copies pass all but one metric. And upside-down copies pass all of
 # them! As maps they are fine, since Colored Shapes have no up or down. But a generator that makes

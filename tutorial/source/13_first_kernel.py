@@ -273,7 +273,8 @@ check("13.2", transpose);
 #
 # In our arrays the channel moves fastest, (B, H, W, C). Other libraries, PyTorch for one, use (B,
 # C, H, W): first all pixels of channel 0, then all of channel 1, and so on. Add the bias to such an
-# array. Which channel does number $i$ belong to?
+# array. Which channel does number $i$ belong to? (And again, there may be more threads than
+# numbers.)
 
 # %%
 bias_planes = r"""
@@ -458,7 +459,7 @@ check("13.4", differences);
 #
 # Translate our Python function `block_sum` into CUDA. It had one block. Now there are several: each
 # adds up its own 256 numbers, and writes the sum to its place in `out`, number `blockIdx.x`. The
-# last block may have fewer numbers. A loop is written
+# last block may have fewer numbers: its other places of `s` must hold 0. A loop is written
 # `for (int half = blockDim.x / 2; half > 0; half /= 2) { ... }`.
 
 # %%
@@ -598,10 +599,10 @@ print(f"{counts.global_accesses // 128} accesses of a warp: {counts.sectors // 1
 # [CudaOps](../kernels/cuda_ops.py#CudaOps) chooses grids and blocks. What the emulator finds and
 # what it misses: [CUDA kernels without a GPU](../docs/kernels.md).
 #
-# **Your own kernel in the network:** copy a file of `kernels/`, change a kernel, and train with it:
-# `python semgan.py --device emulator --replace my.cu --steps 3 --side 16 --batch-size 4
-# --kernel-size 3 --out runs/mine`. Names and arguments must stay as they are, `const real* x` and
-# not `const float* x`: `real` is float or double.
+# **Your own kernel in the network:** copy a file of `kernels/`, change a kernel, and train with it,
+# in the project's folder: `python semgan.py --device emulator --replace my.cu --steps 3 --side 16
+# --batch-size 4 --kernel-size 3 --out runs/mine`. Names and arguments must stay as they are, `const
+# real* x` and not `const float* x`: `real` is float or double.
 #
 # **Next:** a kernel that does little arithmetic spends its time waiting for memory. How does one
 # make it wait less? [Notebook 14](14_fused_kernels.ipynb).

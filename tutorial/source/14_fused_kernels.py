@@ -93,8 +93,8 @@ for name, ops in ("fused", fused), ("two kernels", two):
 # thread.*
 #
 # `x` and `p` are (rows, K). A row is a pixel. Each thread computes one row. The largest score is
-# subtracted first, or `expf` overflows. To find it, begin with the row's first score. Use
-# `fmaxf(a, b)` and `expf(a)`.
+# subtracted first, or `expf` overflows. To find it, begin with the row's first score. There may be
+# more threads than rows. Use `fmaxf(a, b)` and `expf(a)`.
 
 # %%
 softmax_rows = r"""
@@ -345,9 +345,9 @@ print(text_of("reductions.cu", "sum_all"))
 #
 # *Difficulty 2 of 3 · 15 minutes · Good for: the gradient of every bias.*
 #
-# `x` is (rows, C). Add up each column: `out` (C,), which is 0 at first. Give each column to one
-# thread. There is at least one thread for each number of `x`, far more than you need. The check
-# runs the kernel with two different orders of threads, and the sums must have the same bits.
+# `x` is (rows, C). Write the sum of each column to `out` (C,). Give each column to one thread.
+# There is at least one thread for each number of `x`, far more than you need. The check runs the
+# kernel with two different orders of threads, and the sums must have the same bits.
 
 # %%
 column_sums = r"""

@@ -4,12 +4,9 @@
 # Almost all of the training time goes into convolutions. The project has eleven kernels for them in
 # `kernels/conv/`, from `1_naive.cu` to `11_running_indices.cu`. All compute the same. Each has one
 # more idea than the one before. On an H200, a GPU for data centres, the first reached 6 and the
-# last 165 TFLOP/s ($10^{12}$ floating-point operations a second). Where does the factor come from?
-# We climb step by step, and count what each step saves.
-#
-# All speeds in this notebook were measured on one H200 when the ladder had five steps ([measured
-# speeds](../docs/speed.md)). The eleven of today divide these five into smaller steps, and have not
-# run on a card yet. So each speed is that of a forerunner.
+# last 159 TFLOP/s ($10^{12}$ floating-point operations a second). Where does the factor come from?
+# We climb step by step, and count what each step saves. All speeds here are from one run on one
+# H200 ([measured speeds](../docs/speed.md)), for a layer much larger than ours.
 #
 # You need: the three sums of a convolution ([notebook 4](04_convolution.ipynb)), and threads,
 # shared memory and barriers ([notebook 13](13_first_kernel.ipynb)). You need a C++ compiler, but no
@@ -144,9 +141,10 @@ text = (FOLDER / "conv" / "2_shared_tiles.cu").read_text()
 print(text[text.index("    for (int k0"):text.index("    store(out")])
 
 # %% [markdown]
-# On an H200, tiles in shared memory were no faster than step 1: 5.9 against 6.2 TFLOP/s. In step 1
-# the caches had done the work of the tiles already. But the two gradients of step 1 reached only
-# 0.6 and 0.9. With tiles, and with what step 3 below adds, they are as fast as the forward pass.
+# On an H200, tiles in shared memory made the forward pass slower: 4.4 TFLOP/s, after 6.2 in step 1.
+# There the caches had done the work of the tiles already, and there were no barriers to wait at.
+# But the two gradients of step 1 reached only 0.6 and 0.9. With tiles, and with what step 3 below
+# adds, they are as fast as the forward pass.
 
 # %% [markdown]
 # ### Exercise 15.1: reads for a multiply-add
@@ -369,9 +367,9 @@ assert ends == [45, 29, 25]
 
 # %% [markdown]
 # With one load ahead, a product waits only for as long as a load takes longer than a product: 1
-# unit. With two, only the first product waits. On an H200, loads ahead and reads of four numbers at
-# once, together, took the kernel from 11 to 29 TFLOP/s. cuDNN, NVIDIA's own library, reached 25 in
-# float32, and 52 in the input gradient, where ours has 27.
+# unit. With two, only the first product waits. On an H200, step 5 took the kernel from 10 to 29
+# TFLOP/s. cuDNN, NVIDIA's own library, reached 25 in float32, and 52 in the input gradient, where
+# ours has 26.
 #
 # ## Step 6: fewer digits
 #
@@ -504,8 +502,9 @@ for step in "6_operands", "7_tensor_cores":
 assert counts["7_tensor_cores"].bank_conflicts == 0
 
 # %% [markdown]
-# And yet the first kernel with tensor cores reached 21 TFLOP/s on an H200, less than the 29 of step
-# 5. The tensor cores waited for memory nearly all of the time. That is what the last steps are for.
+# On an H200 this kernel reached 78 TFLOP/s in TF32, twice as many as step 6. But `mma` alone,
+# without any memory, runs at 326 there: the tensor cores wait for memory three quarters of the
+# time. That is what the last steps are for.
 #
 # ## Step 8: a pipeline of copies
 #
@@ -536,8 +535,9 @@ assert counts["8_pipeline"].barriers < counts["7_tensor_cores"].barriers
 # = 0 to 3. Meanwhile the next tile arrives in the other place. The copies of the first tile are
 # given. Start the copies of the next one, commit, wait, add up. Commit in every step, also in the
 # last, whose group is empty. Where do you need barriers? The check also counts the numbers that you
-# add while a copy is on its way. If you wait for all copies first, `y` is right as well, but
-# nothing overlaps, as in step 4.
+# add while a copy is on its way. If you start the next copies and then wait for them too, `y` is
+# right as well, but nothing overlaps, as in step 4. (`copy_async(target, source, true)` starts a
+# copy of 16 bytes; with `false` zeros would arrive. Here `operand` and `real` are float.)
 
 # %%
 reversed_sums = r"""#include "common.cuh"
@@ -629,9 +629,8 @@ for k in range(K):
 # %% [markdown]
 # The kernel also takes the terms in another order: some channels of all taps, then the next
 # channels. Neighbouring taps need mostly the same pixels, which are then still in the cache. On an
-# H200, this kernel reached 165 TFLOP/s in TF32 and 288 in bf16, in one measurement of the forward
-# pass. cuDNN reached 206 and 448. The instruction `mma` alone, without any memory, runs at 324
-# (TF32) there.
+# H200, the forward pass reached 83 TFLOP/s in TF32 with the pipeline of step 8, 87 with larger
+# tiles, 130 with split sums, and 159 with running indices; in bf16 282. cuDNN reached 209 and 451.
 #
 # ## The roofline
 #
@@ -639,7 +638,7 @@ for k in range(K):
 # each byte from memory. Times the bytes per second that the memory delivers, it gives the
 # multiply-adds per second that the memory allows. The arithmetic has its own limit. The smaller of
 # the two is the kernel's *roof*. We take the counted bytes, and the figures of an H200's data
-# sheet: 4.8 TB/s, and 67 (float32) or 495 TFLOP/s (TF32). Of these 495, `mma` reaches only 324. To
+# sheet: 4.8 TB/s, and 67 (float32) or 495 TFLOP/s (TF32). Of these 495, `mma` reaches only 326. To
 # go beyond that, a kernel must use another instruction, which only this kind of card has. (A
 # multiply-add is two operations.)
 
@@ -655,7 +654,7 @@ assert roof["1_naive"] < 1.3 and 150 < roof["9_larger_tiles"] < 155
 labels = {(0.15, 1): "1", (2.4, 16): "2, 3", (9.5, 50): "4 to 6", (4.6, 90): "7, 8",
           (19, 125): "9 to 11", (0.15, 5.5): "1, measured", (9.5, 25): "5, measured",
           (9, 210): "11, measured"}
-measured = {"1_naive": 6.2, "5_loads_ahead": 28.6, "11_running_indices": 165}  # docs/speed.md
+measured = {"1_naive": 6.2, "5_loads_ahead": 28.8, "11_running_indices": 159}  # docs/speed.md
 span = np.geomspace(0.06, 200, 300)
 
 # %%
@@ -672,12 +671,12 @@ plt.show()
 
 # %% [markdown]
 # The blue points are the roofs that hold if every read comes from the memory itself. The red
-# crosses are measured speeds, of a larger layer and of the forerunners of steps 1, 5 and 11. Step 1
-# lies *above* its roof, and so does step 11 a little: the caches deliver what one block has read to
-# the next. So this roof is not a law. It says how much a kernel depends on the caches: step 1 lives
-# off them alone. From step 4 on the memory could feed the arithmetic of float32. What then slows a
-# kernel down is waiting (mended by steps 5 and 8), arithmetic (6 and 7), reads once more (9), work
-# that is spread badly (10), and divisions (11).
+# crosses are measured speeds, of a larger layer. Step 1 lies *above* its roof, and so does step 11
+# a little: the caches deliver what one block has read to the next. So this roof is not a law. It
+# says how much a kernel depends on the caches: step 1 lives off them alone. From step 4 on the
+# memory could feed the arithmetic of float32. What then slows a kernel down is waiting (mended by
+# steps 5 and 8), arithmetic (6 and 7), reads once more (9), work that is spread badly (10), and
+# divisions (11).
 #
 # ## Summary
 #
