@@ -225,8 +225,8 @@ EXERCISES = {
                 changed(DIFFERENCES, BARRIER, "", RETURN, RETURN + BARRIER),
             "Thread 0 has no left neighbour in s: it must read x[i - 1].":
                 changed(DIFFERENCES, LEFT, "i == 0 ? 0 : s[t - 1]"),
-            "s[t - 1] lies before s for thread 0 of each block. Its left neighbour is x[i - 1], but "
-            "number 0 has none.": changed(DIFFERENCES, LEFT, "s[t - 1]"),
+            "s[t - 1] lies before s for thread 0 of each block. Its left neighbour is x[i - 1]. "
+            "Number 0 has none.": changed(DIFFERENCES, LEFT, "s[t - 1]"),
             "Number 0 has no left neighbour: for i = 0 the result is x[0].":
                 changed(DIFFERENCES, LEFT, "t == 0 ? x[i - 1] : s[t - 1]"),
             "In block 0, blockIdx.x * 256 - 1 would be -1, and since it is unsigned, it becomes "

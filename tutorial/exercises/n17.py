@@ -211,7 +211,7 @@ def iou(both=lambda a, b: (a & b).sum(), either=lambda a, b: (a | b).sum(), empt
                 ious.append(both(a, b) / either(a, b))
             elif empty is not None:
                 ious.append(empty)
-        return np.mean(ious)
+        return np.mean(ious) if ious else np.nan
     return measured
 
 

@@ -389,7 +389,7 @@ for name, photos in ("real photos", held_out.photos), ("photos of held-out maps"
 # %% [markdown]
 # Squares and circles lose most, and the rectangle is hard even in real photos: going by mean
 # colours, this program takes its darker stripes for something else. With 583 pairs, 3000 steps,
-# wider networks and a trained segmenter, the project finds 0.91 for dreams and 0.96 for real
+# wider networks and a trained segmenter, the project finds 0.93 for dreams and 0.96 for real
 # photos.
 #
 # And what did the discriminator do? For painted shapes almost nothing: with a weight of 0 in place
