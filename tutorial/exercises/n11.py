@@ -44,6 +44,10 @@ def as_counted(maps, classes, change=lambda counts: counts):
     return change(counted(pairs(maps), classes))
 
 
+def of_unequal(counts):
+    return counts - np.diag(np.diag(counts))
+
+
 def at_most_once(maps, classes):
     """counts[i, j] += 1 with arrays adds 1 once, however often a place is named."""
     counts = np.zeros((classes, classes), int)
@@ -265,6 +269,12 @@ EXERCISES = {
             "pairs of equal class do not count, and each other pair is counted twice. Keep what "
             "lies above the diagonal: np.triu(counts, 1).":
                 lambda maps, classes: as_counted(maps, classes, lambda c: c + c.T),
+            "half of the pairs are at the wrong place: the smaller class is the row, np.minimum, "
+            "and the larger the column.":
+                lambda maps, classes: as_counted(maps, classes, of_unequal),
+            "half of the pairs are at the wrong place: the row is the smaller class, np.minimum, "
+            "and the column the larger.":
+                lambda maps, classes: as_counted(maps, classes, lambda c: of_unequal(c).T),
             "the smaller class is the row, and the larger the column.":
                 lambda maps, classes: touching(maps, classes).T,
             "diagonal neighbours do not count: they share a corner, not a side.":

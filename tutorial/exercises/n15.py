@@ -259,6 +259,11 @@ EXERCISES = {
                 lambda length: lanes_at_a_bank(length) - 1,
             "that is how many different banks are asked. Fewer banks mean more lanes at each.":
                 lambda length: 32 // lanes_at_a_bank(length),
+            "at a multiple of 32 all lanes ask one bank, but other lengths have conflicts too: 16 "
+            "asks two banks, with 16 lanes each.":
+                lambda length: 1 if length % 32 else 32,
+            "an even length can be worse than 2: 16 asks only two banks, with 16 lanes each.":
+                lambda length: 1 if length % 2 else 2,
             "that is the bank of lane 1. All 32 lanes count.": lambda length: length % 32,
             "you divide by 32. Neighbouring words lie in neighbouring banks: bank = word % 32.":
                 lambda length: max([lane * length // 32 for lane in range(32)].count(bank)

@@ -423,7 +423,8 @@ for name, maps in sets.items():
 #
 # How large is the region that contains a given pixel? Start with a list that holds this pixel. Take
 # a pixel from the list, and put those of its neighbours on it that have the same class and have not
-# been seen before. When the list is empty, you have seen the whole region.
+# been seen before. When the list is empty, you have seen the whole region. (If the check does not
+# end, some pixel is put on the list again and again. Interrupt it.)
 
 # %%
 def region_size(m, row, column):
@@ -463,8 +464,9 @@ check("11.4", region_size);
 # *Difficulty 2 of 3 · 15 minutes · Good for: a mistake that makes every data set look memorized.*
 #
 # For each map of a set, find the nearest *other* map of the same set. The other one may also be
-# mirrored, left for right. Return the agreement with it. All pairs at once fit in memory here:
-# `maps[:, None] == maps[None]` is (N, N, H, W).
+# mirrored, left for right. Return the agreement with it. If a map is in the set twice, each of the
+# two is the other's nearest. All pairs at once fit in memory here: `maps[:, None] == maps[None]` is
+# (N, N, H, W).
 
 # %%
 def nearest_other(maps):

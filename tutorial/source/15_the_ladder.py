@@ -129,7 +129,7 @@ def tiled_product(A, w, rows, columns, terms):
 C, read = tiled_product(A, w.reshape(K, N), 16, 16, 16)
 assert np.allclose(C.reshape(B, Ho, Wo, N), conv(x, w), atol=1e-5)
 print(f"{read} numbers for a multiply-add; counted in the kernel: {numbers_read('2_shared_tiles')}")
-assert read == numbers_read("2_shared_tiles") == 1 / 16 + 1 / 16
+assert read == numbers_read("2_shared_tiles") == 0.125
 
 # %% [markdown]
 # Two reads have become 1/8. The kernel needs two barriers in each step along the sum: one after
@@ -447,8 +447,8 @@ assert errors[1] > 20 * errors[0]
 # bits of the mantissa. So the last 13 bits become 0, after rounding to the nearest. Numbers in the
 # middle are rounded away from 0. `x` is a float32 array; return one. To change bits, look at the
 # same memory as whole numbers, `x.view(np.uint32)`. Numbers can be added to them, and `& mask` sets
-# to 0 the bits that are 0 in the mask. In such hexadecimal numbers 1.0 is `0x3F800000`, and the
-# next larger float32 is `0x3F800001`.
+# to 0 the bits that are 0 in the mask. The bits of 1.0, as a hexadecimal number, are `0x3F800000`,
+# and those of the next larger float32 are `0x3F800001`.
 
 # %%
 def tf32(x):
@@ -534,10 +534,11 @@ assert counts["8_pipeline"].barriers < counts["7_tensor_cores"].barriers
 # $t$ adds the 4 numbers of thread $63 - t$ to its sum: `tiles[step % 2][4 * (63 - t) + k]` for $k$
 # = 0 to 3. Meanwhile the next tile arrives in the other place. The copies of the first tile are
 # given. Start the copies of the next one, commit, wait, add up. Commit in every step, also in the
-# last, whose group is empty. Where do you need barriers? The check also counts the numbers that you
-# add while a copy is on its way. If you start the next copies and then wait for them too, `y` is
-# right as well, but nothing overlaps, as in step 4. (`copy_async(target, source, true)` starts a
-# copy of 16 bytes; with `false` zeros would arrive. Here `operand` and `real` are float.)
+# last, whose group is empty. Where do you need barriers? (In this order there are two.) The check
+# also counts the numbers that you add while a copy is on its way. If you start the next copies and
+# then wait for them too, `y` is right as well, but nothing overlaps, as in step 4.
+# (`copy_async(target, source, true)` starts a copy of 16 bytes; with `false` zeros would arrive.
+# Here `operand` and `real` are float.)
 
 # %%
 reversed_sums = r"""#include "common.cuh"
@@ -671,11 +672,11 @@ plt.show()
 
 # %% [markdown]
 # The blue points are the roofs that hold if every read comes from the memory itself. The red
-# crosses are measured speeds, of a larger layer. Step 1 lies *above* its roof, and so does step 11
-# a little: the caches deliver what one block has read to the next. So this roof is not a law. It
-# says how much a kernel depends on the caches: step 1 lives off them alone. From step 4 on the
-# memory could feed the arithmetic of float32. What then slows a kernel down is waiting (mended by
-# steps 5 and 8), arithmetic (6 and 7), reads once more (9), work that is spread badly (10), and
+# crosses are measured speeds, of a larger layer. Step 1 lies *above* its roof, and so do steps 7, 8
+# and 11 a little: the caches deliver what one block has read to the next. So this roof is not a
+# law. It says how much a kernel depends on the caches: step 1 lives off them alone. From step 4 on
+# the memory could feed the arithmetic of float32. What then slows a kernel down is waiting (mended
+# by steps 5 and 8), arithmetic (6 and 7), reads once more (9), work that is spread badly (10), and
 # divisions (11).
 #
 # ## Summary
