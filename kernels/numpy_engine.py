@@ -242,19 +242,19 @@ class NumpyEngine(PlainOps):
         correct_m, correct_v = 1 - beta1 ** t, 1 - beta2 ** t
 
         def update(_, part):
-            """Four formulas, each computed in place, in one array that stays in the cache."""
+            """The formulas of numpy_ops.adam in place: few arrays stay in the cache."""
             g = grads[part]
-            change = g - m[part]
+            change = g - m[part]  # m += (1 - beta1) (g - m)
             change *= 1 - beta1
             m[part] += change
-            change = np.multiply(g, g, out=change)
+            np.multiply(g, g, out=change)  # v += (1 - beta2) (g^2 - v)
             change -= v[part]
             change *= 1 - beta2
             v[part] += change
             root = np.multiply(v[part], 1 / correct_v, out=change)
             np.sqrt(root, out=root)
             root += eps
-            change = (lr[0] / correct_m) * m[part]
+            change = (lr[0] / correct_m) * m[part]  # params -= lr m / (correct_m root)
             change /= root
             params[part] -= change
         self.workers.share(update, len(params), 8 * self.dtype.itemsize)

@@ -45,7 +45,7 @@ class Exercise:
     tolerance: float = 1e-9
     sizes: dict = None
     cache: dict = field(default_factory=dict, init=False)
-    of_nan = "Often this comes"  # how a sentence goes on that says how many numbers are NaN
+    of_nan = "Often this comes"  # how a message about NaN goes on
 
     def known(self, answer):
         """The outcomes of the reference or of a trap, which need be computed only once."""
@@ -232,10 +232,9 @@ def explain(exercise, arguments, found, expected):
     if exercise.results and isinstance(found, tuple) and len(found) == len(expected):
         for name, f, e in zip(exercise.results, found, expected):
             if not same(f, e, exercise.tolerance):
-                return f"{name}: {diagnose(f, e, sizes, exercise.tolerance)}"
+                return f"{name}: {diagnose(f, e, sizes, exercise.tolerance, exercise.of_nan)}"
     if not same(found, expected, exercise.tolerance):
-        sentence = diagnose(found, expected, sizes, exercise.tolerance)
-        return sentence.replace("NaN. Often this comes", f"NaN. {exercise.of_nan}")
+        return diagnose(found, expected, sizes, exercise.tolerance, exercise.of_nan)
     changed = [name for name, a, b in zip(names, after, right_after)
                if not same(a, b, exercise.tolerance)]
     return "the result is right, but the function changes its " \
@@ -275,7 +274,7 @@ def how_many(those, name):
     return f"{those.sum()} of {those.size} numbers {'is' if those.sum() == 1 else 'are'} {name}"
 
 
-def diagnose(found, expected, sizes=None, tolerance=1e-9):
+def diagnose(found, expected, sizes=None, tolerance=1e-9, of_nan=Exercise.of_nan):
     """A sentence about how found differs from expected. sizes: {name: number} of the inputs."""
     if found is None:
         return "it returns None. Is there a `return`?"
@@ -288,7 +287,8 @@ def diagnose(found, expected, sizes=None, tolerance=1e-9):
         return other_shape(f, e, tolerance)
     for look, (name, source) in NOT_FINITE.items():
         if look(np.asarray(f, float)).any() and not look(np.asarray(e, float)).any():
-            return f"{how_many(look(np.asarray(f, float)), name)}. Often this comes from {source}."
+            causes = of_nan if look is np.isnan else Exercise.of_nan
+            return f"{how_many(look(np.asarray(f, float)), name)}. {causes} from {source}."
     if f.dtype != e.dtype and close(f, e, tolerance if f.dtype != np.float32 else 1e-5):
         return f"the numbers are right, but of dtype {f.dtype}; expected {e.dtype}."
     looks = (wrong_sign, wrong_factor, wrong_offset, wrong_axes, wrong_parts)

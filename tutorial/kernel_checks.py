@@ -67,13 +67,13 @@ PYTHON = {  # what does not compile, but would be right in Python: how C writes 
     r"(?m)^ *(if|else|for|while)\b[^;?]*: *$":
         "In C no colon stands after if, else, for or while, and braces { } hold the body",
     r"\belif\b": "In C, elif is written else if"}
-ADVICE = {  # words of the compiler's message: what to do. Quotes differ between compilers
+ADVICE = {  # what a compiler says: what to do. (Compilers write quotes differently, hence `.`)
     r".(block|size|thread). was not declared":
         "In CUDA these are blockIdx.x, blockDim.x and threadIdx.x",
     r".(inf|INFINITY|FLT_MAX). was not declared":
         "There is no infinity here. Begin with one of the numbers themselves",
-    r"was not declared": "Where a variable first stands, its type stands before it: int or float",
-    r"redeclar|redefin": "Only where a variable first stands, its type stands before it",
+    r"was not declared": "Write the type where a variable first appears: int or float",
+    r"redeclar|redefin": "Write the type only where a variable first appears",
     r"uninitialized": "Give it a value where it is declared",
     r"variable length array": "The length of an array must be a constant",
     r"invalid types .*\[": "Arrays are flat: they have one index"}
@@ -96,7 +96,7 @@ class KernelExercise(Exercise):
     precision: str = "fp32"
     count: bool = False
     tolerance: float = 1e-5
-    of_nan = "Nobody has written them, or this comes"  # see blank
+    of_nan = "The kernel has not written them, or this comes"  # see blank
 
     def outcomes(self, answer):
         """For each call (its results, ()) or a Fault."""
@@ -169,12 +169,10 @@ def fault(error, path):
         if "read-only" in first:  # an assignment to x[i], where x is const: needs no pointers
             first, pointers = re.sub(r"(\w+)\.emulator::Global.*(?=\W$)", r"\1[...]", first), []
         first = re.sub(r"/\S*\.cpp, line \d+: |; did you mean .\S*::\S*.\?", "", first)
-        sentence = f"it {first}{''.join(pointers)}"
-        sentence += next((f" {said}" if sentence.endswith(".") else f". {said}"
-                          for words, said in ADVICE.items() if re.search(words, first)), "")
         code = COMMENT.sub("", path.read_text(encoding="utf-8"))
-        sentence += "".join(f". {said}" for python, said in PYTHON.items()
-                            if re.search(python, code))
+        advice = [said for words, said in ADVICE.items() if re.search(words, first)][:1]
+        advice += [said for python, said in PYTHON.items() if re.search(python, code)]
+        sentence = ". ".join([f"it {first}{''.join(pointers)}", *advice])
     elif isinstance(error, LaunchError):
         sentence = f"it cannot be launched: {first}"
     else:

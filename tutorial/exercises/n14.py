@@ -151,8 +151,8 @@ EXERCISES = {
         traps={
             "some results are NaN: expf overflows for a score of 300. Subtract the largest score "
             "of the row first.": changed(ROWS, " - largest", ""),
-            "some results are NaN: if all scores of a row are far below the number with which the "
-            "largest begins, such as 0, all exponentials are 0, and so is their sum. Begin with a "
+            "some results are NaN: `largest` begins with a fixed number, such as 0. If all scores "
+            "of a row are far below it, their exponentials are 0, and so is the sum. Begin with a "
             "score of the row.":
                 changed(ROWS, "largest = x[row * K]", "largest = 0", "int k = 1", "int k = 0"),
             "The guard is missing: there are more threads than rows.": changed(ROWS, GUARD, ""),

@@ -51,62 +51,17 @@ def scaled(maps, photos, classes):
 
 
 # ---------------------------------------------------------------------------------------- 17.2
-def receptive_field(layers):
-    r = 1
-    for kernel, stride in reversed(layers):
-        r = (r - 1) * stride + kernel
-    return r
+def walked(order=reversed, start=1, step=lambda r, kernel, stride: (r - 1) * stride + kernel):
+    """receptive_field with some parts exchanged."""
+    def field(layers):
+        r = start
+        for kernel, stride in order(layers):
+            r = step(r, kernel, stride)
+        return r
+    return field
 
 
-def from_the_first(layers):
-    r = 1
-    for kernel, stride in layers:
-        r = (r - 1) * stride + kernel
-    return r
-
-
-def without_strides(layers):
-    return 1 + sum(kernel - 1 for kernel, _ in layers)
-
-
-def kernels_added(layers):
-    return sum(kernel for kernel, _ in layers) or 1
-
-
-def not_minus_one(layers):
-    r = 1
-    for kernel, stride in reversed(layers):
-        r = r * stride + kernel
-    return r
-
-
-def from_zero(layers):
-    r = 0
-    for kernel, stride in reversed(layers):
-        r = (r - 1) * stride + kernel
-    return r
-
-
-def kernel_and_stride_exchanged(layers):
-    r = 1
-    for stride, kernel in reversed(layers):
-        r = (r - 1) * stride + kernel
-    return r
-
-
-def area(layers):
-    return receptive_field(layers) ** 2
-
-
-def strides_multiplied(layers):
-    return int(np.prod([stride for _, stride in layers], initial=1))
-
-
-def times_kernel(layers):
-    r = 1
-    for kernel, _ in layers:
-        r = r * kernel
-    return r
+receptive_field = walked()
 
 
 def own_stride(layers):
@@ -119,59 +74,23 @@ def own_stride(layers):
 
 
 # ---------------------------------------------------------------------------------------- 17.3
-def parts(dy, w3):
-    c3 = w3.shape[2]
-    return dy[..., :c3], dy[..., c3:]
+def joined(join):
+    """A gradient of a, made of what comes through both convolutions and past them."""
+    def gradient(dy, w2, w3):
+        c3 = w3.shape[2]
+        dc, dskip = dy[..., :c3], dy[..., c3:]
+        return join(conv_input_grad(conv(dc, w3, 2, 1), w2, dskip.shape, 2, 1), dskip)
+    return gradient
 
 
-def past(dc, dskip, w2, w3):
-    """The gradient that comes through both convolutions."""
-    return conv_input_grad(conv(dc, w3, 2, 1), w2, dskip.shape, 2, 1)
-
-
-def small_unet_grad(dy, w2, w3):
-    dc, dskip = parts(dy, w3)
-    return past(dc, dskip, w2, w3) + dskip
-
-
-def skip_forgotten(dy, w2, w3):
-    return past(*parts(dy, w3), w2, w3)
-
-
-def skip_alone(dy, w2, w3):
-    return parts(dy, w3)[1] + 0
-
-
-def mean_of_both(dy, w2, w3):
-    return small_unet_grad(dy, w2, w3) / 2
-
-
-def difference(dy, w2, w3):
-    dc, dskip = parts(dy, w3)
-    return past(dc, dskip, w2, w3) - dskip
-
-
-def product(dy, w2, w3):
-    dc, dskip = parts(dy, w3)
-    return past(dc, dskip, w2, w3) * dskip
+small_unet_grad = joined(lambda through, past: through + past)
 
 
 def parts_exchanged(dy, w2, w3):
     """a first, then c. It stops if both have different numbers of channels."""
     c1 = w2.shape[2]
     dskip, dc = dy[..., :c1], dy[..., c1:]
-    return past(dc, dskip, w2, w3) + dskip
-
-
-def side_by_side(dy, w2, w3):
-    dc, dskip = parts(dy, w3)
-    return np.concatenate([past(dc, dskip, w2, w3), dskip], 3)
-
-
-def last_number_alone(dy, w2, w3):
-    """-1 in place of -C1: one channel is added to all."""
-    dc, dskip = parts(dy, w3)
-    return past(dc, dskip, w2, w3) + dy[..., -1:]
+    return conv_input_grad(conv(dc, w3, 2, 1), w2, dskip.shape, 2, 1) + dskip
 
 
 # ---------------------------------------------------------------------------------------- 17.4
@@ -201,21 +120,25 @@ def whole_pair(fake, photo, dpair):
 
 
 # ---------------------------------------------------------------------------------------- 17.5
-def iou(both=lambda a, b: (a & b).sum(), either=lambda a, b: (a | b).sum(), empty=None):
-    """my_mean_iou with some parts exchanged. empty: what a class in neither set counts."""
-    def measured(found, real, classes):
-        ious = []
-        for k in range(classes):
-            a, b = found == k, real == k
-            if either(a, b):
-                ious.append(both(a, b) / either(a, b))
-            elif empty is not None:
-                ious.append(empty)
-        return np.mean(ious) if ious else np.nan
-    return measured
+def ious(found, real, classes, both=lambda a, b: (a & b).sum(), either=lambda a, b: (a | b).sum()):
+    """(classes,): both / either for each class, NaN or infinite where either is 0."""
+    masks = [(found == k, real == k) for k in range(classes)]
+    with np.errstate(all="ignore"):
+        return np.array([both(a, b) / either(a, b) for a, b in masks])
 
 
-my_mean_iou = iou()
+def mean_of(values):
+    """The mean of the finite ones, NaN if there are none."""
+    values = values[np.isfinite(values)]
+    return values.mean() if values.size else np.nan
+
+
+def mean_iou(**parts):
+    """my_mean_iou with other parts of `ious`."""
+    return lambda found, real, classes: mean_of(ious(found, real, classes, **parts))
+
+
+my_mean_iou = mean_iou()
 
 
 def accuracy(found, real, classes):
@@ -232,42 +155,27 @@ def of_each_map(found, real, classes):
     return np.mean([my_mean_iou(f[None], r[None], classes) for f, r in zip(found, real)])
 
 
-def sum_of_classes(found, real, classes):
-    return sum(((found == k) & (real == k)).sum() / max(1, ((found == k) | (real == k)).sum())
-               for k in range(classes))
-
-
 def of_each_class(found, real, classes):
-    return np.array([((found == k) & (real == k)).sum() / ((found == k) | (real == k)).sum()
-                     for k in range(classes) if ((found == k) | (real == k)).any()])
+    values = ious(found, real, classes)
+    return values[~np.isnan(values)]
 
 
-def in_both_sets(found, real, classes):
-    return np.mean([((found == k) & (real == k)).sum() / ((found == k) | (real == k)).sum()
-                    for k in range(classes) if (found == k).any() and (real == k).any()])
-
-
-def of_real_classes(found, real, classes):
-    return np.mean([((found == k) & (real == k)).sum() / ((found == k) | (real == k)).sum()
-                    for k in np.unique(real)])
+def of_classes(*sets):
+    """The mean over the classes that occur in these sets: 0 for found, 1 for real."""
+    def measured(found, real, classes):
+        there = [k for k in range(classes) if all((k == (found, real)[i]).any() for i in sets)]
+        return mean_of(ious(found, real, classes)[there])
+    return measured
 
 
 def by_size(found, real, classes):
-    return sum((real == k).mean() * ((found == k) & (real == k)).sum()
-               / max(1, ((found == k) | (real == k)).sum()) for k in range(classes))
+    sizes = [(real == k).mean() for k in range(classes)]
+    return np.nansum(sizes * ious(found, real, classes))
 
 
-def without_ground(found, real, classes):
-    ious = [((found == k) & (real == k)).sum() / ((found == k) | (real == k)).sum()
-            for k in range(1, classes) if ((found == k) | (real == k)).any()]
-    return np.mean(ious)
-
-
-def divided_anyway(found, real, classes):
-    """0 / 0 for a class in neither set."""
-    with np.errstate(all="ignore"):
-        return np.mean([((found == k) & (real == k)).sum() / ((found == k) | (real == k)).sum()
-                        for k in range(classes)])
+def with_empty(value):
+    """A class in neither set counts as `value`."""
+    return lambda found, real, classes: np.nan_to_num(ious(found, real, classes), nan=value).mean()
 
 
 maps = np.where(rng.random((3, 5, 6)) < 0.5, 0, rng.integers(0, 4, (3, 5, 6)))  # 0 is frequent
@@ -310,25 +218,28 @@ EXERCISES = {
                 ([(11, 2), (7, 3), (5, 1)],), ([(2, 3), (5, 1), (3, 2)],)],
         traps={
             "you begin with the first layer. The formula goes from the last layer to the first.":
-                from_the_first,
+                walked(order=list),
             "this is right for strides of 1. With a stride of 2, neighbouring outputs are 2 pixels "
-            "apart.": without_strides,
-            "the kernels overlap, so their sizes do not simply add up.": kernels_added,
+            "apart.": walked(step=lambda r, kernel, stride: r - 1 + kernel),
+            "the kernels overlap, so their sizes do not simply add up.":
+                lambda layers: sum(kernel for kernel, _ in layers) or 1,
             "this is one kernel. The layers before it make it see more.":
                 lambda layers: layers[0][0] if layers else 1,
             "without layers, an output is the input itself: 1 pixel.":
                 lambda layers: receptive_field(layers) if layers else 0,
             "r windows begin s pixels apart: there are r - 1 distances. It is (r - 1) * stride + "
-            "kernel.": not_minus_one,
-            "an output sees one number of itself: start with r = 1.": from_zero,
-            "a layer is (kernel, stride), in this order.": kernel_and_stride_exchanged,
-            "this is the number of pixels in the square. The question is how many in a row.": area,
+            "kernel.": walked(step=lambda r, kernel, stride: r * stride + kernel),
+            "an output sees one number of itself: start with r = 1.": walked(start=0),
+            "a layer is (kernel, stride), in this order.":
+                walked(step=lambda r, kernel, stride: (r - 1) * kernel + stride),
+            "this is the number of pixels in the square. The question is how many in a row.":
+                lambda layers: receptive_field(layers) ** 2,
             "this is how far apart two neighbouring outputs are, not what one of them sees.":
-                strides_multiplied,
+                walked(step=lambda r, kernel, stride: r * stride),
             "the kernels' sizes are not multiplied: a window of r outputs is r - 1 strides and one "
-            "kernel long.": times_kernel,
-            "the outputs of earlier layers are apart by the strides *before* a layer. You use its "
-            "own stride too.": own_stride}),
+            "kernel long.": walked(step=lambda r, kernel, stride: r * kernel),
+            "the strides *before* a layer say how far apart its inputs are. You use its own stride "
+            "too.": own_stride}),
     "17.3": Exercise(
         small_unet_grad,
         ("The first C3 channels of dy belong to c, the others to a. C3 is w3.shape[2].",
@@ -337,16 +248,18 @@ EXERCISES = {
         inputs=[(dy, w2, w3), (dy, w2[:, :, :3], four)],
         traps={
             "the skip connection is missing: a goes straight into y as well, so its part of dy is "
-            "added.": skip_forgotten,
-            "this is the skip connection alone. a goes through the convolutions too.": skip_alone,
+            "added.": joined(lambda through, past: through),
+            "this is the skip connection alone. a goes through the convolutions too.":
+                joined(lambda through, past: past + 0),
             "both gradients are added, without dividing by 2: the loss changes along both ways.":
-                mean_of_both,
-            "both gradients are added, not subtracted.": difference,
-            "both gradients are added, not multiplied.": product,
+                joined(lambda through, past: (through + past) / 2),
+            "both gradients are added, not subtracted.": joined(np.subtract),
+            "both gradients are added, not multiplied.": joined(np.multiply),
             "concat([c, a]) has c first: its channels are the first C3 of dy.": parts_exchanged,
-            "the two gradients of a are added. You put them side by side.": side_by_side,
+            "the two gradients of a are added. You put them side by side.":
+                joined(lambda through, past: np.concatenate([through, past], 3)),
             "the part of a is its last C1 channels, not the last one: dy[..., C3:].":
-                last_number_alone}),
+                joined(lambda through, past: through + past[..., -1:])}),
     "17.4": Exercise(
         gradient_of_fake,
         ("The derivative of |x| is its sign: np.sign. And the error is a mean over all numbers of "
@@ -371,8 +284,8 @@ EXERCISES = {
             "this is the error itself, not its gradient. The derivative of |x| is its sign.":
                 of_fake(error=np.abs),
             "the derivative of |x| is its sign, without its size.": of_fake(error=lambda x: x),
-            "D's part comes as it is: it is divided already. Only the sign is divided by "
-            "fake.size.": divided_together,
+            "D's part is divided already. Only the sign must be divided by fake.size.":
+                divided_together,
             "the photo's channels are the last three. Where the map has other than three classes, "
             "3:6 is something else.": of_fake(part=np.s_[..., 3:6]),
             "what D says about the photo is missing: add the last three channels of dpair.":
@@ -397,28 +310,31 @@ EXERCISES = {
             "you add up all classes before you divide. Divide for each class, then take the mean.":
                 of_all_pixels,
             "this is the mean of the maps' own values. Count over all maps together.": of_each_map,
-            "this is the sum over the classes. Take the mean.": sum_of_classes,
+            "this is the sum over the classes. Take the mean.":
+                lambda *arguments: np.nansum(ious(*arguments)),
             "these are the IoUs of the classes. Return their mean.": of_each_class,
             "a class that only one of the sets has counts too, with 0. Leave out only those that "
-            "neither has.": in_both_sets,
+            "neither has.": of_classes(0, 1),
             "a class that only `found` has counts too, with 0. Leave out only those that neither "
-            "has.": of_real_classes,
+            "has.": of_classes(1),
             "^ finds the pixels that have the class in exactly one map. The union has those of "
-            "both as well: |.": iou(either=lambda a, b: (a ^ b).sum()),
+            "both as well: |.": mean_iou(either=lambda a, b: (a ^ b).sum()),
             "each class counts by its size here. The mean IoU counts all alike.": by_size,
-            "the ground, class 0, counts too.": without_ground,
-            "a class in neither set gives 0 / 0. Leave it out.": divided_anyway,
-            "a class in neither set counts as 0 here. Leave it out of the mean.": iou(empty=0),
-            "a class in neither set counts as 1 here. Leave it out of the mean.": iou(empty=1),
+            "the ground, class 0, counts too.":
+                lambda *arguments: mean_of(ious(*arguments)[1:]),
+            "a class in neither set gives 0 / 0. Leave it out.":
+                lambda *arguments: ious(*arguments).mean(),
+            "a class in neither set counts as 0 here. Leave it out of the mean.": with_empty(0),
+            "a class in neither set counts as 1 here. Leave it out of the mean.": with_empty(1),
             "pixels that have the class in both maps are counted twice below the line. The union "
-            "counts them once: |.": iou(either=lambda a, b: a.sum() + b.sum()),
+            "counts them once: |.": mean_iou(either=lambda a, b: a.sum() + b.sum()),
             "you divide by the pixels of the class in `real`. That is the recall. Divide by the "
-            "union.": iou(either=lambda a, b: b.sum()),
+            "union.": mean_iou(either=lambda a, b: b.sum()),
             "you divide by the pixels of the class in `found`. That is the precision. Divide by "
-            "the union.": iou(either=lambda a, b: a.sum()),
+            "the union.": mean_iou(either=lambda a, b: a.sum()),
             "this is the Dice coefficient, twice the intersection over both sizes. IoU divides the "
-            "intersection by the union.": iou(both=lambda a, b: 2 * (a & b).sum(),
-                                              either=lambda a, b: a.sum() + b.sum()),
+            "intersection by the union.": mean_iou(both=lambda a, b: 2 * (a & b).sum(),
+                                                   either=lambda a, b: a.sum() + b.sum()),
             "you divide by the number of all pixels, not by the union.":
-                iou(either=lambda a, b: a.size)}),
+                mean_iou(either=lambda a, b: a.size)}),
 }

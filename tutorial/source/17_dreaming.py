@@ -142,7 +142,7 @@ assert len(rows) == 18
 #
 # The generator must see far, and yet give a photo of full size. So four convolutions of stride 2
 # halve the sides, down to 2x2, and four transposed ones double them again. In the middle, each of
-# the 2x2 pixels sees 46 pixels in a row: of our 32, all but one or two at the far border.
+# the 2x2 pixels sees 46 pixels in a row: of our 32, all but the one at the far border.
 #
 # But then the exact place of an edge has to pass through 2x2 pixels. A *U-Net* (Ronneberger et al.
 # 2015) gives it a shortcut: each layer on the way up also gets the output of the layer down that
@@ -178,7 +178,7 @@ print(small_unet(a, w2, w3).shape)
 # %% [markdown]
 # ### Exercise 17.3: both ways back
 #
-# *Difficulty 2 of 3 · 15 minutes · Good for: every network whose data fork.*
+# *Difficulty 2 of 3 · 15 minutes · Good for: every network with more than one path.*
 #
 # Return the gradient of `a` in `small_unet`. You may use `conv`, `conv_input_grad` and slices. (The
 # gradient of a transposed convolution is a convolution:
