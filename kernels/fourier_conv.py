@@ -66,8 +66,21 @@ def is_cheaper(x_shape, w_shape, stride, pad):
     fourier = (bins_y * bins_x * (b * sy * sx * cin * cout + MOVED * numbers)
                + transforms(b, h, w, cin) + transforms(b, ho, wo, cout)
                + transforms(cin, kh, kw, cout))
-    im2col = b * ho * wo * kh * kw * cin * (cout + MOVED)
+    in_a_window = cout if is_exchanged(w_shape, stride, pad) else cin
+    im2col = b * ho * wo * kh * kw * (cin * cout + MOVED * in_a_window)
     return fourier < im2col
+
+
+def is_exchanged(w_shape, stride, pad):
+    """Whether im2col should exchange input and output, because windows of y take less memory.
+
+    At stride 1, y = conv(x, w) is also the input gradient of a convolution whose input is y and
+    whose kernel is turned around. Its windows have Cout channels instead of Cin.
+    """
+    kh, kw, cin, cout = w_shape
+    if pair(stride) != (1, 1) or any(p >= k for p, k in zip(pair(pad), (kh, kw))):
+        return False
+    return kh * kw > 1 and 2 * cout <= cin
 
 
 @cache

@@ -12,7 +12,7 @@ import numpy as np
 
 from kernels import numpy_ops
 from kernels.contract import LEAKY_SLOPE, Arena, activation_number, check_dy, conv_shape, pair
-from kernels.fourier_conv import FourierConv, is_cheaper
+from kernels.fourier_conv import FourierConv, is_cheaper, is_exchanged
 from kernels.numpy_ops import bias_activation_grad, channel_sums
 from kernels.plain import PlainOps, land, method
 from kernels.workers import CHUNK_BYTES, Workers
@@ -117,6 +117,9 @@ class NumpyEngine(PlainOps):
         if self._by_fourier(x.shape, w.shape, stride, pad):
             self.fourier.conv(x, w, y, pair(stride), pair(pad), finish)
             return y
+        if is_exchanged(w.shape, stride, pad):
+            return self.conv_input_grad(x, turned(w), shape, 1, turned_pad(w.shape, pad), bias,
+                                        activation, out=y)
 
         def compute(_, chunk):
             for rows, windows in unfold(x[chunk], (kh, kw), stride, pad, shape[1:3]):
@@ -137,6 +140,8 @@ class NumpyEngine(PlainOps):
         if self._by_fourier(x_shape, w.shape, stride, pad):
             self.fourier.conv_input_grad(dy, w, dx, pair(stride), pair(pad), finish)
             return dx
+        if is_exchanged(w.shape, stride, pad):
+            return self.conv(dy, turned(w), 1, turned_pad(w.shape, pad), bias, activation, out=dx)
 
         def compute(_, chunk):
             windows = dy[chunk].reshape(-1, cout) @ w.reshape(-1, cout).T
@@ -154,6 +159,10 @@ class NumpyEngine(PlainOps):
         kh, kw, cin, cout = w_shape
         if self._by_fourier(x.shape, w_shape, stride, pad):
             self.fourier.conv_weight_grad(x, dy, dw, pair(stride), pair(pad))
+            return dw
+        if is_exchanged(w_shape, stride, pad):
+            dw[:] = turned(self.conv_weight_grad(dy, x, (kh, kw, cout, cin), 1,
+                                                 turned_pad(w_shape, pad)))
             return dw
         sums = {}  # of each worker, (kh kw Cin, Cout)
 
@@ -289,6 +298,20 @@ def finisher(bias, activation):
         elif activation == "tanh":
             np.tanh(maps, out=maps)
     return finish
+
+
+def turned(w):
+    """The kernel (kh, kw, Cout, Cin) of the same convolution with input and output exchanged.
+
+    At stride 1, output o and input i meet in tap i - o + pad. In the exchanged convolution that is
+    the tap o - i + turned pad = kh - 1 - (i - o + pad), so the taps stand in reverse order.
+    """
+    return np.ascontiguousarray(w[::-1, ::-1].swapaxes(2, 3))
+
+
+def turned_pad(w_shape, pad):
+    """The padding that belongs to a turned kernel."""
+    return tuple(k - 1 - p for k, p in zip(w_shape, pair(pad)))
 
 
 def unfold(x, kernel, stride, pad, out):
