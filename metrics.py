@@ -165,7 +165,7 @@ def shape_overlaps(maps, counterparts=False):
     """
     _classes(maps)
     ideals = [(1, ()), (2, (1, 3)), (3, (1,))]  # a class, and the classes that cover it
-    shapes = [pair[counterparts] for pair in ideal_shapes(maps.shape[1])]
+    shapes = [other if counterparts else ideal for ideal, other in ideal_shapes(maps.shape[1])]
     overlaps = np.empty((len(maps), len(ideals)))
     for start in range(0, len(maps), CHUNK):
         chunk = maps[start:start + CHUNK]

@@ -43,10 +43,18 @@ def parse(argv):
         command, parser = parsers[argv[0]]
     args = parser().parse_args(argv[1:] if command != train else argv)
     args.words = argv  # for messages that tell how to go on
-    for name, shown_as in dict(run="RUN", file="FILE", out="--out", weights="--weights").items():
-        if getattr(args, name, None) == "":
-            raise InputError(f"{shown_as} is empty: expected a path")
+    require_paths(args)
     return command, args
+
+
+def require_paths(args):
+    """Raises InputError for an empty path, which would mean the present folder."""
+    names = dict(run="RUN", file="FILE", maps="MAPS", between="--between", out="--out",
+                 weights="--weights", stand_in="--stand-in")
+    for name, shown_as in names.items():
+        given = vars(args).get(name)
+        if given == "" or isinstance(given, list) and "" in given:
+            raise InputError(f"{shown_as} is empty: expected a path")
 
 
 # ----------------------------------------------------------------------- commands on a finished run
@@ -85,19 +93,26 @@ def sample_parser():
 
 def evaluate_parser():
     parser = run_parser("evaluate", "Every metric of new samples, next to the same metric of real "
-                                    "maps. The numbers are printed and written to metrics.csv.")
+                                    "maps. The numbers are printed and written to "
+                                    "evaluation.csv.")
     parser.add_argument("run", metavar="RUN", help="a run folder, such as runs/shapes-semgan")
     parser.add_argument("--count", type=positive, metavar="N",
                         help="how many samples (default: as many as there are training maps)")
+    add_moved(parser)
+    parser.add_argument("--weights", metavar="FILE",
+                        help="weights of Inception, which FID needs (default: in the cache, where "
+                             "`python inception.py --download` puts them)")
+    return parser
+
+
+def add_moved(parser):
+    """The flags MOVABLE. Returns their group."""
     moved = parser.add_argument_group("where the run's maps are now, if they have moved")
     moved.add_argument("--dataset", metavar="PATH", help="their folder or archive")
     moved.add_argument("--data", metavar="PATH", nargs="+", help="of cityscapes or facades")
     moved.add_argument("--palette", metavar="FILE", help="their colours and names")
     moved.add_argument("--labels", metavar="GLOB", help="which of the files are label maps")
-    parser.add_argument("--weights", metavar="FILE",
-                        help="weights of Inception, which FID needs (default: in the cache, where "
-                             "`python inception.py --download` puts them)")
-    return parser
+    return moved
 
 
 def interpolate_parser():

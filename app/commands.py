@@ -12,7 +12,7 @@ from tqdm import tqdm
 import inception
 import kernels
 from app import evaluation, memory
-from app.pictures import grid
+from app.pictures import grid, save_gif
 from app.run_folder import (
     TRAINED,
     export_generator,
@@ -25,6 +25,7 @@ from app.run_folder import (
 from app.run_settings import MOVABLE, load_dataset, resumed, with_absolute_paths
 from formats.files import InputError, command, remove_left_over, save_image
 from formats.palettes import write_palette
+from semgan import map_size
 
 
 def source(args):
@@ -46,6 +47,7 @@ def sample(args):
     """`sample RUN`: new maps as indexed PNGs (RGB from the baseline), and a picture of them all."""
     path, folder = source(args)
     out = Path(args.out or folder / "generated")
+    out = out if out.name.strip(".") else out.resolve()  # a picture is named after it
     if any(out.glob("map_*.png")):
         free = next(new for number in count(2)
                     if not (new := out.with_name(f"{out.name}-{number}")).exists())
@@ -82,21 +84,23 @@ def interpolate(args):
     """`interpolate RUN`: a closed walk through the latent space, as a GIF and as a picture."""
     path, folder = source(args)
     g, palette = load_generator(path, args.device)
-    pixels = ENLARGED ** 2 * prod(max(64, side) for side in memory.size(g.s))
+    pixels = ENLARGED ** 2 * prod(max(64, side) for side in map_size(g.s))
     memory.require_for_sampling(g.s, len(palette), args.keys * args.frames, "--keys and --frames",
                                 5 * pixels)  # Pillow's images in RGB and in the colours of the GIF
     keys = np.random.default_rng(args.seed).standard_normal((args.keys, g.s.latent))
-    pairs = zip(keys, np.roll(keys, -1, 0))  # from the last back to the first
-    maps = g.sample(np.concatenate([slerp(a, b, args.frames) for a, b in pairs]))
+    maps = g.sample(closed_walk(keys, args.frames))
     out = Path(args.out or folder)
     make_folder(out)
-    frames = [grid(m[None], palette) for m in maps]
-    frames = [frame.resize([ENLARGED * side for side in frame.size], 0) for frame in frames]
-    save_image(frames[0], out / "interpolation.gif", save_all=True, append_images=frames[1:],
-               duration=60, loop=0)
+    save_gif([grid(m[None], palette) for m in maps], out / "interpolation.gif", ENLARGED, 60)
     first = maps[:args.frames * 2]  # from the first key to the third
     save_image(grid(first, palette, columns=args.frames), out / "interpolation.png")
     print(f"interpolation.gif ({len(maps)} frames) and interpolation.png in {out}")
+
+
+def closed_walk(keys, frames):
+    """Latent vectors on the way through all keys (n, latent) and back: (n frames, latent)."""
+    pairs = zip(keys, np.roll(keys, -1, 0))  # from the last back to the first
+    return np.concatenate([slerp(a, b, frames) for a, b in pairs])
 
 
 def slerp(a, b, frames):
@@ -136,8 +140,9 @@ def evaluate(args):
         print(f"\nNo FID: {reason}")
     out = Path(args.out or args.run)
     make_folder(out)
-    evaluation.write_table(out / "metrics.csv", header["step"], count, args.seed, table)
-    print(f"\nIn {out / 'metrics.csv'}. The columns `half of them` and `real (half)` compare "
+    file = out / "evaluation.csv"  # metrics.csv belongs to training, which may be going on
+    evaluation.write_table(file, header["step"], count, args.seed, table)
+    print(f"\nIn {file}. The columns `half of them` and `real (half)` compare "
           f"{count // 2} maps with {count // 2}.")
 
 

@@ -10,7 +10,7 @@ from app.evaluation import best_values, better, read_table
 from app.pictures import grid
 from app.run_folder import load_checkpoint, load_generator
 from app.run_settings import given_settings, load_dataset, resolve
-from app.training import latents_of_grids, train
+from app.training import dataset_name, latents_of_grids, train
 from formats.files import InputError, locked, printable, written
 from formats.settings import shown_size
 
@@ -25,7 +25,7 @@ def compare(args):
     """
     if args.model:
         raise InputError("compare trains both models; leave out --model")
-    folder = Path(args.out or f"runs/{Path(args.dataset or 'shapes').stem}-compare")
+    folder = Path(args.out or f"runs/{dataset_name(args.dataset or 'shapes')}-compare")
     every = args.evaluate_every or max(1, total_steps(args) // 10)
     with locked(folder):
         train_both(args, folder, every)

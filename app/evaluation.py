@@ -1,5 +1,6 @@
-"""All metrics of a generator, and their table, metrics.csv."""
+"""All metrics of a generator, and their tables: metrics.csv of training, evaluation.csv."""
 import csv
+from contextlib import suppress
 
 import numpy as np
 
@@ -129,22 +130,25 @@ def warning_of_copies(table):
                 f"images (of real maps {real:.0%})."]
 
 
-# -------------------------------------------------------------------------------------- metrics.csv
+# ------------------------------------------------------------------------------------------ tables
 def read_table(path):
-    """The rows of metrics.csv as dicts, none if there is no such file. Raises InputError."""
+    """The rows of a table as dicts, none if there is no such file. Raises InputError."""
     if not path.exists():
         return []
-    with open(path, newline="") as file:
+    whole = False
+    with suppress(UnicodeError, csv.Error), open(path, newline="") as file:
         reader = csv.DictReader(file)
         rows = list(reader)
-    if reader.fieldnames != TABLE_HEADER or not all(row["step"].isdigit() for row in rows):
+        whole = reader.fieldnames == TABLE_HEADER and all(
+            None not in row.values() and row["step"].isdigit() for row in rows)
+    if not whole:
         raise InputError(f"{path}: not a readable table of metrics; remove it to continue "
                          "without it")
     return rows
 
 
 def write_table(path, step, count, seed, table):
-    """Add the metrics of one step to metrics.csv.
+    """Add the metrics of one step to a table.
 
     They replace those of this and of later steps, which are there if a run was resumed from an
     earlier checkpoint. Raises InputError.

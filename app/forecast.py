@@ -11,9 +11,9 @@ COMPILING = 2  # seconds after which a first step is said to compile
 
 
 def seconds_of_small(trainer, step):
-    """About how many the preset small takes, if this run's step takes `step` seconds.
+    """About how many seconds the preset small takes, if a step of this run takes `step`.
 
-    By the multiplications of both.
+    Estimated from the multiplications of both.
     """
     s, classes = trainer.s, trainer.dataset.classes
     small = semgan.settings(preset="small", dataset=s.dataset, model=s.model)
@@ -85,7 +85,7 @@ def rehearse_evaluation(trainer, weights, samples):
 
 
 def duration(seconds):
-    """75 -> '1 minute', 86400 -> '24 hours'."""
+    """75 -> '75 seconds', 90 -> '2 minutes', 86400 -> '24 hours'."""
     for unit, size in ("day", 86400), ("hour", 3600), ("minute", 60), ("second", 1):
         if seconds >= 1.5 * size or unit == "second":
             count = max(1, round(seconds / size))

@@ -17,7 +17,7 @@ def require_for_training(s, classes=2, maps=None, on_gpu=False):
 
     maps: their number, None before they are read. on_gpu: only what the host holds is counted.
     """
-    height, width = size(s)
+    height, width = semgan.map_size(s)
     copies = (maps is None) + (not on_gpu)  # the data set itself, and Trainer.labels
     if maps is None:  # shapes: one for each position of the square, which is 0.16 as wide
         maps = max(s.maps or 0, int(0.7 * height * width)) if s.dataset == "shapes" else 1
@@ -43,7 +43,7 @@ def require_for_sampling(s, classes, count, flags, bytes_of_map=0):
 
     flags: those that the number comes from. bytes_of_map: of what is made of each sample.
     """
-    height, width = size(s)
+    height, width = semgan.map_size(s)
     of_map = 2 * height * width * (3 if semgan.OUTPUTS[s.model].rgb else 1)  # once more to join
     of_network, _ = _convolutions(s, classes, min(64, count))
     memory.require("drawing the samples", {
@@ -52,18 +52,13 @@ def require_for_sampling(s, classes, count, flags, bytes_of_map=0):
                                           for x, w, stride in of_network)})
 
 
-def size(s):
-    """(height, width) of a map."""
-    return s.side, s.width or s.side
-
-
 def _convolutions(s, classes, maps):
     """[(x shape, w shape, stride)] of the generator for so many maps, then of the discriminator.
 
     Transposed convolutions are listed as those whose input gradients they are.
     """
     g, d = _networks(s, classes)
-    height, width = size(s)
+    height, width = semgan.map_size(s)
     of_g, of_d, scale = [], [], prod(g.strides)
     for name, stride in [*((f"deconv{i}", n) for i, n in enumerate(g.strides, 1)), ("conv", 1)]:
         scale //= stride

@@ -260,7 +260,7 @@ def read_labels(both, size, args):
         second = load_maps(samples.path, size, None, first.palette, first.names, sample_labels,
                            **options)
         return first.palette, (first.maps, second.maps)
-    most = 256 if args.void is None else 254  # any id, to say below which one is no class
+    most = 255 if args.void is None else 254  # any id, to say below which one is no class
     second = load_maps(samples.path, size, most, labels=sample_labels, **options)
     table = np.where(np.arange(256) < first.classes, np.arange(256), UNKNOWN).astype(np.uint8)
     if samples.kind == "indices" and real.kind != "ids" and palette is None:
@@ -268,7 +268,7 @@ def read_labels(both, size, args):
         table = np.array([codes.index(c) if c in codes else UNKNOWN
                           for c in color_code(second.palette).tolist()], np.uint8)
     for k in np.unique(second.maps):
-        if table[k] == UNKNOWN and first.classes < 256:
+        if table[k] == UNKNOWN:
             color = "" if samples.kind == "ids" else f" (colour {second.palette[k].tolist()})"
             raise InputError(f"{samples.path}: class {k}{color} is none of the {first.classes} "
                              f"classes of {real.path}; --classes or --palette gives more")

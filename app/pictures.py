@@ -4,7 +4,7 @@ import csv
 import numpy as np
 from PIL import Image
 
-from formats.files import written
+from formats.files import save_image, written
 
 WIDEST = 2100  # pixels of a grid, unless that leaves fewer than 4 maps in a row
 
@@ -24,6 +24,13 @@ def grid(maps, palette, columns=None):
     picture = tiles.transpose(0, 2, 1, 3, 4).reshape(-1, columns * w, 3)[:-1, :-1]
     zoom = max(1, 64 // (max(h, w) - 1))
     return Image.fromarray(picture.repeat(zoom, 0).repeat(zoom, 1))
+
+
+def save_gif(images, path, zoom, duration):
+    """An animation of images, enlarged by whole pixels. duration: of each, in milliseconds."""
+    frames = [image.resize([zoom * side for side in image.size], Image.Resampling.NEAREST)
+              for image in images]
+    save_image(frames[0], path, save_all=True, append_images=frames[1:], duration=duration, loop=0)
 
 
 def plot_curves(run):

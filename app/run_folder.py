@@ -16,10 +16,10 @@ import semgan
 from formats import npz
 from formats.files import InputError, remove_left_over, written
 from formats.palettes import write_palette
+from formats.settings import MOST_STEPS
 from kernels import buffers
 
 FORMAT = 1  # of checkpoints and of exported generators
-MOST_STEPS = 1 << 24  # as many as Adam can count
 TRAINED = Path(__file__).resolve().parents[1] / "tutorial" / "trained.npz"  # comes with the program
 
 # Settings that the first checkpoints did not have, with the values that reproduce their behaviour.
@@ -52,11 +52,19 @@ def snapshot(trainer):
 
     Raises FloatingPointError if a parameter is not finite.
     """
-    arrays = {f"{prefix}.{name}": np.array(trainer.ops.asnumpy(array))
-              for prefix, net in trainer.networks.items() for name, array in net.state().items()}
+    return header_of(trainer), copies(trainer.ops, trainer.networks, trainer.step)
+
+
+def copies(ops, networks, step):
+    """{prefix.name: array} of all arrays of networks, {prefix: Network}, on the host.
+
+    Raises FloatingPointError if a parameter is not finite.
+    """
+    arrays = {f"{prefix}.{name}": np.array(ops.asnumpy(array))
+              for prefix, net in networks.items() for name, array in net.state().items()}
     if not all(np.isfinite(array).all() for array in arrays.values()):
-        raise FloatingPointError(f"step {trainer.step}: a parameter is NaN or infinite")
-    return header_of(trainer), arrays
+        raise FloatingPointError(f"step {step}: a parameter is NaN or infinite")
+    return arrays
 
 
 def header_of(trainer):
@@ -181,6 +189,8 @@ def _checked_header(header):
     if header["format"] != FORMAT:
         raise InputError("written by a newer version of this program")
     saved = header["settings"]
+    if "experiment" in saved:
+        raise InputError(f"a run of experiments.{saved['experiment']}; expected one of semgan.py")
     header["added"] = ADDED_SETTINGS.keys() - saved.keys()
     header["palette"] = palette = np.array(header["palette"], np.uint8)
     if "classes" in header["added"] and saved["dataset"] not in data.NAMED:
@@ -267,11 +277,11 @@ def generator_and_header(path, device):
     rng = np.random.default_rng(0)  # initial weights, which the file's replace
     classes = len(header["palette"])
     g = semgan.Generator(kernels.load(device), header["settings"], classes, rng)
-    restore(g.ops, _needed_to_sample(g), "g", arrays)
+    restore(g.ops, needed_to_sample(g), "g", arrays)
     return g, header
 
 
-def _needed_to_sample(g):
+def needed_to_sample(g):
     """{name: array} of a generator's parameters and running statistics, without Adam's state."""
     return {name: a for name, a in g.state().items() if name not in ("m", "v", "step")}
 
@@ -297,7 +307,7 @@ def write_generator(path, g, header):
 
     At any moment `path` is a complete file, or as it was. Raises InputError.
     """
-    arrays = {f"g.{name}": g.ops.asnumpy(a) for name, a in _needed_to_sample(g).items()}
+    arrays = {f"g.{name}": g.ops.asnumpy(a) for name, a in needed_to_sample(g).items()}
     try:
         with written(path) as file:
             np.savez_compressed(file, header=json.dumps(header), **arrays)
@@ -324,18 +334,22 @@ def start_folder(run, trainer):
 
 
 def open_log(path, trainer):
-    """log.csv, open for appending. Rows past the trainer's step are dropped."""
+    """log.csv of a run, open for appending."""
     kinds = ["features", "moments"] if trainer.s.moment_matching else ["features"]
     layers = range(1, trainer.discriminator.layers + 1)
     of_g = [f"{kind}_{i}" for kind in kinds for i in layers] if trainer.matches else ["loss_g"]
-    header = ["step", "loss_d", *of_g, "seconds"]
+    return continued_log(path, ["step", "loss_d", *of_g, "seconds"], trainer.step)
+
+
+def continued_log(path, header, step):
+    """A table of losses, open for appending. Rows past `step` are dropped. Raises InputError."""
     rows = []
-    if trainer.step and path.exists():
+    if step and path.exists():
         try:
             with open(path, newline="") as file:
                 rows = [row for row in list(csv.reader(file))[1:]
                         if len(row) == len(header) and [float(x) for x in row]
-                        and int(row[0]) <= trainer.step]
+                        and int(row[0]) <= step]
         except (ValueError, csv.Error):
             raise InputError(f"{path}: not a readable log; remove it to continue "
                              "without it") from None

@@ -117,8 +117,12 @@ def announce(trainer, evaluate_every, weights, samples):
 
 def run_name(given):
     """DATASET-MODEL, the name of the default run folder."""
-    dataset = Path(given.get("dataset", "shapes")).name.removesuffix(".gz")
-    return f"{dataset.rsplit('.', 1)[0]}-{given.get('model', 'semgan')}"
+    return f"{dataset_name(given.get('dataset', 'shapes'))}-{given.get('model', 'semgan')}"
+
+
+def dataset_name(path):
+    """The name of a data set, or that of its folder or archive: maps of data/maps.tar.gz."""
+    return Path(os.path.abspath(path)).name.removesuffix(".gz").rsplit(".", 1)[0]
 
 
 def cached_weights():
@@ -206,9 +210,10 @@ class Recorder:
         self.checkpoint = run / "checkpoint.npz"
         self.writer = CheckpointWriter(self.checkpoint)
         self.saved = trainer.step  # the step of the checkpoint
-        # When the curves were drawn last, and when the last checkpoint was begun
-        self.began = self.plotted = self.saved_at = time.perf_counter()
-        self.plotting = 0.0  # the seconds that took
+        self.began = time.perf_counter()
+        self.plotted = self.began   # when the curves were drawn last
+        self.plotting = 0.0         # seconds that took
+        self.saved_at = self.began  # when the last checkpoint was begun
 
     def after_step(self, bar, last):
         """Do whatever is due after this step. last: training ends here."""
@@ -300,7 +305,8 @@ def stopped(recorder):
     """What to tell after an interruption: what is saved, and the command that continues."""
     args, step = recorder.args, recorder.saved
     words, script = list(args.words), vars(args).get("script", "semgan.py")
-    if step and script == "semgan.py" and words[:1] != ["compare"] and not args.resume:
+    continues = script == "-m experiments.paper" or words[:1] == ["compare"]  # by itself
+    if step and not continues and not args.resume:
         words.append("--resume")
     what = (f"Stopped at step {step}. To continue: " if step else
             "Stopped before the first checkpoint. To start again: ")

@@ -1,4 +1,5 @@
 """The command `dream` of experiments.pix2pix: photos of maps that generators of semgan.py draw."""
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -7,8 +8,9 @@ from PIL import Image
 import metrics
 import semgan
 from app.command_line import natural, positive
-from app.commands import slerp
-from app.pictures import grid
+from app.commands import closed_walk
+from app.memory import require_for_sampling
+from app.pictures import grid, save_gif
 from app.run_folder import TRAINED, load_generator, make_folder
 from experiments import runs
 from experiments.pix2pix import load_translator, translate
@@ -17,46 +19,63 @@ from formats.palettes import write_palette
 from formats.settings import shown_size
 
 
-def load_source(path, header, run, device):
-    """The generator of label maps in a run folder or an exported file, for a run of pix2pix.
+def load_sources(args, header):
+    """{name: generator} of label maps, from run folders and exported files, for a run of pix2pix.
 
-    Raises InputError if its classes, colours or size are others.
+    args: with the flags of add_sources. header: of the run's checkpoint. Raises InputError if two
+    have the same name, or if classes, colours or size are not those of the run.
     """
-    g, palette = load_generator(path, device)
-    if not np.array_equal(palette, header["palette"]):
-        raise InputError(f"{path}: a run of another data set: its classes or colours are not "
-                         f"those of {run}")
-    sizes = [shown_size(semgan.map_size(s)) for s in (g.s, header["settings"])]
-    if sizes[0] != sizes[1]:
-        raise InputError(f"{path}: its maps are {sizes[0]}, those of {run} {sizes[1]}")
-    return g
+    found = {}
+    for path in [Path(path) for path in args.maps or ()] + [TRAINED] * args.trained:
+        name = path.stem if path.is_file() else path.resolve().name
+        if name in found:
+            raise InputError(f"--maps: two sources of the name {name}; expected different names, "
+                             "by which their dreams are told apart")
+        g, palette = load_generator(path, args.device)
+        if not np.array_equal(palette, header["palette"]):
+            raise InputError(f"{path}: a run of another data set: its classes or colours are not "
+                             f"those of {args.run}")
+        sizes = [shown_size(semgan.map_size(s)) for s in (g.s, header["settings"])]
+        if sizes[0] != sizes[1]:
+            raise InputError(f"{path}: its maps are {sizes[0]}, those of {args.run} {sizes[1]}")
+        found[name] = g
+    return found
 
 
 def dream(args):
     """`dream RUN --maps RUN2`: photos of generated maps, pair by pair, and a page of them all."""
-    paths = [Path(path) for path in args.maps or ()] + [TRAINED] * args.trained
-    if not paths:
+    if not args.maps and not args.trained:
         raise InputError("no maps: expected --maps with runs of semgan.py, or --trained")
     translator, header = load_translator(args.run, args.device)
-    palette = header["palette"]
-    sources = [load_source(path, header, args.run, args.device) for path in paths]
+    sources = load_sources(args, header)
+    for g in sources.values():
+        pixels = np.prod(semgan.map_size(g.s))
+        for flags, count, of_map in (("--count", args.count, 3 * pixels),
+                                     ("--keys and --frames", args.keys * args.frames, 60 * pixels)):
+            require_for_sampling(g.s, len(header["palette"]), count, flags, of_map)
     out = Path(args.out or Path(args.run) / "dreams")
-    if len({path.stem for path in paths}) < len(paths):
-        raise InputError("--maps: two sources of the same name; expected different names, since "
-                         "their pairs go to folders of these names")
     if any(out.glob("*")):
         raise InputError(f"{out} already holds dreams; remove it, or choose another with --out")
-    rows = {}
-    for path, g in zip(paths, sources):
+    try:
+        write_dreams(out, sources, translator, header, args)
+    except BaseException:  # a full disk, or Ctrl-C: a part would look like all
+        shutil.rmtree(out, ignore_errors=True)
+        raise
+    print(f"In {out}, for each source: {args.count} pairs in maps/ and photos/, and a walk through "
+          "the latent space as a GIF; dreams.png shows some of them.")
+
+
+def write_dreams(out, sources, translator, header, args):
+    """The folders and GIFs of all sources, and their page."""
+    palette, rows = header["palette"], {}
+    for name, g in sources.items():
         z = np.random.default_rng(args.seed).standard_normal((args.count, g.s.latent))
         maps = g.sample(z)
         photos = translate(translator, maps, palette)
-        write_pairs(out / path.stem, metrics.nearest_class(maps, palette), photos, header)
-        rows[f"{path.stem}: maps, and photos made of them"] = maps, photos
-        walk(out / f"{path.stem}.gif", g, translator, palette, args)
+        write_pairs(out / name, metrics.nearest_class(maps, palette), photos, header)
+        rows[f"{name}: maps, and photos made of them"] = maps, photos
+        walk(out / f"{name}.gif", g, translator, palette, args)
     page(out / "dreams.png", rows, palette)
-    print(f"{args.count} pairs of each of {len(sources)} sources in {out}: maps/ and photos/; "
-          "dreams.png shows some, the GIFs a walk through the latent space.")
 
 
 def write_pairs(folder, maps, photos, header):
@@ -74,13 +93,10 @@ def write_pairs(folder, maps, photos, header):
 def walk(path, g, translator, palette, args):
     """A closed walk through the latent space as a GIF: photos above their maps."""
     keys = np.random.default_rng(args.seed).standard_normal((args.keys, g.s.latent))
-    z = np.concatenate([slerp(a, b, args.frames) for a, b in zip(keys, np.roll(keys, -1, 0))])
-    maps = g.sample(z)
+    maps = g.sample(closed_walk(keys, args.frames))
     photos = translate(translator, maps, palette)
     colors = palette[maps] if maps.ndim == 3 else maps
-    frames = [grid(np.stack(pair), None, columns=1) for pair in zip(photos, colors)]
-    frames = [frame.resize([2 * side for side in frame.size], 0) for frame in frames]
-    save_image(frames[0], path, save_all=True, append_images=frames[1:], duration=80, loop=0)
+    save_gif([grid(np.stack(pair), None, columns=1) for pair in zip(photos, colors)], path, 2, 80)
 
 
 def page(path, rows, palette):
@@ -103,15 +119,20 @@ def page(path, rows, palette):
         figure.savefig(file, dpi=110, format="png")
 
 
+def add_sources(parser):
+    """The flags that name generators of label maps."""
+    parser.add_argument("--maps", nargs="+", metavar="RUN2",
+                        help="runs of semgan.py, or files that its command export wrote")
+    parser.add_argument("--trained", action="store_true",
+                        help="also the generator that comes with the program, of Colored Shapes")
+
+
 def dream_parser(commands):
     """The flags of the command `dream`."""
     parser = commands.add_parser("dream", help=runs.summary(dream),
                                  description=runs.summary(dream))
     parser.add_argument("run", metavar="RUN", help="a run of `train`")
-    parser.add_argument("--maps", nargs="+", metavar="RUN2",
-                        help="runs of semgan.py, or files that its command export wrote")
-    parser.add_argument("--trained", action="store_true",
-                        help="also the generator that comes with the program, of Colored Shapes")
+    add_sources(parser)
     for flag, default, meaning in (("--count", 64, "pairs of each source"),
                                    ("--keys", 6, "latent vectors that the walk passes through"),
                                    ("--frames", 12, "frames from one of them to the next")):

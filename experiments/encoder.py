@@ -52,6 +52,7 @@ def settings(of_generator, stages="both", **changes):
     for name in "first_steps", "second_steps":
         good = type(getattr(s, name)) is int and 0 <= getattr(s, name) <= 1 << 23
         require(s, name, good, f"0 to {1 << 23}: Adam counts steps in float32")
+    require(s, "second_steps", s.first_steps + s.second_steps, "1 or more without a first stage")
     height, width = map_size(s)
     good = (type(s.filters) is list and s.filters
             and all(type(n) is int and 1 <= n <= 1 << 14 for n in s.filters)
@@ -109,11 +110,11 @@ class FrozenGenerator(Generator):
         self.zeros = {name: self.ops.asarray(np.zeros(shape)) for name, shape in g.shapes.items()
                       if name.endswith(".gamma")}
 
-    def forward(self, z, training=False, out=None):
+    def forward(self, z, training=False):
         """z (B, ..., latent) -> logits (B, H, W, K), and what backward needs."""
-        return super().forward(z, training=False, out=out)
+        return super().forward(z, training=False)
 
-    def backward(self, dlogits, kept, input_grad=True):
+    def backward(self, dlogits, kept):
         """dz (B, latent). The gradients of the parameters are not computed."""
         ops, w = self.ops, self.params["conv.w"]
         dx = ops.conv_input_grad(ops.rounded(dlogits), w, kept.x.shape, 1, same(w))

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 
 import kernels
-from app.command_line import natural, positive
+from app.command_line import add_moved, natural, positive, require_paths
 from app.commands import ENLARGED, slerp, source
 from app.failures import Parser, reported
 from app.memory import require_for_sampling
-from app.pictures import grid
+from app.pictures import grid, save_gif
 from app.run_folder import make_folder, require_outside
 from app.run_settings import shown
 from experiments.encoder import SETTINGS, STAGES
@@ -27,21 +27,23 @@ def main(argv=None):
         words = sys.argv[1:] if argv is None else [str(word) for word in argv]
         args = parser().parse_args(words)
         args.words = words
-        for name in "run", "maps", "out":
-            if getattr(args, name, None) == "":
-                raise InputError(f"{name.upper()} is empty: expected a path")
+        require_paths(args)
         args.command(args)
 
 
 # ------------------------------------------------------------------------------ encode, interpolate
 def encode(args):
     """`encode RUN MAPS`: codes.npz with z of each map, and a picture of the reconstructions."""
+    if not args.trained and args.run is None:
+        raise InputError("one path: expected RUN and MAPS, or --trained and MAPS")
     path, folder = source(args)
     g, header, e = trained(path, folder, args)
     maps, names = read_maps(args.maps, map_size(g.s), header["palette"], args.resize)
     require_for_sampling(g.s, len(header["palette"]), len(maps), "the number of maps")
     out = Path(args.out or folder / "encoder" / "codes")
     require_outside(out, Namespace(dataset=args.maps, labels=None))
+    if (out / "codes.npz").exists():
+        raise InputError(f"{out} already holds codes; remove them, or choose another with --out")
     z = e.codes(maps)
     found = g.sample(z)
     make_folder(out)
@@ -71,9 +73,7 @@ def interpolate(args):
     out = Path(args.out or folder / "encoder")
     make_folder(out)
     frames = [grid(m[None], palette) for m in [*maps, *maps[-2:0:-1]]]  # there and back
-    frames = [frame.resize([ENLARGED * side for side in frame.size], 0) for frame in frames]
-    save_image(frames[0], out / "between.gif", save_all=True, append_images=frames[1:],
-               duration=60, loop=0)
+    save_gif(frames, out / "between.gif", ENLARGED, 60)
     row = np.concatenate([ends[0], maps, ends[1]])
     save_image(grid(row, palette, columns=len(row)), out / "between.png")
     print(f"between.gif and between.png (A, {len(maps)} frames from G(E(A)) to G(E(B)), B) in "
@@ -87,7 +87,6 @@ def trained(path, folder, args):
     return g, header, e
 
 
-# ----------------------------------------------------------------------------------------- parsers
 # ----------------------------------------------------------------------------------------- parsers
 def parser():
     """The flags of all commands."""
@@ -160,11 +159,3 @@ def add_common(p):
     add_stages(p)
     p.add_argument("--resize", action="store_true", help="take maps of other sizes: squeeze them")
     p.add_argument("--out", metavar="DIR", help="where to write (default in RUN/encoder)")
-
-
-def add_moved(p):
-    """Where the run's maps are now."""
-    p.add_argument("--dataset", metavar="PATH", help="the run's maps, if they have moved")
-    p.add_argument("--data", metavar="PATH", nargs="+", help="those of cityscapes or facades")
-    p.add_argument("--palette", metavar="FILE", help="their colours and names, if moved")
-    p.add_argument("--labels", metavar="GLOB", help="which of the files are label maps")

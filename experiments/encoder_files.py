@@ -10,13 +10,20 @@ import numpy as np
 from PIL import Image
 
 import data
-from app.run_folder import generator_and_header, restore, same_maps
+from app.run_folder import (
+    copies,
+    generator_and_header,
+    needed_to_sample,
+    restore,
+    same_maps,
+    usable,
+)
 from app.run_settings import MOVABLE, load_dataset, resumed, with_absolute_paths
 from experiments import encoder
 from formats import archives, memory, npz
 from formats.files import InputError, command, digest, require_file
 from formats.images import UNKNOWN, prepare_image
-from formats.label_maps import IMAGES
+from formats.label_maps import IMAGES, classifier
 from formats.palettes import color_code
 from formats.settings import shown_size
 from kernels import buffers
@@ -42,9 +49,8 @@ def load_frozen(path, device="auto"):
 def fingerprint(g):
     """CRC-32 of a generator's parameters and running statistics: tells one from another."""
     crc = 0
-    for name, a in g.state().items():
-        if name not in ("m", "v", "step"):
-            crc = zlib.crc32(np.ascontiguousarray(g.ops.asnumpy(a), np.float32), crc)
+    for a in needed_to_sample(g).values():
+        crc = zlib.crc32(np.ascontiguousarray(g.ops.asnumpy(a), np.float32), crc)
     return crc
 
 
@@ -91,13 +97,10 @@ def snapshot(trainer):
     Raises FloatingPointError if a parameter is not finite.
     """
     t, s = trainer, trainer.s
-    arrays = {f"e.{name}": np.array(t.ops.asnumpy(a)) for name, a in t.encoder.state().items()}
-    if not all(np.isfinite(a).all() for a in arrays.values()):
-        raise FloatingPointError(f"step {t.step}: a parameter is NaN or infinite")
     header = dict(format=FORMAT, step=t.step, stages=s.stages, generator=fingerprint(t.g),
                   settings={name: getattr(s, name) for name in encoder.SETTINGS},
                   maps=checksum(t.maps), arithmetic=t.ops.arithmetic)
-    return header, arrays
+    return header, copies(t.ops, {"e": t.encoder}, t.step)
 
 
 def read_checkpoint(path, g):
@@ -107,21 +110,15 @@ def read_checkpoint(path, g):
     """
     if not path.is_file():
         raise InputError(f"{path}: no such encoder; `train` makes it")
-    try:
-        with npz.opened(path) as file:
-            header = json.loads(npz.text(file, "header"))
-            s = _checked_settings(header, g)
-            shapes = encoder.Encoder(None, s, g.shapes["conv.b"][0], None).shapes
-            _, n = buffers.places(shapes, np.float32)
-            shapes = {"e.params": (n,), "e.m": (n,), "e.v": (n,), "e.step": (1,)}
-            arrays = npz.arrays(file, shapes, others=["header"])
-    except MemoryError:
-        raise
-    except Exception as error:  # damage fails in many ways
-        reason = str(error) or type(error).__name__
-        raise InputError(f"{path}: not a usable encoder ({reason})") from None
-    if arrays["e.v"].min() < 0 or arrays["e.step"].min() < 0:
-        raise InputError(f"{path}: not a usable encoder (a negative number)")
+    with usable(path, "encoder"), npz.opened(path) as file:
+        header = json.loads(npz.text(file, "header"))
+        s = _checked_settings(header, g)
+        shapes = encoder.Encoder(None, s, g.shapes["conv.b"][0], None).shapes
+        _, n = buffers.places(shapes, np.float32)
+        shapes = {"e.params": (n,), "e.m": (n,), "e.v": (n,), "e.step": (1,)}
+        arrays = npz.arrays(file, shapes, others=["header"])
+        if arrays["e.v"].min() < 0 or arrays["e.step"].min() < 0:
+            raise InputError("a negative number")
     return header, s, arrays
 
 
@@ -196,12 +193,9 @@ def _class_ids(member, size, palette, resize):
             raise InputError(f"{image.name}: its palette gives class {k} the colour "
                              f"{tuple(image.colors[k].tolist())}; expected the run's "
                              f"{tuple(palette[k].tolist())}")
-    if image.small.dtype == np.uint8:
-        return image.small
-    if len(set(codes.tolist())) < len(codes):
+    if image.small.dtype == np.uint32 and len(set(codes.tolist())) < len(codes):
         raise InputError(f"{image.name}: an RGB map, but two classes of the run share a colour")
-    order = np.argsort(codes)
-    return order[np.searchsorted(codes, image.small, sorter=order)].astype(np.uint8)
+    return classifier(palette, table)(image.small)
 
 
 # -------------------------------------------------------------------------------- for the messages

@@ -45,13 +45,20 @@ def train(args):
         with stop_signals() as stop, np.errstate(all="ignore"):  # we look for NaN
             loop(trainer, file, stop)
     if stop:
-        words = args.words if args.resume else [*args.words, "--resume"]
-        print(f"Stopped at step {trainer.step}. To continue: {here(*words)}")
+        print(stopped(trainer, file, args))
         sys.exit(128 + stop[0])
     held = held[:256]
     found = g.sample(trainer.encoder.codes(held))
     print(f"\nReconstructions of {len(held)} held-out maps: {scores(found, held, g)}.\n"
           f"The encoder is {file}. Beside other ways: {here('evaluate', *run_words(args))}")
+
+
+def stopped(trainer, file, args):
+    """What to tell after an interruption: what is saved, and the command that continues."""
+    if not file.exists():  # a second Ctrl-C ended the program before it saved
+        return f"Stopped before the first checkpoint. To start again: {here(*args.words)}"
+    words = args.words if args.resume else [*args.words, "--resume"]
+    return f"Stopped at step {trainer.saved}. To continue: {here(*words)}"
 
 
 def continued(g, maps, given, file):
@@ -65,7 +72,7 @@ def continued(g, maps, given, file):
     if header["maps"] != checksum(maps):
         raise InputError(f"{file}: its maps have changed since it was started")
     restore(g.ops, trainer.encoder.state(), "e", arrays)
-    trainer.step = header["step"]
+    trainer.step = trainer.saved = header["step"]
     return trainer
 
 
@@ -90,8 +97,14 @@ def loop(trainer, file, stop):
                       f"{time.perf_counter() - began:.0f} s", flush=True)
                 losses = []
             if time.perf_counter() - saved_at >= SAVE_SECONDS:
-                write_checkpoint(file, *snapshot(t))
+                save(t, file)
                 saved_at = time.perf_counter()
-        write_checkpoint(file, *snapshot(t))
+        save(t, file)
     except FloatingPointError as error:
         sys.exit(printable(f"encoder: {error}; try a lower --learning-rate"))
+
+
+def save(trainer, file):
+    """Raises FloatingPointError if a parameter is not finite."""
+    write_checkpoint(file, *snapshot(trainer))
+    trainer.saved = trainer.step

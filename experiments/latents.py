@@ -78,8 +78,10 @@ def confusion(maps, real, classes):
 
 
 def pixel_accuracy(maps, real):
-    """The share of pixels with the right class, 0 to 1. Mostly background, it is high for any map
-    with much of that: see mean_iou."""
+    """The share of pixels with the right class, 0 to 1.
+
+    High for all maps that are mostly background: see mean_iou.
+    """
     return float((maps == real).mean())
 
 

@@ -69,9 +69,9 @@ def load(dataset, size, photos=None, seed=0, count=None, data=None, split=None, 
 
 def _check_options(dataset, photos, seed, count):
     """Raises InputError for options that do not go with this data set."""
-    for flag, value, least in (("seed", seed, 0), ("count", count, 1)):
-        if value is not None and not least <= value < 1 << 31:
-            raise InputError(f"--{flag} {value}: expected {least} or more, below {1 << 31}")
+    for flag, value, least, end in (("seed", seed, 0, 1 << 31), ("count", count, 1, 1 << 20)):
+        if value is not None and not least <= value < end:
+            raise InputError(f"--{flag} {value}: expected {least} or more, below {end}")
     if photos == "":
         raise InputError("--photos is empty: expected a folder or an archive")
     if photos is not None and dataset in ("shapes", "facades"):

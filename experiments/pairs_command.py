@@ -25,11 +25,10 @@ def inspect(args):
     out = Path(args.out)
     if out.suffix.lower() != ".png":
         raise InputError(f"--out {args.out}: expected a name that ends in .png")
-    for folder in (args.dataset, args.photos or ""):
-        require_outside(out, Namespace(dataset=folder, labels=None))
+    require_outside_pairs(out, args)
     size = given_size(args) or (64, 64)
     options = {name: getattr(args, name) for name in OPTIONS}
-    pairs = data_of_pairs.load(args.dataset, size, **options)
+    pairs = data_of_pairs.load(args.dataset or "shapes", size, **options)
     training, held_out = data_of_pairs.split(pairs, args.held_out)
     save_image(picture(pairs), out)
     error = data_of_pairs.mean_color_error(training, held_out)
@@ -39,6 +38,12 @@ def inspect(args):
           f"mean colour of each class: error {error:.4f} on held-out photos (mean absolute "
           "difference, colours in [-1, 1])\n"
           f"picture: {out}")
+
+
+def require_outside_pairs(out, s):
+    """Raises InputError if `out` lies among maps or photos. s: settings, or flags."""
+    for folder in (s.dataset or "", s.photos or ""):
+        require_outside(out, Namespace(dataset=folder, labels=None))
 
 
 def picture(pairs):
@@ -68,7 +73,7 @@ def parser():
 
 def add_arguments(parser):
     """The flags that name pairs."""
-    parser.add_argument("--dataset", default="shapes", metavar="NAME_OR_PATH",
+    parser.add_argument("--dataset", metavar="NAME_OR_PATH",
                         help="shapes (the default: painted photos), cityscapes, facades, or a "
                         "folder, .zip or .tar of label maps")
     parser.add_argument("--photos", metavar="PATH",

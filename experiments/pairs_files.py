@@ -6,6 +6,7 @@ edges stay where the map has them.
 import io
 import os
 import re
+import unicodedata
 import warnings
 from contextlib import ExitStack
 from functools import partial
@@ -138,6 +139,7 @@ def _by_key(members, folders):
     for member in members:
         path = PurePosixPath(member.name)
         key = "/".join([*path.parts[-1 - folders:-1], SUFFIX.sub("", path.stem)])
+        key = unicodedata.normalize("NFC", key)  # macOS writes accents as characters of their own
         found.setdefault(key, []).append(member)
     return found
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import kernels
 from app import command_line, memory
-from app.command_line import at_least_four, natural, positive
+from app.command_line import at_least_four, natural, positive, require_paths
 from app.comparison import compare
 from app.evaluation import EVALUATED, read_table
 from app.failures import Parser, reported
@@ -63,9 +63,9 @@ def train(of_row):
 # ----------------------------------------------------------------------- before anything is trained
 def chosen(args):
     """The names of the rows to train. Raises InputError, also for a data set that is missing."""
-    for name in "out", "stand_in":
-        if getattr(args, name) == "":
-            raise InputError(f"--{name.replace('_', '-')} is empty: expected a path")
+    require_paths(args)
+    if args.stand_in and not Path(args.stand_in).exists():
+        raise InputError(f"--stand-in {args.stand_in}: no such folder or archive")
     names = list(dict.fromkeys(args.rows or ROWS))
     if unknown := [name for name in names if name not in ROWS]:
         raise InputError(f"--rows {unknown[0]}: no such row; expected some of {', '.join(ROWS)}")

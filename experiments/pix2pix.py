@@ -12,6 +12,7 @@ if __name__ == "__main__":  # before all other imports
     start()
 
 import io
+import sys
 
 import numpy as np
 from PIL import Image
@@ -19,10 +20,12 @@ from PIL import Image
 import kernels
 import metrics
 import semgan
+from app.command_line import require_paths
 from app.failures import Parser, reported
 from app.pictures import grid
 from experiments import pairs, runs
-from experiments.unet import SIDE, UNet
+from experiments.pair_trainer import PairTrainer
+from experiments.unet import KERNEL, UNet
 from semgan import Network, conv, conv_grad, same
 
 NAME = "pix2pix"
@@ -52,7 +55,7 @@ class PatchDiscriminator(Network):
         self.layers = len(s.patch_filters)
         shapes = {}
         for i, (cin, cout) in enumerate(zip(filters, filters[1:]), 1):
-            shapes |= {f"conv{i}.w": (SIDE, SIDE, cin, cout), f"conv{i}.b": (cout,)}
+            shapes |= {f"conv{i}.w": (KERNEL, KERNEL, cin, cout), f"conv{i}.b": (cout,)}
         shapes |= {"last.w": (3, 3, filters[-1], 1), "last.b": (1,)}
         super().__init__(ops, s, shapes, rng)
 
@@ -82,7 +85,7 @@ class PatchDiscriminator(Network):
 
 
 # ------------------------------------------------------------------------------ one training step
-class Trainer(runs.PairTrainer):
+class Trainer(PairTrainer):
     """G, D and one step of both. losses (3,): D's; G's error |G(map) - photo|; G's against D."""
     losses_of = ["loss_d", "error", "loss_g"]
 
@@ -207,6 +210,9 @@ def main(argv=None):
         runs.training_parser(commands, SETTINGS, CHOICES, train)
         dream_parser(commands)
         args = parser.parse_args(argv)
+        args.words = sys.argv[1:] if argv is None else argv  # for messages that tell how to go on
+        args.script = f"-m experiments.{NAME}"
+        require_paths(args)
         args.command(args)
 
 

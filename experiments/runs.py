@@ -1,5 +1,4 @@
-"""What the experiments on pairs share: settings and flags, a trainer, run folders."""
-import csv
+"""What the experiments on pairs share: settings and flags, and run folders."""
 import json
 import zlib
 from argparse import Namespace
@@ -11,12 +10,12 @@ import kernels
 import semgan
 from app import training
 from app.command_line import positive
-from app.run_folder import FORMAT, restore, usable
+from app.run_folder import FORMAT, continued_log, restore, usable
 from app.run_settings import shown, with_absolute_paths
 from experiments import pairs
-from experiments.pairs_command import add_arguments
+from experiments.pairs_command import add_arguments, require_outside_pairs
 from formats import npz
-from formats.files import InputError, locked, save_image, written
+from formats.files import InputError, locked, save_image
 from formats.palettes import write_palette
 from formats.settings import check_values, given_size, require
 
@@ -34,6 +33,7 @@ SHARED = {
 }
 # Where pairs come from: the arguments of pairs.load, each a flag too.
 DATA = ("dataset", "photos", "count", "data", "split", "classes", "palette", "labels", "void")
+MOVABLE = ("dataset", "photos", "data", "palette", "labels")  # say where a run's pairs are
 
 
 # ------------------------------------------------------------------------------ settings and flags
@@ -47,11 +47,13 @@ def settings(table, given, choices):
     vars(s).update(given)
     check_values(s, table, {"init": ["normal", "glorot"], **choices})
     require(s, "held_out", s.held_out < 1, "a share, below 1")
-    multiple = 2 ** len(s.filters)
-    for side in semgan.map_size(s):
-        if side % multiple:
-            raise InputError(f"--side {side}: expected a multiple of {multiple}, since the network "
-                             f"halves its maps {len(s.filters)} times")
+    for name in {"filters", "patch_filters"} & table.keys():
+        halvings = len(getattr(s, name))
+        require(s, name, halvings < 31, "fewer layers: each halves the sides")
+        for side in semgan.map_size(s):
+            if side % 2 ** halvings:
+                raise InputError(f"--side {side}: expected a multiple of {2 ** halvings}, since "
+                                 f"--{name.replace('_', '-')} halves the sides {halvings} times")
     return s
 
 
@@ -108,71 +110,37 @@ def given_settings(args, table):
     return with_absolute_paths(given)
 
 
-def load_pairs(s):
-    """(training Pairs, held-out Pairs) that the settings name. Raises InputError."""
-    options = {name: getattr(s, name) for name in DATA if name != "dataset"}
-    return pairs.split(pairs.load(s.dataset, semgan.map_size(s), seed=s.seed, **options),
-                       s.held_out)
+def load_pairs(s, header=None, run=None):
+    """(training Pairs, held-out Pairs) that the settings name. Raises InputError.
 
-
-# -------------------------------------------------------------------------- the inputs of a step
-class PairTrainer:
-    """Pairs on the device, and the inputs of one step of training; subclasses add the networks.
-
-    dataset: the training Pairs. networks: {prefix in a checkpoint: Network}, the first of which
-    counts the steps. losses: (n,), of the last step.
+    header: of a run's checkpoint, whose pairs they must be.
     """
-    def __init__(self, ops, s, dataset, networks, losses):
-        self.ops, self.s, self.dataset, self.networks = ops, s, dataset, networks
-        self.step = 0
-        n, height, width = dataset.maps.shape
-        self.labels = ops.asarray(dataset.maps, np.uint8)
-        self.photos = ops.asarray(dataset.photos.reshape(n, height, 3 * width), np.uint8)
-        self.one_hot = ops.asarray(np.eye(len(dataset.palette)))
-        self.levels = ops.asarray(np.arange(256)[:, None] / 127.5 - 1)  # (256, 1), of a byte
-        self.indices = ops.asarray(np.zeros((semgan.INPUT_STEPS, s.batch_size)), np.int32)
-        self.index = ops.asarray(np.zeros(s.batch_size), np.int32)
-        self.rates = ops.asarray(np.zeros((semgan.INPUT_STEPS, 1)))
-        self.rate = ops.asarray(np.zeros(1))
-        self.losses = ops.asarray(np.zeros(losses))
-        self.drawn = self.replay = None
+    options = {name: getattr(s, name) for name in DATA if name != "dataset"}
+    found = pairs.split(pairs.load(s.dataset, semgan.map_size(s), seed=s.seed, **options),
+                        s.held_out)
+    if header and (fingerprint(found[0]) != s.fingerprint
+                   or not np.array_equal(found[0].palette, header["palette"])):
+        raise InputError(f"{s.dataset}: its maps, photos or colours have changed since {run} was "
+                         "started")
+    return found
 
-    def train_step(self):
-        """One step. The first runs operation by operation and then records them for the others."""
-        self.inputs(self.step)
-        if self.replay:
-            self.replay()
-        else:
-            self.operations()
-            self.replay = self.ops.record(self.operations)
-        self.step += 1
 
-    def inputs(self, step):
-        """Draws the pairs of the next steps; they depend on seed and step alone. Returns (B,)."""
-        number, row = divmod(step, semgan.INPUT_STEPS)
-        if self.drawn != number:
-            rng = np.random.default_rng([self.s.seed, 1, number])
-            self.ops.write(self.indices, rng.integers(len(self.labels), size=self.indices.shape))
-            steps = number * semgan.INPUT_STEPS + np.arange(semgan.INPUT_STEPS)
-            left = np.clip(2 - 2 * steps / self.s.steps, 0, 1)  # linear in the second half
-            self.ops.write(self.rates, self.s.learning_rate * left[:, None])
-            self.drawn = number
-        return self.indices[row]
+def fingerprint(dataset):
+    """CRC-32 of Pairs: differs if maps or photos do."""
+    return zlib.crc32(dataset.photos, zlib.crc32(dataset.maps))
 
-    def take_inputs(self):
-        """Copies the inputs of one step, which the first network's update counter selects."""
-        step = next(iter(self.networks.values())).flat["step"]
-        self.ops.take_row(self.indices, step, out=self.index)
-        self.ops.take_row(self.rates, step, out=self.rate)
 
-    def maps_of(self, index):
-        """One-hot maps (B, H, W, K)."""
-        return self.ops.gather(self.labels, index, self.one_hot)
+def moved(s, given, run):
+    """The settings s of a run with where its pairs are now, if given, {name: value}, says so.
 
-    def photos_of(self, index):
-        """Photos (B, H, W, 3) in [-1, 1]. Each byte is looked up in the table of levels."""
-        shape = len(index), *self.dataset.maps.shape[1:], 3
-        return self.ops.gather(self.photos, index, self.levels).reshape(shape)
+    Raises InputError if a flag contradicts the settings.
+    """
+    for name, value in given.items():
+        if value != getattr(s, name) and name not in MOVABLE:
+            raise InputError(f"--{name.replace('_', '-')} {shown(value)}: {run} was started with "
+                             f"{shown(getattr(s, name))}; only where the pairs are can change")
+    vars(s).update(given)
+    return s
 
 
 # -------------------------------------------------------------------------------------- run folders
@@ -185,8 +153,10 @@ def load_header(run, experiment, table, choices):
     with usable(path, f"checkpoint of experiments.{experiment}"), npz.opened(path) as file:
         header = json.loads(npz.text(file, "header"))
         saved = header["settings"]
-        if header["format"] != FORMAT or saved.get("experiment") != experiment:
-            raise InputError("its settings are those of another program")
+        other = saved.get("experiment")
+        if header["format"] != FORMAT or other != experiment:
+            program = f"experiments.{other}" if other else "semgan.py"
+            raise InputError(f"a run of {program}; expected one of experiments.{experiment}")
         known = {"experiment", "fingerprint", *table, *DATA}
         if unknown := saved.keys() ^ known:
             raise InputError(f"the setting {min(unknown)} is missing or unknown")
@@ -236,8 +206,7 @@ def train(args, name, table, choices, make):
     trainer.
     """
     given = given_settings(args, table)
-    dataset = Path(given.get("dataset", "shapes")).stem
-    run = Path(args.out or f"runs/{dataset}-{name}")
+    run = Path(args.out or f"runs/{training.dataset_name(given.get('dataset', 'shapes'))}-{name}")
     with locked(run):
         trainer, held_out = prepare(args, run, given, make, name, table, choices)
         with open_log(run, trainer) as log, np.errstate(all="ignore"):  # we look for NaN
@@ -245,35 +214,22 @@ def train(args, name, table, choices, make):
             with training.stop_signals() as stop:
                 training.loop(trainer, recorder, stop)
             if stop:
-                print(f"Stopped at step {recorder.saved}. The same command with --resume "
-                      "continues.")
+                print(training.stopped(recorder))
                 raise SystemExit(128 + stop[0])
     return trainer, held_out
 
 
 def prepare(args, run, given, make, name, table, choices):
     """(trainer, held-out Pairs). Bad input fails here, before anything is written."""
-    started = (run / "checkpoint.npz").exists()
-    if started and not args.resume:
+    if (run / "checkpoint.npz").exists() and not args.resume:
         raise InputError(f"{run} already holds a run; continue it with --resume, or choose "
                          "another folder with --out")
     ops = kernels.load(args.device, precision=args.precision)
-    header = None
-    if args.resume:
-        header = load_header(run, name, table, choices)
-        s = header["settings"]
-        for key, value in given.items():
-            if value != getattr(s, key):
-                raise InputError(f"--{key.replace('_', '-')} {shown(value)}: {run} was started "
-                                 f"with {shown(getattr(s, key))}, which cannot change")
-    else:
-        s = settings(table, given, choices)
-        s.experiment = name
-    dataset, held_out = load_pairs(s)
-    found = zlib.crc32(dataset.photos, zlib.crc32(dataset.maps))  # differs if the data do
-    if header and found != s.fingerprint:
-        raise InputError(f"{s.dataset}: its maps or photos have changed since {run} was started")
-    s.fingerprint = found
+    header = load_header(run, name, table, choices) if args.resume else None
+    s = moved(header["settings"], given, run) if header else settings(table, given, choices)
+    require_outside_pairs(run, s)
+    dataset, held_out = load_pairs(s, header, run)
+    s.experiment, s.fingerprint = name, fingerprint(dataset)
     trainer = make(ops, s, dataset)
     if header:
         load_arrays(run, name, trainer.networks)
@@ -288,11 +244,4 @@ def open_log(run, trainer):
     """The first files of a run folder. Returns log.csv, open for appending."""
     (run / "samples").mkdir(parents=True, exist_ok=True)
     write_palette(run / "palette.txt", trainer.dataset.palette, trainer.dataset.names)
-    path, rows = run / "log.csv", []
-    if trainer.step and path.exists():
-        with open(path, newline="") as file:
-            rows = [row for row in csv.reader(file)
-                    if row and row[0].isdigit() and int(row[0]) <= trainer.step]
-    with written(path, "w", newline="") as file:
-        csv.writer(file).writerows([["step", *trainer.losses_of, "seconds"], *rows])
-    return open(path, "a", newline="")
+    return continued_log(run / "log.csv", ["step", *trainer.losses_of, "seconds"], trainer.step)

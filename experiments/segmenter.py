@@ -12,23 +12,25 @@ if __name__ == "__main__":  # before all other imports
     start()
 
 from argparse import Namespace
-from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
 import metrics
-from app.command_line import natural, positive
+from app.command_line import add_moved, natural, positive, require_paths
 from app.failures import Parser, reported
-from app.run_folder import TRAINED
+from app.memory import require_for_sampling
+from app.run_settings import with_absolute_paths
 from experiments import runs
-from experiments.dreams import load_source
+from experiments.dreams import add_sources, load_sources
 from experiments.latents import mean_iou
+from experiments.pair_trainer import PairTrainer
 from experiments.pix2pix import load_translator, translate
 from experiments.unet import UNet
+from formats.settings import MOST_STEPS, require
 
 
-class Trainer(runs.PairTrainer):
+class Trainer(PairTrainer):
     """A U-Net from photos to the logits of K classes. losses (1,): the cross-entropy."""
 
     def __init__(self, ops, s, dataset):
@@ -92,10 +94,14 @@ def with_dreams(pairs, photos, maps):
 
 def measure(args):
     """Both tables, as lines of Markdown."""
-    paths = [Path(path) for path in args.maps or ()] + [TRAINED] * args.trained
+    require(args, "steps", args.steps <= MOST_STEPS, f"at most {MOST_STEPS}")
     translator, header = load_translator(args.run, args.device)
-    sources = {path.stem: load_source(path, header, args.run, args.device) for path in paths}
-    training, held_out = runs.load_pairs(header["settings"])
+    sources = load_sources(args, header)
+    for g in sources.values():
+        require_for_sampling(g.s, len(header["palette"]), args.count, "--count")
+    given = with_absolute_paths({name: getattr(args, name) for name in runs.MOVABLE})
+    s = runs.moved(header["settings"], given, args.run)
+    training, held_out = runs.load_pairs(s, header, args.run)
     rows = photo_rows(translator, header, held_out, sources, args.count, args.seed)
     chosen = np.linspace(0, len(training.maps) - 1, min(args.few, len(training.maps))).astype(int)
     few = training._replace(maps=training.maps[chosen], photos=training.photos[chosen],
@@ -108,9 +114,9 @@ def measure(args):
     sets[f"all {len(training.maps)} real pairs"] = training
     found = {name: [] for name in (*rows, *sets)}
     for seed in range(args.seed, args.seed + args.seeds):
-        s = Namespace(**vars(header["settings"]) | dict(seed=seed, steps=args.steps))
+        of_seed = Namespace(**vars(s) | dict(seed=seed, steps=args.steps))
         for title, dataset in sets.items():
-            segmenter = trained(translator.ops, s, dataset, f"seed {seed}: {title}")
+            segmenter = trained(translator.ops, of_seed, dataset, f"seed {seed}: {title}")
             found[title].append(consistency(segmenter, held_out.photos, held_out.maps))
         for name, (photos, maps) in rows.items():  # by the last one, which knows all real pairs
             found[name].append(consistency(segmenter, photos, maps))
@@ -133,10 +139,7 @@ def main(argv=None):
                         "of photos finds the maps that dreamed photos were made of, and whether "
                         "dreamed pairs help to train one. One column of mIoU for each seed.")
         parser.add_argument("run", metavar="RUN", help="a run of experiments.pix2pix")
-        parser.add_argument("--maps", nargs="+", metavar="RUN2",
-                            help="runs of semgan.py, or files that its command export wrote")
-        parser.add_argument("--trained", action="store_true",
-                            help="also the generator that comes with the program")
+        add_sources(parser)
         for flag, default, meaning in (("--count", 256, "dreams of each source"),
                                        ("--few", 50, "real pairs that dreams are added to"),
                                        ("--steps", 600, "training steps of each segmenter"),
@@ -146,7 +149,10 @@ def main(argv=None):
         parser.add_argument("--seed", type=natural, default=0, metavar="N",
                             help="the first seed (default 0)")
         runs.add_device(parser)
-        print("\n".join(measure(parser.parse_args(argv))))
+        add_moved(parser).add_argument("--photos", metavar="PATH", help="their photos")
+        args = parser.parse_args(argv)
+        require_paths(args)
+        print("\n".join(measure(args)))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from collections import namedtuple
 
 from semgan import Kept, Network, conv, conv_grad, deconv_norm_relu, deconv_norm_relu_grad, same
 
-SIDE = 4  # of all kernels but the last: at stride 2 each output pixel sees whole strides
+KERNEL = 4  # height and width of the kernels: at stride 2 each output pixel sees whole strides
 
 
 # ----------------------------------------------------------------------------------------- layers
@@ -76,17 +76,17 @@ class UNet(Network):
         """activation: of the output, "tanh" or None. s.filters: channels after each halving."""
         self.activation = activation
         self.layers = len(s.filters)
-        shapes = {"down1.w": (SIDE, SIDE, channels, s.filters[0]), "down1.b": (s.filters[0],)}
+        shapes = {"down1.w": (KERNEL, KERNEL, channels, s.filters[0]), "down1.b": (s.filters[0],)}
         for i, (cin, cout) in enumerate(zip(s.filters, s.filters[1:]), 2):
-            shapes[f"down{i}.w"] = (SIDE, SIDE, cin, cout)
+            shapes[f"down{i}.w"] = (KERNEL, KERNEL, cin, cout)
             shapes[f"down{i}.gamma"] = shapes[f"down{i}.beta"] = (cout,)
         cin = s.filters[-1]
         for i in range(self.layers - 1, 0, -1):
             cout = s.filters[i - 1]
-            shapes[f"up{i}.w"] = (SIDE, SIDE, cout, cin)
+            shapes[f"up{i}.w"] = (KERNEL, KERNEL, cout, cin)
             shapes[f"up{i}.gamma"] = shapes[f"up{i}.beta"] = (cout,)
             cin = 2 * cout  # with the skip connection
-        shapes |= {"last.w": (SIDE, SIDE, outputs, cin), "last.b": (outputs,)}
+        shapes |= {"last.w": (KERNEL, KERNEL, outputs, cin), "last.b": (outputs,)}
         super().__init__(ops, s, shapes, rng)
 
     def forward(self, x, training=True, out=None):

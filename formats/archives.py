@@ -8,7 +8,8 @@ import zipfile
 import zlib
 from collections import Counter
 from contextlib import contextmanager, suppress
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
+from threading import Lock
 from typing import Any, NamedTuple
 
 from formats.files import InputError, digest, require_file
@@ -77,14 +78,19 @@ def _unreadable(path, error):
 
 def _members_of_folder(path, patterns):
     members = []
-    for file in path.rglob("*"):
-        name = file.relative_to(path).as_posix()
-        pattern = _match(path, name, patterns)
-        if pattern and not file.is_dir():
-            require_file(file, LARGEST_FILE)
-            fingerprint = functools.partial(digest, file)
-            members.append(Member(name, f"{path}/{name}", pattern, file.read_bytes, fingerprint))
+    for folder, _, names in os.walk(path, onerror=_reraise):
+        for file in (Path(folder, name) for name in names):
+            name = file.relative_to(path).as_posix()
+            if pattern := _match(path, name, patterns):
+                require_file(file, LARGEST_FILE)
+                read, print_of = file.read_bytes, functools.partial(digest, file)
+                members.append(Member(name, f"{path}/{name}", pattern, read, print_of))
     return sorted(members)
+
+
+def _reraise(error):
+    """os.walk would leave out a folder that cannot be read."""
+    raise error
 
 
 def _members_of_zip(path, archive, patterns):
@@ -119,7 +125,11 @@ def _check_directory(path, archive):
 
 
 def _members_of_tar(path, archive, patterns):
-    whole = functools.cache(lambda: digest(path))  # a .tar has no checksums of its members
+    lock, whole = Lock(), functools.cache(lambda: digest(path))
+
+    def fingerprint():  # a .tar has no checksums of its members; several threads ask at once
+        with lock:
+            return whole()
     members = []
     for info in archive:
         link = not info.isreg()
@@ -127,7 +137,7 @@ def _members_of_tar(path, archive, patterns):
         if not pattern:
             continue
         read = lambda info=info: archive.extractfile(info).read()
-        members.append(Member(info.name, f"{path}:{info.name}", pattern, read, whole))
+        members.append(Member(info.name, f"{path}:{info.name}", pattern, read, fingerprint))
     return _unique(path, members)
 
 

@@ -102,8 +102,8 @@ def _known_classes(classes, palette, void):
     """The number of classes, if `classes` or the palette gives it. Raises InputError."""
     if palette is not None and classes not in (None, len(palette)):
         raise InputError(f"--classes {classes} does not fit the palette's {len(palette)} colours")
-    if classes is not None and not 2 <= classes <= 256:
-        raise InputError(f"--classes {classes}: expected 2 to 256")
+    if classes is not None and not 2 <= classes <= 255:
+        raise InputError(f"--classes {classes}: expected 2 to 255")
     known = classes if palette is None else len(palette)
     if void is not None and not 0 <= void <= 255:
         raise InputError(f"--void {void}: expected an id from 0 to 255")
@@ -201,7 +201,7 @@ def _to_classes(images, members, path, known, palette, names, table, void, surve
     palette = np.asarray(palette, np.uint8)
     if table is None:
         table = _class_table(None, known, void)
-    classes_of = _classifier(palette, table)
+    classes_of = classifier(palette, table)
     maps = np.empty((len(images), *images[0].small.shape), np.uint8)
     for m, image in zip(maps, images):
         m[:] = _fill_void(image.name, classes_of(image.small), known)
@@ -282,7 +282,7 @@ def _own_palette(images, void):
     return own
 
 
-def _classifier(palette, table):
+def classifier(palette, table):
     """A function from raw values (...) to class ids, UNKNOWN where a value is no class."""
     codes = color_code(palette)
     order = np.argsort(codes)
@@ -328,7 +328,7 @@ def _cache_file(folder, path, size, members, options, parallel_map):
     prints = sorted(_progress(prints, len(members), f"hashing {path.name}"))
     text = json.dumps([FORMAT, options, prints])
     key = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
-    return folder / f"{path.stem}-{shown_size(size)}-{key}.npz"
+    return folder / f"{path.stem[:40]}-{shown_size(size)}-{key}.npz"
 
 
 def _key(file):

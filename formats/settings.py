@@ -9,6 +9,7 @@ from formats.files import InputError
 MAY_BE_ZERO = ("width", "seed", "decay_after", "half_life", "moment_matching",
                "adversarial_weight")
 MOST_PIXELS = 1 << 24  # of a map
+MOST_STEPS = 1 << 24   # as many as Adam can count
 
 
 def check_values(s, defaults, choices):
@@ -26,26 +27,27 @@ def check_values(s, defaults, choices):
             require(s, name, good, "channels of 1 or more")
         elif type(default) is int:
             least = 0 if name in MAY_BE_ZERO else 1
-            require(s, name, least <= value < 1 << 31, f"{least} or more, below 2147483648")
+            good = type(value) is int and least <= value < 1 << 31
+            require(s, name, good, f"{least} or more, below 2147483648")
         elif type(default) is float:
             with np.errstate(over="ignore"):
                 in_float32 = np.float32(value)
             if name in ("beta1", "beta2"):
                 require(s, name, 0 <= in_float32 < 1, "from 0 to below 1 in float32")
-            elif name in MAY_BE_ZERO and value == 0:
-                continue
-            else:
+            elif name not in MAY_BE_ZERO or value != 0:
+                least = "0, or a" if name in MAY_BE_ZERO else "a"
                 require(s, name, 0 < in_float32 < np.inf,
-                        "a number above 0 that float32 can hold")
+                        f"{least} number above 0 that float32 can hold")
     require(s, "bn_momentum", s.bn_momentum <= 1, "a number above 0, up to 1")
-    require(s, "steps", s.steps <= 1 << 24, f"at most {1 << 24}: Adam counts steps in float32")
+    require(s, "steps", s.steps <= MOST_STEPS,
+            f"at most {MOST_STEPS}: Adam counts steps in float32")
 
 
 def check(s, defaults, choices):
     """check_values, and what only the networks of semgan.py ask for. Raises InputError."""
     check_values(s, defaults, choices)
     require(s, "kernel_size", s.kernel_size % 2 == 1, "an odd number, so that padding is symmetric")
-    require(s, "classes", s.classes is None or 2 <= s.classes <= 256, "2 to 256")
+    require(s, "classes", s.classes is None or 2 <= s.classes <= 255, "2 to 255")
     require(s, "maps", s.maps is None or 1 <= s.maps < 1 << 20, "1 or more, below a million")
     require(s, "data", s.data is None or all(type(path) is str for path in s.data), "paths")
     check_size(s)
@@ -88,6 +90,7 @@ def shown_size(size):
 def require(s, name, good, expected):
     if not good:
         flag = name.replace("_", "-")
-        value = str(getattr(s, name))
+        value = getattr(s, name)
+        value = " ".join(map(str, value)) if isinstance(value, list) else str(value)
         value = value if len(value) <= 100 else value[:100] + "..."
         raise InputError(f"--{flag} {value}: expected {expected}")

@@ -42,14 +42,13 @@ class ReusingArena(Arena):
         """device: has allocate(bytes), and view(buffer, bytes, lease)."""
         super().__init__(device.allocate)
         self.device = device
-        self.choices = []  # (index of a buffer, bytes) of each request
+        self.choices = []  # (buffer, bytes) of each request
         self.known = 0     # how many of them the last time made: this time repeats them
-        self.free = []     # indices of buffers
+        self.free = []     # buffers that nothing refers to
 
     def __enter__(self):
         super().__enter__()
-        self.known = len(self.choices)
-        self.free = [] if self.known else list(range(len(self.buffers)))
+        self.known, self.free = len(self.choices), []
 
     def empty(self, shape, dtype):
         if self.next is None:
@@ -59,25 +58,27 @@ class ReusingArena(Arena):
         if self.next < self.known and self.choices[self.next][1] != size:
             self._forget()
         if self.next >= self.known:
-            index = self._choose(size)
-            self.choices[self.next:] = [(index, size)]
+            buffer = self._choose(size)
+            self.choices[self.next:] = [(buffer, size)]
             lease = Lease()
-            weakref.finalize(lease, self.free.append, index)
-        index, _ = self.choices[self.next]
+            weakref.finalize(lease, self.free.append, buffer)
+        buffer, _ = self.choices[self.next]
         self.next += 1
-        return self.device.view(self.buffers[index], size, lease).view(dtype).reshape(shape)
+        return self.device.view(buffer, size, lease).view(dtype).reshape(shape)
 
     def _forget(self):
         """Other requests than last time: from here on new buffers, since any old one may be in use.
+
+        Old ones are let go; those that a recording needs live on with its arrays.
         """
         del self.choices[self.next:]
+        kept = {id(buffer) for buffer, _ in self.choices}
+        self.buffers = [buffer for buffer in self.buffers if id(buffer) in kept]
         self.known, self.free = 0, []
 
     def _choose(self, size):
-        fitting = [i for i in self.free if size <= len(self.buffers[i])]
+        fitting = [i for i, buffer in enumerate(self.free) if size <= len(buffer)]
         if not fitting:
             self.buffers.append(self.allocate(size))
-            return len(self.buffers) - 1
-        index = min(fitting, key=lambda i: len(self.buffers[i]))
-        self.free.remove(index)
-        return index
+            return self.buffers[-1]
+        return self.free.pop(min(fitting, key=lambda i: len(self.free[i])))

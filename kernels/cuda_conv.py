@@ -33,7 +33,7 @@ class CudaConv:
 
     def _choose_kernels(self, device, conv_step):
         self.conv_file = f"conv/{conv_step or CONV_STEPS[device.precision]}.cu"
-        self.tile = launch.read(self.conv_file).constants
+        self.constants = launch.read(self.conv_file).constants
         self.takes_operands = launch.takes_operands(self.conv_file)
         self.operand_type = launch.operand_type(device)
 
@@ -149,7 +149,7 @@ class CudaConv:
         """{name: value} of the constants in the file that has a kernel."""
         if kernel in self.replaced:
             return launch.read(self.replaced[kernel]).constants
-        return self.tile
+        return self.constants
 
     def _wanted(self, kernel, **values):
         """Those of the values that the step's kernel has a parameter for."""
@@ -180,19 +180,20 @@ class CudaConv:
 
     def _tile(self, kernel, columns):
         """The better tile for these columns: 1 if it is the narrow one, else 0; rows; columns."""
-        tile = self._constants(kernel)
+        constants = self._constants(kernel)
 
-        def padded(tile):
-            return cdiv(columns, tile) * tile
-        narrow = "NARROW_TILE_N" in tile \
-            and padded(tile["NARROW_TILE_N"]) < padded(tile["TILE_N"])
+        def padded(width):
+            return cdiv(columns, width) * width
+        narrow = "NARROW_TILE_N" in constants \
+            and padded(constants["NARROW_TILE_N"]) < padded(constants["TILE_N"])
         prefix = "NARROW_" if narrow else ""
-        return int(narrow), tile[prefix + "TILE_M"], tile[prefix + "TILE_N"]
+        return int(narrow), constants[prefix + "TILE_M"], constants[prefix + "TILE_N"]
 
     def _few(self, columns, kw):
         """Whether the taps of a row should stand side by side, see few_channels.cu."""
         fitting = self.takes_operands or self.operand_type == self.dtype  # for sum_shifted_grad
-        return (kw > 1 and columns <= self.few_channels and self.tile["TILE_N"] >= 64 and fitting)
+        wide = self.constants["TILE_N"] >= 64
+        return kw > 1 and columns <= self.few_channels and wide and fitting
 
     def _swap_axes(self, x, out=None):
         """(n, a, b, c) -> (n, b, a, c)"""

@@ -246,8 +246,8 @@ class Emulator:
         library = emulator_library(source, self.dtype, self.precision, watched)
         emulate = getattr(library, "emulate_" + kernel)
         scratch_bytes = library.emulator_scratch_bytes()
-        # The table holds addresses only: `scalars` keeps the numbers alive.
-        table, scalars = argument_table(arguments, watched)
+        # The table holds addresses only: `alive` keeps what they point to.
+        table, alive = argument_table(arguments, watched)
         log, records = new_log() if self.count else (None, None)
         seed = self.random.getrandbits(63)
         watch = Watch(min(1 if watched else self.workers, math.prod(grid)), self.seconds)
@@ -280,20 +280,20 @@ class Emulator:
             self.counts.setdefault(kernel, Counts()).add(counts_of(log, self.accesses[kernel]))
 
 
-def argument_table(arguments, races):
+def argument_table(arguments, watched):
     """(the arguments as an array of Argument, the arrays that it needs)."""
-    table, scalars, cells = (Argument * len(arguments))(), [], {}
+    table, alive, cells = (Argument * len(arguments))(), [], {}
     for i, a in enumerate(arguments):
         if isinstance(a, np.generic):
             a = np.array(a)
-            scalars.append(a)
+            alive.append(a)
         table[i] = (0, 0, i) if a is None else (a.ctypes.data, a.nbytes, i)
-        if races and isinstance(a, DeviceArray):  # an array that is passed twice has one of them
+        if watched and isinstance(a, DeviceArray):  # an array that is passed twice has one of them
             size = CELL_BYTES * (a.nbytes // 4 + 1)
             cells.setdefault(a.ctypes.data, np.zeros(size, np.uint8))
             table[i].cells = cells[a.ctypes.data].ctypes.data
-            scalars.append(cells[a.ctypes.data])
-    return table, scalars
+            alive.append(cells[a.ctypes.data])
+    return table, alive
 
 
 def limit(shared):

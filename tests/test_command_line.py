@@ -241,7 +241,7 @@ def test_sample_of_the_baseline_is_rgb(tmp_path):
 
 
 def test_evaluate(run, tmp_path, capsys, monkeypatch):
-    """All metrics are printed and in metrics.csv. If one cannot be computed, its row says why."""
+    """All metrics are printed and in evaluation.csv; if one cannot be computed, the reason is."""
     monkeypatch.setenv("SEMGAN_CACHE", str(tmp_path / "no weights here"))
     main(["evaluate", str(run), "--count", "24", "--out", str(tmp_path)])
     out = capsys.readouterr().out
@@ -263,6 +263,17 @@ def test_evaluate(run, tmp_path, capsys, monkeypatch):
     assert "No FID" not in capsys.readouterr().out
 
 
+def test_evaluate_leaves_the_tables_of_training(run, tmp_path):
+    """Training may be going on, further than its last checkpoint."""
+    copy = shutil.copytree(run, tmp_path / "copy")
+    table = {"FSD": (1.0, 1.0, 1.0)}
+    for step in 10, 20:
+        evaluation.write_table(copy / "metrics.csv", step, 4, 0, table)
+    before = (copy / "metrics.csv").read_bytes()
+    main(["evaluate", str(copy), "--count", "4"])
+    assert (copy / "metrics.csv").read_bytes() == before and (copy / "evaluation.csv").exists()
+
+
 def test_softmax_metrics_weigh_every_sample_alike(run):
     """Samples come in chunks of 64: 65 of them are one large and one small chunk."""
     generator, _ = load_generator(run)
@@ -277,8 +288,8 @@ def test_softmax_metrics_weigh_every_sample_alike(run):
 
 
 def metrics_of(folder):
-    """{metric: row} of metrics.csv."""
-    with open(folder / "metrics.csv", newline="") as file:
+    """{metric: row} of evaluation.csv."""
+    with open(folder / "evaluation.csv", newline="") as file:
         return {row["metric"]: row for row in csv.DictReader(file)}
 
 
@@ -417,9 +428,11 @@ def test_evaluations_past_the_checkpoint_are_replaced(tmp_path):
     rows = [row for row in evaluation.read_table(path) if row["metric"] == "FSD"]
     assert [(row["step"], row["value"]) for row in rows] == [("2", "3.0"), ("4", "5.0")]
     assert evaluation.best_values(path) == {"FSD": (3.0, 2)}  # SWD could not be computed
-    path.write_text("something else\n1\n")
-    with pytest.raises(InputError, match="metrics.csv: not a readable table"):
-        evaluation.write_table(path, 2, 10, 0, {})
+    cut = path.read_bytes()[:-12]
+    for damaged in b"something else\n1\n", cut, b"\xff\xfe\n":
+        path.write_bytes(damaged)
+        with pytest.raises(InputError, match="metrics.csv: not a readable table"):
+            evaluation.write_table(path, 2, 10, 0, {})
 
 
 def test_best_values_are_not_those_of_noise_or_of_one_repeated_map(tmp_path):
@@ -580,7 +593,7 @@ def test_paper_networks_have_the_papers_shapes():
 # ----------------------------------------------------------------------------------------- mistakes
 @pytest.mark.parametrize("flags, message", [
     (["--kernel-size", "4"], "--kernel-size 4: expected an odd number"),
-    (["--moment-matching", "-1"], "--moment-matching -1.0: expected a number above 0"),
+    (["--moment-matching", "-1"], "--moment-matching -1.0: expected 0, or a number above 0"),
     (["--maps", "0"], "--maps 0: expected 1 or more"),
     (["--side", "30"], "--side 30: expected a multiple of 8"),
     (["--side", "-8"], "--side -8"),
@@ -608,7 +621,7 @@ def test_paper_networks_have_the_papers_shapes():
     (["--learning-rate", "1e-60"], "float32 can hold"),
     (["--adam-eps", "1e-60"], "float32 can hold"),
     (["--beta2", "0.99999999999"], "below 1 in float32"),
-    (["--classes", "300", "--dataset", "."], "--classes 300: expected 2 to 256"),
+    (["--classes", "300", "--dataset", "."], "--classes 300: expected 2 to 255"),
     (["--classes", "9"], "not for the shapes"),
     (["--palette", "no/such"], "not for the shapes"),
     (["--crop"], "not for the shapes"),
@@ -819,7 +832,7 @@ def test_a_run_keeps_the_colours_that_an_earlier_version_made_up(tmp_path, monke
     assert np.array_equal(load_dataset(header["settings"], header).palette, before)
     new.rename(maps)
     main(["evaluate", str(run), "--dataset", str(maps)])
-    real = [float(row["real at half"]) for row in csv.DictReader(open(run / "metrics.csv"))
+    real = [float(row["real at half"]) for row in csv.DictReader(open(run / "evaluation.csv"))
             if row["metric"] == "memorization, copies"]
     assert set(real) == {0}, "the real maps have no mirror images among them"
 
@@ -949,7 +962,7 @@ def damage(kind, path):
     ("a negative step", "step is -1"), ("another step", "another step"),
     ('setting side "8"', "side is '8'"), ("setting latent -1", "--latent -1"),
     ("setting generator_filters []", "--generator-filters"), ('setting data "x"', "data is 'x'"),
-    ("setting data [5]", "--data [5]: expected paths"), ("setting crop 2", "crop is 2"),
+    ("setting data [5]", "--data 5: expected paths"), ("setting crop 2", "crop is 2"),
     ("setting learning_rate null", "learning_rate is None"), ('setting model "vae"', "--model vae"),
     ("a bomb", "declares 200,0"), ("float64", "beyond float32"), ("a negative moment", "g.v holds"),
     ("a negative variance", "a negative number"), ("an unknown array", "an array g.more"),
@@ -1303,7 +1316,7 @@ def test_compare_of_a_folder_whose_name_is_no_text(tmp_path):
 @pytest.mark.parametrize("words, size, named", [
     (["sample", "--trained", "--out", "new"], 0, "new/map_00000.png"),
     (["interpolate", "--trained", "--out", "new"], 4000, "new/interpolation.gif"),
-    (["evaluate", "run", "--out", "new"], 100, "new/metrics.csv"),
+    (["evaluate", "run", "--out", "new"], 100, "new/evaluation.csv"),
     (["sample", "--trained", "--out", "new"], 3000, "new.png"),
     ([*TINY_FLAGS, "--steps", "50", "--log-every", "1", "--out", "new"], 1500, "new"),
     (["export", "run", "new/g.npz"], 1000, "new/g.npz")], ids=lambda words: str(words)[:20])

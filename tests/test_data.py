@@ -779,6 +779,37 @@ def maps(tmp_path):
     return write(tmp_path / "maps", **contents)
 
 
+def test_a_tar_is_hashed_once(tmp_path, monkeypatch):
+    """Its fingerprint is that of all its members, for which several threads ask at once."""
+    count, digest = [], archives.digest
+    write(tmp_path / "maps", **{f"m{i}__png": png(ids(i)) for i in range(20)})
+    with tarfile.open(tmp_path / "maps.tar", "w") as archive:
+        archive.add(tmp_path / "maps", "")
+    monkeypatch.setattr(archives, "digest", lambda path: count.append(path) or digest(path))
+    monkeypatch.setattr(label_maps, "available_cores", lambda: 16)
+    assert len(data.load(str(tmp_path / "maps.tar"), 8).maps) == 20 and len(count) == 1
+
+
+def test_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch):
+    write(tmp_path / "a", m__png=png(ids()))
+    write(tmp_path / "b", m__png=png(ids()))
+    scandir = os.scandir
+
+    def refused(path):
+        if str(path).endswith("b"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+    monkeypatch.setattr(os, "scandir", refused)
+    with pytest.raises(InputError, match="b: cannot be read .Permission denied"):
+        data.load(str(tmp_path), 8)
+
+
+def test_a_long_name_can_be_cached(tmp_path, cache):
+    folder = write(tmp_path / ("maps" * 60), m__png=png(ids()))
+    assert data.load(str(folder), 8).classes == 3
+    assert len(list(cache.rglob("*.npz"))) == 1
+
+
 def test_the_second_start_decodes_nothing(maps, cache, monkeypatch, tmp_path):
     first = data.load(str(maps), 8)
     assert [f.suffix for f in cache.iterdir()] == [".npz"]
@@ -1384,7 +1415,7 @@ BAD = {  # name: how to make it, the message, options of load_maps
     "one class": (holding(a__png=png(np.zeros((4, 4), np.uint8))), "at least 2 classes"),
     "palette and classes": (holding(a__png=GOOD), "--classes 5.*3 colours",
                             dict(palette=PALETTE, classes=5)),
-    "classes": (holding(a__png=GOOD), "--classes 300: expected 2 to 256", dict(classes=300)),
+    "classes": (holding(a__png=GOOD), "--classes 300: expected 2 to 255", dict(classes=300)),
 }
 
 

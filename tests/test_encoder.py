@@ -309,6 +309,21 @@ def fails(capsys, *words, code=2):
     return line
 
 
+def test_stopped_twice_before_anything_is_saved(run, copy, monkeypatch, capsys):
+    """The second Ctrl-C comes while the checkpoint is written: there is nothing to resume."""
+    (copy / "encoder" / "both.npz").unlink()
+
+    def interrupted(*_):
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+    monkeypatch.setattr(encoder_training, "write_checkpoint", interrupted)
+    with pytest.raises(SystemExit) as stop:
+        main(["train", copy, *SMALL_FLAGS])
+    out = capsys.readouterr().out
+    assert stop.value.code == 130 and "--resume" not in out
+    assert "Stopped before the first checkpoint. To start again: " in out
+
+
 def arrays(path):
     with np.load(path) as file:
         return {name: file[name].tobytes() for name in file.files}

@@ -749,6 +749,15 @@ def test_a_buffer_serves_again_when_its_array_has_gone():
     assert len({a.ctypes.data, b.ctypes.data, c.ctypes.data}) == 3
 
 
+def test_sequences_in_turns_do_not_pile_up_buffers():
+    ops = CudaOps(Emulator())
+    for n in 5, 6, 5, 6, 5, 6:
+        with ops.arena:
+            a, b = ops.empty(n), ops.empty(7 * n)
+            assert a.ctypes.data != b.ctypes.data
+    assert len(ops.arena.buffers) == 2
+
+
 @pytest.mark.parametrize("precision", ["fp32", "tf32"])
 def test_a_step_in_used_memory_has_the_same_bits(precision):
     """The emulator fills each array with NaN, so one that is taken too early would show."""

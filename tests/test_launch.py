@@ -428,7 +428,7 @@ def plant(tmp_path, file, before, after, count=1):
 def conv_with(file, dtype=np.float32):
     """All three convolutions by the kernels of a file, on several tiles with a ragged edge."""
     rng, ops = np.random.default_rng(0), cuda_ops.CudaOps(Emulator(dtype, "tf32"))
-    ops.conv_file, ops.tile, ops.few_channels = file, launch.read(file).constants, 0
+    ops.conv_file, ops.constants, ops.few_channels = file, launch.read(file).constants, 0
     ops.takes_operands = launch.read(file).kernels["conv"].parameters[0].type == "operand"
     shapes = (2, 9, 10, 5), (3, 3, 5, 70), (2, 5, 5, 70)
     x, w, dy = (ops.asarray(rng.standard_normal(shape)) for shape in shapes)

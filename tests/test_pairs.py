@@ -156,6 +156,13 @@ def test_suffixes(tmp_path, of_map, of_photo):
     assert np.abs(found.photos.astype(int) - COLORS[found.maps]).mean() < 15
 
 
+def test_accents_match_however_they_are_written(tmp_path):
+    """macOS writes a letter and its accent as two characters."""
+    maps = write(tmp_path / "maps", {"Stra\u00dfe \u00e4.png": encoded(scene())})
+    photos = write(tmp_path / "photos", {"Stra\u00dfe a\u0308.png": photo(scene())})
+    assert len(pairs.load(str(maps), (24, 32), str(photos)).maps) == 1
+
+
 def test_folders_tell_apart_what_has_the_same_name(tmp_path):
     """Videos in a folder each, whose frames have the same numbers."""
     names = [f"{video}/{i:04d}" for video in "ab" for i in range(3)]

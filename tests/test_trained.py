@@ -2,6 +2,7 @@
 import json
 import pickle
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -120,6 +121,14 @@ def test_sampling_before_any_training(tmp_path, monkeypatch, capsys):
     assert Image.open("elsewhere/map_00000.png").size == (32, 32)
     main(["interpolate", "--trained", "--keys", "2", "--frames", "2"])
     assert (tmp_path / "runs" / "trained" / "interpolation.gif").exists()
+
+
+def test_sampling_into_the_present_folder(tmp_path, monkeypatch):
+    """The picture is named after it, and stands beside it."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    main(["sample", "--trained", "--count", "1", "--out", "."])
+    assert Path("map_00000.png").exists() and Path("../here.png").exists()
 
 
 @pytest.mark.parametrize("command", ["sample", "interpolate"])
