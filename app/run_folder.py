@@ -162,10 +162,15 @@ def _read(path, kind):
             needed = {name: shape for name, shape in shapes.items()
                       if name.startswith("g.") and name not in ("g.m", "g.v", "g.step")}
         arrays = npz.arrays(file, needed, others=["header", *shapes])
-        for name, a in arrays.items():
-            if name.endswith((".v", ".running_var", ".step")) and a.min() < 0:
-                raise InputError(f"{name} holds a negative number")
+        require_not_negative(arrays)
     return header, arrays
+
+
+def require_not_negative(arrays):
+    """Raises InputError for a negative variance, or number of steps."""
+    for name, a in arrays.items():
+        if name.endswith((".v", ".running_var", ".step")) and a.min() < 0:
+            raise InputError(f"{name} holds a negative number")
 
 
 def _state_shapes(s, classes):

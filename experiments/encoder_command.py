@@ -90,8 +90,9 @@ def trained(path, folder, args):
 # ----------------------------------------------------------------------------------------- parsers
 def parser():
     """The flags of all commands."""
-    top = Parser(prog="encoder", description="A semantic encoder for a trained generator: from "
-                 "label maps to latent vectors. See docs/encoder.md.")
+    top = Parser(prog="python -m experiments.encoder",
+                 description="A semantic encoder for a trained generator: from label maps to "
+                 "latent vectors. See docs/encoder.md.")
     commands = top.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
     texts = {train: "Train an encoder; its checkpoint is RUN/encoder/STAGES.npz.",
              encode: "z of label maps, and a picture of each map above its reconstruction.",

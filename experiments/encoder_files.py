@@ -14,6 +14,7 @@ from app.run_folder import (
     copies,
     generator_and_header,
     needed_to_sample,
+    require_not_negative,
     restore,
     same_maps,
     usable,
@@ -117,8 +118,7 @@ def read_checkpoint(path, g):
         _, n = buffers.places(shapes, np.float32)
         shapes = {"e.params": (n,), "e.m": (n,), "e.v": (n,), "e.step": (1,)}
         arrays = npz.arrays(file, shapes, others=["header"])
-        if arrays["e.v"].min() < 0 or arrays["e.step"].min() < 0:
-            raise InputError("a negative number")
+        require_not_negative(arrays)
     return header, s, arrays
 
 

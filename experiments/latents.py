@@ -146,7 +146,8 @@ def ways(g, encoders, train_maps, held, args):
             e, steps = encoders[stages]
             yield f"{text[stages]} ({steps} steps)", lambda e=e: by(e.codes(held))
     e, _ = next(iter(encoders.values()))  # of both stages, if there is one
-    yield "E(x) of another map", lambda: by(e.codes(np.roll(held, 1, 0)))
+    if len(held) > 1:
+        yield "E(x) of another map", lambda: by(e.codes(np.roll(held, 1, 0)))
     if args.z_steps:
         yield (f"z from 0 by {args.z_steps} steps of Adam",
                lambda: searched(np.zeros((len(held), g.s.latent))))

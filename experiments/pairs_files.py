@@ -173,6 +173,8 @@ def _prepared(name, content, map_name, map_size, size):
     map_size: (height, width) in the map's file, whose proportions the photo must have.
     """
     photo = ImageOps.exif_transpose(decode(name, content))
+    if photo.mode == "P" and "transparency" in photo.info:
+        photo = photo.convert("RGBA")
     if photo.mode not in ("RGB", "RGBA", "L", "LA", "P"):
         raise InputError(f"{name}: image mode {photo.mode}; expected an RGB or grey photo")
     if photo.mode[-1] == "A" and photo.getchannel("A").getextrema()[0] < 255:

@@ -10,7 +10,7 @@ import kernels
 import semgan
 from app import training
 from app.command_line import positive
-from app.run_folder import FORMAT, continued_log, restore, usable
+from app.run_folder import FORMAT, continued_log, require_not_negative, restore, usable
 from app.run_settings import shown, with_absolute_paths
 from experiments import pairs
 from experiments.pairs_command import add_arguments, require_outside_pairs
@@ -33,6 +33,8 @@ SHARED = {
 }
 # Where pairs come from: the arguments of pairs.load, each a flag too.
 DATA = ("dataset", "photos", "count", "data", "split", "classes", "palette", "labels", "void")
+KINDS = dict(data=list, dataset=str, photos=str, split=str, palette=str, labels=str, count=int,
+             classes=int, void=int)
 MOVABLE = ("dataset", "photos", "data", "palette", "labels")  # say where a run's pairs are
 
 
@@ -160,10 +162,15 @@ def load_header(run, experiment, table, choices):
         known = {"experiment", "fingerprint", *table, *DATA}
         if unknown := saved.keys() ^ known:
             raise InputError(f"the setting {min(unknown)} is missing or unknown")
-        header["settings"] = settings(table, saved, choices)
-        header["palette"] = np.array(header["palette"], np.uint8)
-        if header["palette"].shape != (len(header["names"]), 3):
+        for name, kind in KINDS.items():
+            if type(saved[name]) not in (kind, type(None)) or saved["dataset"] is None:
+                raise InputError(f"the setting {name} is {saved[name]!r:.100}")
+        header["settings"] = s = settings(table, saved, choices)
+        header["palette"], names = np.array(header["palette"], np.uint8), header["names"]
+        if header["palette"].shape != (len(names), 3) or not all(type(n) is str for n in names):
             raise InputError("its palette does not fit its classes")
+        if type(header["step"]) is not int or not 0 <= header["step"] <= s.steps:
+            raise InputError(f"its step is {header['step']!r:.40}")
     return header
 
 
@@ -178,6 +185,7 @@ def load_arrays(run, experiment, networks):
         shapes = {f"{prefix}.{name}": array.shape for prefix, net in networks.items()
                   for name, array in net.state().items()}
         arrays = npz.arrays(file, shapes, others=there - shapes.keys())
+        require_not_negative(arrays)
     for prefix, net in networks.items():
         restore(net.ops, net.state(), prefix, arrays)
 
@@ -196,7 +204,7 @@ class Recorder(training.Recorder):
         save_image(self.trainer.picture(self.some), self.grid_file())
 
     def plot(self):
-        """The curves are drawn at the end only."""
+        """There are no curves: log.csv has the losses."""
 
 
 def train(args, name, table, choices, make):

@@ -81,7 +81,8 @@ def photo_rows(translator, header, held_out, sources, count, seed):
         maps = g.sample(np.random.default_rng(seed).standard_normal((count, g.s.latent)))
         ids = metrics.nearest_class(maps, palette)
         rows[f"dreams of {name}"] = translate(translator, maps, palette), ids
-    rows["real photos, each with another's map"] = held_out.photos, np.roll(held_out.maps, 1, 0)
+    if len(held_out.maps) > 1:
+        rows["real photos, each with another's map"] = held_out.photos, np.roll(held_out.maps, 1, 0)
     return rows
 
 

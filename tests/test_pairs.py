@@ -382,6 +382,8 @@ BAD = {
              "photos/a.jpg: image mode CMYK; expected an RGB or grey photo"),
     "alpha": ({"a.png": M}, {"a.png": encoded(np.zeros((24, 32, 4), np.uint8))},
               "photos/a.png: .*transparent; expected"),
+    "transparent colour": ({"a.png": M}, {"a.png": encoded(scene(), mode="P", transparency=1)},
+                           "photos/a.png: .*transparent; expected"),
     "cut": ({"a.png": M}, {"a.png": P[:-30]}, "photos/a.png: damaged or unreadable image"),
     "text": ({"a.png": M}, {"a.png": b"hello"}, "photos/a.png: not an image"),
 }

@@ -277,6 +277,25 @@ def test_bad_input_is_one_line(run, tmp_path, capsys, words, message):
     assert sorted(path.name for path in run.rglob("*")) == before
 
 
+@pytest.mark.parametrize("key, value, message", [
+    ("step", 99, "its step is 99"), ("step", "abc", "its step is 'abc'"),
+    ("names", [1, 2, 3, 4], "its palette does not fit"),
+    ("dataset", 5, "the setting dataset is 5"), ("void", "a", "the setting void is 'a'"),
+    ("g.v", -1, "g.v holds a negative number")])
+def test_headers_that_do_not_fit(run, tmp_path, capsys, key, value, message):
+    shutil.copytree(run, tmp_path / "run")
+    state = arrays(run)
+    header = json.loads(str(state["header"]))
+    place = header["settings"] if key in header["settings"] else header
+    place[key] = value
+    if key in state:
+        state[key] = state[key] + np.float32(value)
+    np.savez(tmp_path / "run" / "checkpoint.npz", **state | {"header": json.dumps(header)})
+    capsys.readouterr()
+    assert main("train", "--resume", "--out", tmp_path / "run", "--device", "numpy") == 2
+    assert message in one_line(capsys)
+
+
 def test_the_segmenter(run, capsys):
     """Real photos show their maps, far better than another's map; a row for each set and source."""
     words = [run, "--trained", "--count", 12, "--few", 6, "--steps", 250, "--seeds", 1]
