@@ -10,7 +10,7 @@ import numpy as np
 from threadpoolctl import ThreadpoolController
 
 CHUNK_BYTES = 1 << 21       # of maps that a worker computes at once: about its share of the cache
-ONE_WORKER_BYTES = 1 << 18  # with less, waking another worker (about 0.1 ms) does not pay
+ONE_WORKER_BYTES = 1 << 19  # with less, waking another worker (about 0.1 ms) does not pay
 
 
 def available_cores():
