@@ -154,7 +154,7 @@ def training_parser():
     parser.add_argument("--preset", choices=semgan.PRESETS,
                         help="small: side 32, minutes on two cores (the default without a GPU); "
                              "full: the paper's sizes, without its bottleneck (the default on a "
-                             "GPU); paper: exactly the paper's drawing")
+                             "GPU); paper: exactly as drawn in the paper")
     add_run_flags(parser.add_argument_group("the run"))
     add_settings(parser)
     return parser

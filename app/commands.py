@@ -20,6 +20,7 @@ from app.run_folder import (
     load_checkpoint,
     load_generator,
     make_folder,
+    require_writable,
     same_maps,
 )
 from app.run_settings import MOVABLE, load_dataset, resumed, with_absolute_paths
@@ -132,13 +133,14 @@ def evaluate(args):
     if count < 4:
         raise InputError(f"{count} maps: expected 4 or more, since one half is compared "
                          "with the other")
+    out = Path(args.out or args.run)
+    require_writable(out)
     weights, reason = fid_weights(args.weights)
     table = evaluation.measure(g, dataset, count, args.seed, weights)
     print(f"{args.run}: step {header['step']}, {count} samples, seed {args.seed}\n"
           f"{evaluation.describe(table, dataset.palette)}")
     if reason:
         print(f"\nNo FID: {reason}")
-    out = Path(args.out or args.run)
     make_folder(out)
     file = out / "evaluation.csv"  # metrics.csv belongs to training, which may be going on
     evaluation.write_table(file, header["step"], count, args.seed, table)

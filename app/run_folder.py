@@ -3,6 +3,7 @@ import argparse
 import csv
 import json
 import os
+import tempfile
 import threading
 import zlib
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ import data
 import kernels
 import semgan
 from formats import npz
-from formats.files import InputError, remove_left_over, written
+from formats.files import InputError, made, remove_left_over, written
 from formats.palettes import write_palette
 from formats.settings import MOST_STEPS
 from kernels import buffers
@@ -374,6 +375,16 @@ def require_outside(out, s):
     if folder.resolve() in (Path(out).resolve(), *Path(out).resolve().parents):
         raise InputError(f"{out}: lies in {s.dataset}, and would be read as more maps; choose "
                          "another place with --out, or the files to read with --labels")
+
+
+def require_writable(out):
+    """Raises InputError if a folder cannot be written to, before anything long is computed."""
+    with made(out):
+        make_folder(out)
+        try:
+            tempfile.TemporaryFile(dir=out).close()
+        except OSError as error:
+            raise InputError(f"{out}: cannot write there ({error.strerror or error})") from None
 
 
 def make_folder(out):

@@ -91,11 +91,16 @@ def prepare(args, given, run):
         if moved := [given[name] for name in MOVABLE if origin[name] == "flag"]:
             print(f"{run} continues with the same maps and colours, from "
                   f"{', '.join(map(shown, moved))}.")
-        before = header["arithmetic"] or "an earlier version of this program"
-        if before != ops.arithmetic:
-            print(f"{run} was computed by {printable(before)} and continues on {ops.arithmetic}: "
-                  "results will be close, not bit-identical. See --device and --precision.")
+        tell_other_arithmetic(header, ops, run)
     return trainer, origin
+
+
+def tell_other_arithmetic(header, ops, run):
+    """Print it if a run continues on a device with other rounding than that of its checkpoint."""
+    before = header["arithmetic"] or "an earlier version of this program"
+    if before != ops.arithmetic:
+        print(f"{run} was computed by {printable(before)} and continues on {ops.arithmetic}: "
+              "results will be close, not bit-identical. See --device and --precision.")
 
 
 def announce(trainer, evaluate_every, weights, samples):

@@ -13,6 +13,7 @@ from app.memory import require_for_sampling
 from app.pictures import grid, save_gif
 from app.run_folder import TRAINED, load_generator, make_folder
 from experiments import runs
+from experiments.pairs_command import require_outside_pairs
 from experiments.pix2pix import load_translator, translate
 from formats.files import InputError, save_image, written
 from formats.palettes import write_palette
@@ -54,6 +55,7 @@ def dream(args):
                                      ("--keys and --frames", args.keys * args.frames, 60 * pixels)):
             require_for_sampling(g.s, len(header["palette"]), count, flags, of_map)
     out = Path(args.out or Path(args.run) / "dreams")
+    require_outside_pairs(out, header["settings"])
     if any(out.glob("*")):
         raise InputError(f"{out} already holds dreams; remove it, or choose another with --out")
     try:

@@ -11,7 +11,7 @@ from app.commands import ENLARGED, slerp, source
 from app.failures import Parser, reported
 from app.memory import require_for_sampling
 from app.pictures import grid, save_gif
-from app.run_folder import make_folder, require_outside
+from app.run_folder import make_folder, require_outside, require_writable
 from app.run_settings import shown
 from experiments.encoder import SETTINGS, STAGES
 from experiments.encoder_files import load_encoder, load_frozen, read_maps
@@ -44,6 +44,7 @@ def encode(args):
     require_outside(out, Namespace(dataset=args.maps, labels=None))
     if (out / "codes.npz").exists():
         raise InputError(f"{out} already holds codes; remove them, or choose another with --out")
+    require_writable(out)
     z = e.codes(maps)
     found = g.sample(z)
     make_folder(out)

@@ -160,6 +160,8 @@ def read_maps(path, size, palette, resize=False):
     path = Path(path)
     if not path.exists():
         raise InputError(f"{path}: no such image, folder or archive of label maps")
+    if path.suffix.lower() in (".jpg", ".jpeg"):
+        raise InputError(f"{path}: a JPEG, which changes class ids; expected {', '.join(IMAGES)}")
     with ExitStack() as stack, warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         if path.is_file() and path.suffix.lower() in IMAGES:

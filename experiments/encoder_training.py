@@ -7,7 +7,7 @@ import numpy as np
 from app.commands import source
 from app.run_folder import restore, write_checkpoint
 from app.run_settings import shown
-from app.training import stop_signals
+from app.training import stop_signals, tell_other_arithmetic
 from experiments.encoder import SETTINGS, EncoderTrainer, settings
 from experiments.encoder_files import (
     checksum,
@@ -72,6 +72,7 @@ def continued(g, maps, given, file):
     if header["maps"] != checksum(maps):
         raise InputError(f"{file}: its maps have changed since it was started")
     restore(g.ops, trainer.encoder.state(), "e", arrays)
+    tell_other_arithmetic(header, g.ops, file)
     trainer.step = trainer.saved = header["step"]
     return trainer
 

@@ -12,7 +12,7 @@ import numpy as np
 from app.commands import source
 from app.memory import require_for_sampling
 from app.pictures import grid
-from app.run_folder import make_folder
+from app.run_folder import make_folder, require_writable
 from experiments.encoder import STAGES, one_hot
 from experiments.encoder_files import (
     fingerprint,
@@ -111,6 +111,8 @@ def evaluate(args):
     held = held[:args.count]
     require_for_sampling(g.s, len(header["palette"]), args.samples + len(held),
                          "--samples and --count")
+    out = Path(args.out or folder / "encoder")
+    require_writable(out)
     print(f"{path}: {len(held)} held-out maps\n{'':48s}  accuracy    mIoU  size of z  s a map")
     table, before = {}, fingerprint(g)
     for name, compute in ways(g, encoders, train_maps, held, args):
@@ -123,7 +125,7 @@ def evaluate(args):
         print("{:48s}{:10.3f}{:8.3f}{:>11s}{:8.2g}".format(name, *table[name][1], length, seconds),
               flush=True)
     assert fingerprint(g) == before, "the generator has changed"
-    write_results(table, held, header["palette"], args, folder / "encoder")
+    write_results(table, held, header["palette"], out)
 
 
 def ways(g, encoders, train_maps, held, args):
@@ -154,10 +156,9 @@ def ways(g, encoders, train_maps, held, args):
         yield f"z from E(x) by {args.z_steps} steps of Adam", lambda: searched(e.codes(held))
 
 
-def write_results(table, held, palette, args, out):
+def write_results(table, held, palette, out):
     """evaluation.csv and evaluation.png: the real maps, then a row of maps for each of the table.
     """
-    out = Path(args.out or out)
     make_folder(out)
     text = io.StringIO()
     lines = [[name, *(f"{x:.4f}" for x in numbers), length]

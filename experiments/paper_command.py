@@ -153,7 +153,7 @@ def parser():
 
 def add_others(group):
     group.add_argument("--preset", choices=["paper", "full"], default="paper",
-                       help="paper: exactly the paper's drawing; full: without its bottleneck "
+                       help="paper: exactly as drawn in the paper; full: without its bottleneck "
                             "(default paper)")
     group.add_argument("--generator-loss", choices=["feature_matching", "non_saturating"],
                        help="as in semgan.py (default feature_matching, the paper's)")

@@ -14,7 +14,7 @@ from app.run_folder import FORMAT, continued_log, require_not_negative, restore,
 from app.run_settings import shown, with_absolute_paths
 from experiments import pairs
 from experiments.pairs_command import add_arguments, require_outside_pairs
-from formats import npz
+from formats import memory, npz
 from formats.files import InputError, locked, save_image
 from formats.palettes import write_palette
 from formats.settings import check_values, given_size, require
@@ -133,9 +133,9 @@ def fingerprint(dataset):
 
 
 def moved(s, given, run):
-    """The settings s of a run with where its pairs are now, if given, {name: value}, says so.
+    """The settings s of a run, with what flags say about where its pairs are now.
 
-    Raises InputError if a flag contradicts the settings.
+    given: {name: value} of the flags. Raises InputError if one contradicts the settings.
     """
     for name, value in given.items():
         if value != getattr(s, name) and name not in MOVABLE:
@@ -167,6 +167,7 @@ def load_header(run, experiment, table, choices):
                 raise InputError(f"the setting {name} is {saved[name]!r:.100}")
         header["settings"] = s = settings(table, saved, choices)
         header["palette"], names = np.array(header["palette"], np.uint8), header["names"]
+        header["arithmetic"] = str(header["arithmetic"])
         if header["palette"].shape != (len(names), 3) or not all(type(n) is str for n in names):
             raise InputError("its palette does not fit its classes")
         if type(header["step"]) is not int or not 0 <= header["step"] <= s.steps:
@@ -237,15 +238,25 @@ def prepare(args, run, given, make, name, table, choices):
     s = moved(header["settings"], given, run) if header else settings(table, given, choices)
     require_outside_pairs(run, s)
     dataset, held_out = load_pairs(s, header, run)
+    memory.require("training", {"--batch-size, --side and --filters": least_bytes(s)})
     s.experiment, s.fingerprint = name, fingerprint(dataset)
     trainer = make(ops, s, dataset)
     if header:
         load_arrays(run, name, trainer.networks)
         trainer.step = header["step"]
+        training.tell_other_arithmetic(header, ops, run)
     print(f"{ops.why}: {s.steps - trainer.step} steps on {len(dataset.maps)} pairs of "
           f"{len(dataset.palette)} classes; {len(held_out.maps)} more are held out. In {run}.",
           flush=True)
     return trainer, held_out
+
+
+def least_bytes(s):
+    """Bytes that a step takes at least: the U-Net's feature maps down and up, and their gradients.
+    """
+    height, width = semgan.map_size(s)
+    numbers = sum(channels / 4 ** i for i, channels in enumerate(s.filters, 1))  # of a pixel
+    return int(4 * np.dtype(np.float32).itemsize * s.batch_size * height * width * numbers)
 
 
 def open_log(run, trainer):

@@ -2,10 +2,11 @@
 
 Arrays are NHWC and C-contiguous, all of one dtype, float32 or float64; label maps are uint8.
 Convolution weights are (kh, kw, Cin, Cout). An operation is a function of arrays. Its gradient is
-another function, and whatever that needs is an argument: nothing is remembered. Both return new
-arrays, several as a tuple. `out` has the form of the result, an array or a tuple, and says where
-results must be written; None in it means anywhere. A result may be written over an input of its own
-kind: this is how Adam updates the parameters in place. Shapes that do not fit raise ValueError.
+another function, and whatever that needs is an argument: nothing is remembered. Both return arrays,
+several as a tuple: new ones, or an argument that needs no change. `out` has the form of the result,
+an array or a tuple, and says where results must be written; None in it means anywhere. A result may
+be written over an input of its own kind: this is how Adam updates the parameters in place. Shapes
+that do not fit raise ValueError.
 
 The backends, each a class with all operations as methods (`kernels.load` chooses one):
 
@@ -28,7 +29,7 @@ The words, each with one meaning:
 """
 import numpy as np
 
-# Every operation, and the operations that compute its gradients; for Inception forward is enough.
+# Every operation, and the operations that compute its gradients: () if nothing needs them.
 OPERATIONS = {
     "conv": ("conv_input_grad", "conv_weight_grad"),
     "conv_input_grad": ("conv", "conv_weight_grad"),  # as an operation: the transposed convolution

@@ -271,7 +271,7 @@ class CudaOps(CudaConv):
         self._each("inputs.cu", kernel, row.size, table, number, row, len(table), row.size)
         return row
 
-    # --------------------------------------------------------- where a network's paths meet, part
+    # ------------------------------------------------------------------- branches: add, join, split
     def add(self, a, b, *, out=None):
         y = self.empty(*a.shape) if out is None else out
         self._each("activations.cu", "add", a.size, a, b, y, a.size)

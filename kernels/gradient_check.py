@@ -261,13 +261,13 @@ CASES = {
 }
 
 
-# ----------------------------------------------------------------------------------- cases of value
+# ---------------------------------------------------------------------- cases that compare backends
 def value_cases(rng, shape):
     """Yields names and arguments of every operation that takes maps of this shape."""
     yield from cases_of_layers(rng, shape)
     yield from cases_of_losses(rng, shape)
     yield from cases_of_convolutions(rng, shape)
-    yield from cases_for_inception(rng, shape)
+    yield from cases_of_branches_and_pooling(rng, shape)
     c, n = shape[-1], int(np.prod(shape))
     labels = rng.integers(0, c, (5, 3, 4)).astype(np.uint8)
     yield "gather", (labels, np.array([4, 0, 4]), rng.standard_normal((min(c, 256), 3)))
@@ -315,7 +315,7 @@ def cases_of_convolutions(rng, shape):
     yield "conv_weight_grad", (x, above, w.shape, 1, 1)
 
 
-def cases_for_inception(rng, shape):
+def cases_of_branches_and_pooling(rng, shape):
     x, y = rng.standard_normal((2, *shape))
     yield "concat", ([x, y[..., :1], 2 * x],)
     yield "concat", ([x],)

@@ -46,7 +46,7 @@ def conv_input_grad(dy, w, x_shape, stride=1, pad=0, bias=None, activation=None)
     dpadded = pad_maps(np.zeros(x_shape, dy.dtype), pad)
     for tap, pixels in taps(w.shape, dy.shape, stride):
         dpadded[pixels] += dy @ w[tap].T
-    return bias_activation(crop_maps(dpadded, pad), bias, activation)
+    return bias_activation(np.ascontiguousarray(crop_maps(dpadded, pad)), bias, activation)
 
 
 def conv_weight_grad(x, dy, w_shape, stride=1, pad=0):
@@ -312,7 +312,7 @@ def take_row(table, number):
     return table[int(number[0]) % len(table)]
 
 
-# --------------------------------------------------------------- where a network's paths meet, part
+# ----------------------------------------------------------------------- branches: add, join, split
 def add(a, b):
     """a + b, two arrays of one shape: the gradients of a map that goes two ways."""
     return a + b

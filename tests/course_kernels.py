@@ -96,7 +96,7 @@ def launching(name):
 
 
 def cases(name):
-    """[(operation, arguments, names of the kernels that it launches)], of all cases of value."""
+    """[(operation, arguments, names of the kernels that it launches)], of all cases."""
     return cases_by(name in launch.read("few_channels.cu").kernels)
 
 

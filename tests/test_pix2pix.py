@@ -255,6 +255,7 @@ def in_other_colors(run, copy):
     (["train", "--out", "NEW", "--patch-filters", *"888888"], "a multiple of 64, since --patch-f"),
     (["train", "--out", "NEW", "--adversarial-weight", "-1"], "-1.0: expected 0, or a number"),
     (["train", "--out", "NEW", "--photos", ""], "--photos is empty"),
+    (["train", "--out", "NEW", "--batch-size", "77777777"], "--batch-size, --side and --filters"),
     (["train", "--out", ""], "--out is empty"),
     (["dream", "RUN", "--maps", ""], "MAPS is empty"),
     (["dream", "RUN", "--maps", "RUN"], "a run of experiments.pix2pix; expected one of semgan.py"),
