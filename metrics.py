@@ -152,6 +152,35 @@ def memorization(train, fake, heldout=None):
             "copies": float((1 - samples <= (1 - near) / 2).mean())}
 
 
+# ----------------------------------------------------------------- reconstructions: map against map
+def confusion(maps, real, classes):
+    """(K, K): how many pixels of class i, the row, were reconstructed as class j.
+
+    Here and below, maps and real are (N, H, W) uint8 of equal numbers, a reconstruction of each.
+    """
+    pairs = real.astype(np.int64) * classes + maps
+    return np.bincount(pairs.ravel(), minlength=classes ** 2).reshape(classes, classes)
+
+
+def pixel_accuracy(maps, real):
+    """The share of pixels with the right class, 0 to 1.
+
+    High for all maps that are mostly background: see mean_iou.
+    """
+    return float((maps == real).mean())
+
+
+def mean_iou(maps, real, classes):
+    """Intersection over union of each class, over all pixels of all maps; then their mean: 0 to 1.
+
+    A class that is in neither set does not count.
+    """
+    table = confusion(maps, real, classes)
+    both = table.diagonal()
+    either = table.sum(0) + table.sum(1) - both
+    return float((both[either > 0] / either[either > 0]).mean())
+
+
 # ---------------------------------------------------------------------------------- Colored Shapes
 def shape_overlaps(maps, counterparts=False):
     """How well circle, rectangle and square fit their ideals: (N, side, side) -> (N, 3), 0 to 1.

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+import metrics
 from app.commands import source
 from app.memory import require_for_sampling
 from app.pictures import grid
@@ -70,32 +71,6 @@ def gradient_of_latents(g, x, z, loss):
     return g.backward(dlogits, kept)
 
 
-# ------------------------------------------------------------------------------------- two measures
-def confusion(maps, real, classes):
-    """(K, K): how many pixels of class i, the row, were reconstructed as class j."""
-    pairs = real.astype(np.int64) * classes + maps
-    return np.bincount(pairs.ravel(), minlength=classes ** 2).reshape(classes, classes)
-
-
-def pixel_accuracy(maps, real):
-    """The share of pixels with the right class, 0 to 1.
-
-    High for all maps that are mostly background: see mean_iou.
-    """
-    return float((maps == real).mean())
-
-
-def mean_iou(maps, real, classes):
-    """Intersection over union of each class, over all pixels of all maps; then their mean: 0 to 1.
-
-    A class that is in neither set does not count.
-    """
-    table = confusion(maps, real, classes)
-    both = table.diagonal()
-    either = table.sum(0) + table.sum(1) - both
-    return float((both[either > 0] / either[either > 0]).mean())
-
-
 # ---------------------------------------------------------------------------------------- evaluate
 def evaluate(args):
     """`evaluate RUN`: reconstructions of held-out maps by encoders, searches and trivial answers.
@@ -120,8 +95,8 @@ def evaluate(args):
         found, z = compute()
         seconds = (time.perf_counter() - began) / len(held)
         length = "-" if z is None else f"{np.sqrt(np.square(z, dtype=float).mean()):.2f}"
-        table[name] = found, [pixel_accuracy(found, held),
-                              mean_iou(found, held, len(header["palette"]))], length
+        table[name] = found, [metrics.pixel_accuracy(found, held),
+                              metrics.mean_iou(found, held, len(header["palette"]))], length
         print("{:48s}{:10.3f}{:8.3f}{:>11s}{:8.2g}".format(name, *table[name][1], length, seconds),
               flush=True)
     assert fingerprint(g) == before, "the generator has changed"
@@ -182,5 +157,5 @@ def rows(sets, palette, columns=16):
 
 def scores(maps, real, g):
     """Both measures as text."""
-    return (f"pixel accuracy {pixel_accuracy(maps, real):.3f}, "
-            f"mIoU {mean_iou(maps, real, g.shapes['conv.b'][0]):.3f}")
+    return (f"pixel accuracy {metrics.pixel_accuracy(maps, real):.3f}, "
+            f"mIoU {metrics.mean_iou(maps, real, g.shapes['conv.b'][0]):.3f}")

@@ -17,7 +17,7 @@ from experiments.pairs_command import add_arguments, require_outside_pairs
 from formats import memory, npz
 from formats.files import InputError, locked, save_image
 from formats.palettes import write_palette
-from formats.settings import check_values, given_size, require
+from formats.settings import check_values, given_size, require, shown_size
 
 # Settings of networks and optimizer, as in semgan.SETTINGS: name -> (default, meaning).
 SHARED = {
@@ -49,13 +49,14 @@ def settings(table, given, choices):
     vars(s).update(given)
     check_values(s, table, {"init": ["normal", "glorot"], **choices})
     require(s, "held_out", s.held_out < 1, "a share, below 1")
-    for name in {"filters", "patch_filters"} & table.keys():
-        halvings = len(getattr(s, name))
-        require(s, name, halvings < 31, "fewer layers: each halves the sides")
-        for side in semgan.map_size(s):
-            if side % 2 ** halvings:
-                raise InputError(f"--side {side}: expected a multiple of {2 ** halvings}, since "
-                                 f"--{name.replace('_', '-')} halves the sides {halvings} times")
+    multiple, sides = 2 ** len(s.filters), semgan.map_size(s)
+    for side in sides:
+        if side % multiple:
+            raise InputError(f"--side {side}: expected a multiple of {multiple}, since the network "
+                             f"halves its maps {len(s.filters)} times")
+    if "patch_filters" in table:
+        require(s, "patch_filters", min(sides) >> len(s.patch_filters),
+                f"fewer layers: each halves the sides, {shown_size(sides)}")
     return s
 
 

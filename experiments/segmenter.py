@@ -23,7 +23,6 @@ from app.memory import require_for_sampling
 from app.run_settings import with_absolute_paths
 from experiments import runs
 from experiments.dreams import add_sources, load_sources
-from experiments.latents import mean_iou
 from experiments.pair_trainer import PairTrainer
 from experiments.pix2pix import load_translator, translate
 from experiments.unet import UNet
@@ -68,7 +67,7 @@ def trained(ops, s, dataset, title):
 
 def consistency(segmenter, photos, maps):
     """The mean over the classes of intersection over union, between what is seen and the maps."""
-    return mean_iou(segmenter.segment(photos), maps, len(segmenter.dataset.palette))
+    return metrics.mean_iou(segmenter.segment(photos), maps, len(segmenter.dataset.palette))
 
 
 # ------------------------------------------------------------------------------------ two questions

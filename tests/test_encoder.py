@@ -11,6 +11,7 @@ from PIL import Image
 
 import data
 import kernels
+import metrics
 import semgan
 from app.command_line import main as semgan_main
 from app.run_folder import load_generator
@@ -256,9 +257,9 @@ def test_it_learns():
 def test_measures():
     real = np.array([[[0, 0, 0, 1], [0, 0, 2, 2]]], np.uint8)
     found = np.array([[[0, 0, 1, 1], [0, 0, 2, 0]]], np.uint8)
-    assert latents.pixel_accuracy(found, real) == 6 / 8
-    assert latents.mean_iou(found, real, 4) == pytest.approx((4 / 6 + 1 / 2 + 1 / 2) / 3)
-    assert latents.mean_iou(real, real, 4) == 1
+    assert metrics.pixel_accuracy(found, real) == 6 / 8
+    assert metrics.mean_iou(found, real, 4) == pytest.approx((4 / 6 + 1 / 2 + 1 / 2) / 3)
+    assert metrics.mean_iou(real, real, 4) == 1
 
 
 def test_best_samples():

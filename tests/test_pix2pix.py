@@ -252,7 +252,7 @@ def in_other_colors(run, copy):
     (["train", "--out", "NEW", "--dataset", "nowhere"], "needs --photos"),
     (["train", "--out", "NEW", "--dataset", "nowhere", "--photos", "no"], "nowhere"),
     (["train", "--out", "NEW", "--filters", "0"], "--filters 0: expected"),
-    (["train", "--out", "NEW", "--patch-filters", *"888888"], "a multiple of 64, since --patch-f"),
+    (["train", "--out", "NEW", "--patch-filters", *"888888"], "8 8 8: expected fewer layers"),
     (["train", "--out", "NEW", "--adversarial-weight", "-1"], "-1.0: expected 0, or a number"),
     (["train", "--out", "NEW", "--photos", ""], "--photos is empty"),
     (["train", "--out", "NEW", "--batch-size", "77777777"], "--batch-size, --side and --filters"),

@@ -20,8 +20,8 @@ sys.path[:0] = ["..", "../.."]  # the project is one folder up, or two
 import inspect
 import matplotlib.pyplot as plt
 import numpy as np
-import app.commands, app.run_folder, kernels
-from experiments import latents, pairs, pix2pix, runs, unet
+import app.commands, app.run_folder, kernels, metrics
+from experiments import pairs, pix2pix, runs, unet
 from kernels.gradient_check import directional_check
 from kernels.numpy_ops import add, concat, conv, conv_input_grad, feature_matching, split
 from tutorial.checks import check, show
@@ -370,7 +370,7 @@ for name, photos, maps in (("real photos", held_out.photos, held_out.maps),
                            ("photos of held-out maps", made, held_out.maps),
                            ("dreams of generated maps", dreams, drawn),
                            ("real photos, maps of others", held_out.photos, others)):
-    agreement = latents.mean_iou(nearest_class(photos), maps, 4)
+    agreement = metrics.mean_iou(nearest_class(photos), maps, 4)
     print(f"{name}: mean IoU {agreement:.2f}")
 
 # %% [markdown]
@@ -384,7 +384,7 @@ for name, photos in ("real photos", held_out.photos), ("photos of held-out maps"
     both = np.array([((found == k) & (real == k)).sum() for k in range(4)])
     either = np.array([((found == k) | (real == k)).sum() for k in range(4)])
     print(name, *(f"{each}: {iou:.2f}" for each, iou in zip(every.names, both / either)))
-    assert np.isclose((both / either).mean(), latents.mean_iou(found, real, 4))
+    assert np.isclose((both / either).mean(), metrics.mean_iou(found, real, 4))
 
 # %% [markdown]
 # Squares and circles lose most, and the rectangle is hard even in real photos: going by mean
