@@ -134,7 +134,9 @@ def evaluate(args):
         raise InputError(f"{count} maps: expected 4 or more, since one half is compared "
                          "with the other")
     out = Path(args.out or args.run)
+    file = out / "evaluation.csv"  # metrics.csv belongs to training, which may be going on
     require_writable(out)
+    evaluation.read_table(file)  # a damaged one fails here
     weights, reason = fid_weights(args.weights)
     table = evaluation.measure(g, dataset, count, args.seed, weights)
     print(f"{args.run}: step {header['step']}, {count} samples, seed {args.seed}\n"
@@ -142,7 +144,6 @@ def evaluate(args):
     if reason:
         print(f"\nNo FID: {reason}")
     make_folder(out)
-    file = out / "evaluation.csv"  # metrics.csv belongs to training, which may be going on
     evaluation.write_table(file, header["step"], count, args.seed, table)
     print(f"\nIn {file}. The columns `half of them` and `real (half)` compare "
           f"{count // 2} maps with {count // 2}.")

@@ -140,7 +140,7 @@ def read_table(path):
         reader = csv.DictReader(file)
         rows = list(reader)
         whole = reader.fieldnames == TABLE_HEADER and all(
-            None not in row.values() and row["step"].isdigit() for row in rows)
+            None not in (*row, *row.values()) and row["step"].isdecimal() for row in rows)
     if not whole:
         raise InputError(f"{path}: not a readable table of metrics; remove it to continue "
                          "without it")

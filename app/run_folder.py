@@ -331,7 +331,7 @@ def start_folder(run, trainer):
         write_palette(run / "palette.txt", trainer.dataset.palette, trainer.dataset.names)
         remove_left_over(run / "samples")
         if not trainer.step:  # a run that begins anew: what an earlier one measured is not its own
-            for name in "metrics.csv", "best.npz":
+            for name in "metrics.csv", "evaluation.csv", "best.npz":
                 (run / name).unlink(missing_ok=True)
         return open_log(run / "log.csv", trainer)
     except OSError as error:

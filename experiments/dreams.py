@@ -1,5 +1,6 @@
 """The command `dream` of experiments.pix2pix: photos of maps that generators of semgan.py draw."""
 import shutil
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from app.run_folder import TRAINED, load_generator, make_folder
 from experiments import runs
 from experiments.pairs_command import require_outside_pairs
 from experiments.pix2pix import load_translator, translate
-from formats.files import InputError, save_image, written
+from formats.files import InputError, made, save_image, written
 from formats.palettes import write_palette
 from formats.settings import shown_size
 
@@ -50,7 +51,7 @@ def dream(args):
     translator, header = load_translator(args.run, args.device)
     sources = load_sources(args, header)
     for g in sources.values():
-        pixels = np.prod(semgan.map_size(g.s))
+        pixels = prod(semgan.map_size(g.s))
         for flags, count, of_map in (("--count", args.count, 3 * pixels),
                                      ("--keys and --frames", args.keys * args.frames, 60 * pixels)):
             require_for_sampling(g.s, len(header["palette"]), count, flags, of_map)
@@ -58,11 +59,14 @@ def dream(args):
     require_outside_pairs(out, header["settings"])
     if any(out.glob("*")):
         raise InputError(f"{out} already holds dreams; remove it, or choose another with --out")
-    try:
-        write_dreams(out, sources, translator, header, args)
-    except BaseException:  # a full disk, or Ctrl-C: a part would look like all
-        shutil.rmtree(out, ignore_errors=True)
-        raise
+    with made(out):
+        try:
+            write_dreams(out, sources, translator, header, args)
+        except BaseException:  # a full disk, or Ctrl-C: a part would look like all
+            for name in sources:
+                shutil.rmtree(out / name, ignore_errors=True)
+                (out / f"{name}.gif").unlink(missing_ok=True)
+            raise
     print(f"In {out}, for each source: {args.count} pairs in maps/ and photos/, and a walk through "
           "the latent space as a GIF; dreams.png shows some of them.")
 

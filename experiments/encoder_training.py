@@ -45,7 +45,7 @@ def train(args):
         with stop_signals() as stop, np.errstate(all="ignore"):  # we look for NaN
             loop(trainer, file, stop)
     if stop:
-        print(stopped(trainer, file, args))
+        print(stopped(file, g, args))
         sys.exit(128 + stop[0])
     held = held[:256]
     found = g.sample(trainer.encoder.codes(held))
@@ -53,12 +53,12 @@ def train(args):
           f"The encoder is {file}. Beside other ways: {here('evaluate', *run_words(args))}")
 
 
-def stopped(trainer, file, args):
+def stopped(file, g, args):
     """What to tell after an interruption: what is saved, and the command that continues."""
     if not file.exists():  # a second Ctrl-C ended the program before it saved
         return f"Stopped before the first checkpoint. To start again: {here(*args.words)}"
     words = args.words if args.resume else [*args.words, "--resume"]
-    return f"Stopped at step {trainer.saved}. To continue: {here(*words)}"
+    return f"Stopped at step {read_checkpoint(file, g)[0]['step']}. To continue: {here(*words)}"
 
 
 def continued(g, maps, given, file):
@@ -73,7 +73,7 @@ def continued(g, maps, given, file):
         raise InputError(f"{file}: its maps have changed since it was started")
     restore(g.ops, trainer.encoder.state(), "e", arrays)
     tell_other_arithmetic(header, g.ops, file)
-    trainer.step = trainer.saved = header["step"]
+    trainer.step = header["step"]
     return trainer
 
 
@@ -98,14 +98,8 @@ def loop(trainer, file, stop):
                       f"{time.perf_counter() - began:.0f} s", flush=True)
                 losses = []
             if time.perf_counter() - saved_at >= SAVE_SECONDS:
-                save(t, file)
+                write_checkpoint(file, *snapshot(t))
                 saved_at = time.perf_counter()
-        save(t, file)
+        write_checkpoint(file, *snapshot(t))
     except FloatingPointError as error:
         sys.exit(printable(f"encoder: {error}; try a lower --learning-rate"))
-
-
-def save(trainer, file):
-    """Raises FloatingPointError if a parameter is not finite."""
-    write_checkpoint(file, *snapshot(trainer))
-    trainer.saved = trainer.step

@@ -43,7 +43,7 @@ def inspect(args):
 def require_outside_pairs(out, s):
     """Raises InputError if `out` lies among maps or photos. s: settings, or flags."""
     for folder in (s.dataset or "", s.photos or ""):
-        require_outside(out, Namespace(dataset=folder, labels=None))
+        require_outside(out, Namespace(dataset=folder, labels=s.labels))
 
 
 def picture(pairs):

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from formats.files import InputError, digest, require_file
 
 LARGEST_FILE = 256 << 20  # bytes of one file of a map; more must be a decompression bomb
+HIDDEN = (".", "__MACOSX")  # what the names of hidden files and folders start with
 ZIP_END = 22  # bytes of the record at the end of a .zip
 UNREADABLE = (OSError, EOFError, RuntimeError, zipfile.BadZipFile, tarfile.TarError, zlib.error,
               lzma.LZMAError)
@@ -78,7 +79,8 @@ def _unreadable(path, error):
 
 def _members_of_folder(path, patterns):
     members = []
-    for folder, _, names in os.walk(path, onerror=_reraise):
+    for folder, folders, names in os.walk(path, onerror=_reraise):
+        folders[:] = [name for name in folders if not name.startswith(HIDDEN)]  # not entered
         for file in (Path(folder, name) for name in names):
             name = file.relative_to(path).as_posix()
             if pattern := _match(path, name, patterns):
@@ -157,7 +159,7 @@ class _TarHeader(tarfile.TarInfo):
 def _match(path, name, patterns):
     """The first pattern that a name matches, None if there is none or the name is hidden."""
     parts = PurePosixPath(name).parts
-    if any(part.startswith((".", "__MACOSX")) for part in parts):
+    if any(part.startswith(HIDDEN) for part in parts):
         return None
     # With the folder's own name, a pattern such as train/*.png is also found in a folder train.
     full = f"/{path.name}/{name}".lower()

@@ -429,7 +429,8 @@ def test_evaluations_past_the_checkpoint_are_replaced(tmp_path):
     assert [(row["step"], row["value"]) for row in rows] == [("2", "3.0"), ("4", "5.0")]
     assert evaluation.best_values(path) == {"FSD": (3.0, 2)}  # SWD could not be computed
     cut = path.read_bytes()[:-12]
-    for damaged in b"something else\n1\n", cut, b"\xff\xfe\n":
+    more = path.read_bytes().replace(b"\r\n", b",7\r\n").replace(b",7", b"", 1)  # cells in a row
+    for damaged in b"something else\n1\n", cut, more, b"\xff\xfe\n":
         path.write_bytes(damaged)
         with pytest.raises(InputError, match="metrics.csv: not a readable table"):
             evaluation.write_table(path, 2, 10, 0, {})

@@ -793,13 +793,17 @@ def test_a_tar_is_hashed_once(tmp_path, monkeypatch):
 def test_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch):
     write(tmp_path / "a", m__png=png(ids()))
     write(tmp_path / "b", m__png=png(ids()))
+    write(tmp_path / ".b", m__png=png(ids()))
     scandir = os.scandir
 
     def refused(path):
-        if str(path).endswith("b"):
+        if str(path).endswith(refuse):
             raise PermissionError(13, "Permission denied", str(path))
         return scandir(path)
     monkeypatch.setattr(os, "scandir", refused)
+    refuse = "/.b"  # hidden folders do not count
+    assert len(data.load(str(tmp_path), 8).maps) == 2
+    refuse = "/b"
     with pytest.raises(InputError, match="b: cannot be read .Permission denied"):
         data.load(str(tmp_path), 8)
 

@@ -310,19 +310,24 @@ def fails(capsys, *words, code=2):
     return line
 
 
-def test_stopped_twice_before_anything_is_saved(run, copy, monkeypatch, capsys):
-    """The second Ctrl-C comes while the checkpoint is written: there is nothing to resume."""
+@pytest.mark.parametrize("saved", [False, True])
+def test_stopped_twice_while_saving(run, copy, monkeypatch, capsys, saved):
+    """The second Ctrl-C comes before the checkpoint has its name, or just after."""
     (copy / "encoder" / "both.npz").unlink()
 
-    def interrupted(*_):
+    def interrupted(*arguments):
+        if saved:
+            write_checkpoint(*arguments)
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)
+    write_checkpoint = encoder_training.write_checkpoint
     monkeypatch.setattr(encoder_training, "write_checkpoint", interrupted)
     with pytest.raises(SystemExit) as stop:
         main(["train", copy, *SMALL_FLAGS])
     out = capsys.readouterr().out
-    assert stop.value.code == 130 and "--resume" not in out
-    assert "Stopped before the first checkpoint. To start again: " in out
+    assert stop.value.code == 130 and ("--resume" in out) == saved
+    assert ("Stopped at step 12. To continue: " if saved else
+            "Stopped before the first checkpoint. To start again: ") in out
 
 
 def arrays(path):

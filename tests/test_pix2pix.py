@@ -211,8 +211,10 @@ def test_dreams_that_fail_leave_nothing(run, tmp_path, monkeypatch, capsys):
         raise OSError(28, "No space left on device")
     monkeypatch.setattr(dreams, "page", full)
     words = ["dream", run, "--trained", "--count", 2, "--keys", 1, "--frames", 1]
-    assert main(*words, "--out", tmp_path / "out") == 1
+    assert main(*words, "--out", tmp_path / "out" / "deep") == 1
     assert "No space left" in one_line(capsys) and not (tmp_path / "out").exists()
+    (tmp_path / "mine").mkdir()
+    assert main(*words, "--out", tmp_path / "mine") == 1 and not list((tmp_path / "mine").iterdir())
 
 
 def test_sources_are_named_after_their_folders(run, tmp_path, monkeypatch):
@@ -259,7 +261,7 @@ def in_other_colors(run, copy):
     (["train", "--out", ""], "--out is empty"),
     (["dream", "RUN", "--maps", ""], "MAPS is empty"),
     (["dream", "RUN", "--maps", "RUN"], "a run of experiments.pix2pix; expected one of semgan.py"),
-    (["dream", "RUN", "--trained", "--count", "777777777777"], "--count")])
+    (["dream", "RUN", "--trained", "--count", "7" * 22], "--count")])
 def test_bad_input_is_one_line(run, tmp_path, capsys, words, message):
     places = {"RUN": run, "NEW": tmp_path / "new", "DAMAGED": tmp_path / "damaged",
               "SMALL": tmp_path / "small", "OTHER": tmp_path / "other"}
@@ -381,6 +383,14 @@ def test_a_run_among_its_pairs_is_refused(tmp_path, capsys, part):
     out = tmp_path / part / "run"
     assert main("train", *places(tmp_path), *TINY_FLAGS, "--out", out) == 2
     assert "would be read as more" in one_line(capsys) and not out.exists()
+
+
+def test_labels_pick_maps_in_a_folder_that_also_has_the_run(tmp_path):
+    save_pairs(tmp_path)
+    flags = ["--dataset", tmp_path, "--photos", tmp_path / "photos", "--labels", "maps/*.png"]
+    words = ["train", *flags, *TINY_FLAGS[:-4], "--device", "numpy", "--out", tmp_path / "run"]
+    assert main(*words, "--steps", 1) == 0
+    assert main("train", "--resume", "--out", tmp_path / "run", "--device", "numpy") == 0
 
 
 def test_a_damaged_log_is_one_line(run_on_files, tmp_path, capsys):
