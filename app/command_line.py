@@ -53,6 +53,8 @@ def require_paths(args):
                  weights="--weights", stand_in="--stand-in")
     for name, shown_as in names.items():
         given = vars(args).get(name)
+        if name == "maps" and isinstance(given, list):
+            shown_as = "--maps"
         if given == "" or isinstance(given, list) and "" in given:
             raise InputError(f"{shown_as} is empty: expected a path")
 

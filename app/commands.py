@@ -99,7 +99,7 @@ def interpolate(args):
 
 
 def closed_walk(keys, frames):
-    """Latent vectors on the way through all keys (n, latent) and back: (n frames, latent)."""
+    """Latent vectors on the way through n keys and back to the first: (n * frames, latent)."""
     pairs = zip(keys, np.roll(keys, -1, 0))  # from the last back to the first
     return np.concatenate([slerp(a, b, frames) for a, b in pairs])
 

@@ -47,7 +47,7 @@ def require_for_sampling(s, classes, count, flags, bytes_of_map=0):
     of_map = 2 * height * width * (3 if semgan.OUTPUTS[s.model].rgb else 1)  # once more to join
     of_network, _ = _convolutions(s, classes, min(64, count))
     memory.require("drawing the samples", {
-        flags: count * (of_map + 8 * s.latent + bytes_of_map),
+        flags: count * int(of_map + 8 * s.latent + bytes_of_map),
         "the size of a map": NUMBER * sum(2 * prod(x) + prod(_output(x, w, stride))
                                           for x, w, stride in of_network)})
 

@@ -3,7 +3,6 @@ import argparse
 import csv
 import json
 import os
-import tempfile
 import threading
 import zlib
 from contextlib import contextmanager
@@ -381,8 +380,10 @@ def require_writable(out):
     """Raises InputError if a folder cannot be written to, before anything long is computed."""
     with made(out):
         make_folder(out)
+        probe = out / f"writable.{os.getpid()}.tmp"
         try:
-            tempfile.TemporaryFile(dir=out).close()
+            probe.touch()
+            probe.unlink()
         except OSError as error:
             raise InputError(f"{out}: cannot write there ({error.strerror or error})") from None
 

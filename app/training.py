@@ -96,7 +96,7 @@ def prepare(args, given, run):
 
 
 def tell_other_arithmetic(header, ops, run):
-    """Print it if a run continues on a device with other rounding than that of its checkpoint."""
+    """Tell the user if a run continues on a device that rounds otherwise than its checkpoint's."""
     before = header["arithmetic"] or "an earlier version of this program"
     if before != ops.arithmetic:
         print(f"{run} was computed by {printable(before)} and continues on {ops.arithmetic}: "
@@ -217,7 +217,7 @@ class Recorder:
         self.saved = trainer.step  # the step of the checkpoint
         self.began = time.perf_counter()
         self.plotted = self.began   # when the curves were drawn last
-        self.plotting = 0.0         # seconds that took
+        self.plotting = 0.0         # seconds that this took
         self.saved_at = self.began  # when the last checkpoint was begun
 
     def after_step(self, bar, last):

@@ -16,7 +16,7 @@ from app.run_folder import TRAINED, load_generator, make_folder
 from experiments import runs
 from experiments.pairs_command import require_outside_pairs
 from experiments.pix2pix import load_translator, translate
-from formats.files import InputError, made, save_image, written
+from formats.files import InputError, locked, save_image, written
 from formats.palettes import write_palette
 from formats.settings import shown_size
 
@@ -59,7 +59,7 @@ def dream(args):
     require_outside_pairs(out, header["settings"])
     if any(out.glob("*")):
         raise InputError(f"{out} already holds dreams; remove it, or choose another with --out")
-    with made(out):
+    with locked(out):
         try:
             write_dreams(out, sources, translator, header, args)
         except BaseException:  # a full disk, or Ctrl-C: a part would look like all

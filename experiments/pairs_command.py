@@ -28,7 +28,7 @@ def inspect(args):
     require_outside_pairs(out, args)
     size = given_size(args) or (64, 64)
     options = {name: getattr(args, name) for name in OPTIONS}
-    pairs = data_of_pairs.load(args.dataset or "shapes", size, **options)
+    pairs = data_of_pairs.load("shapes" if args.dataset is None else args.dataset, size, **options)
     training, held_out = data_of_pairs.split(pairs, args.held_out)
     save_image(picture(pairs), out)
     error = data_of_pairs.mean_color_error(training, held_out)
@@ -40,10 +40,13 @@ def inspect(args):
           f"picture: {out}")
 
 
-def require_outside_pairs(out, s):
-    """Raises InputError if `out` lies among maps or photos. s: settings, or flags."""
+def require_outside_pairs(out, s, labels=None):
+    """Raises InputError if `out` lies among maps or photos. s: settings, or flags.
+
+    labels: that pick maps and leave out what is written.
+    """
     for folder in (s.dataset or "", s.photos or ""):
-        require_outside(out, Namespace(dataset=folder, labels=s.labels))
+        require_outside(out, Namespace(dataset=folder, labels=labels))
 
 
 def picture(pairs):

@@ -64,13 +64,13 @@ def train(of_row):
 def chosen(args):
     """The names of the rows to train. Raises InputError, also for a data set that is missing."""
     require_paths(args)
-    if args.stand_in and not Path(args.stand_in).exists():
-        raise InputError(f"--stand-in {args.stand_in}: no such folder or archive")
     names = list(dict.fromkeys(args.rows or ROWS))
     if unknown := [name for name in names if name not in ROWS]:
         raise InputError(f"--rows {unknown[0]}: no such row; expected some of {', '.join(ROWS)}")
     if args.stand_in in ROWS or args.stand_in in NEEDED:
         raise InputError(f"--stand-in {args.stand_in}: expected the path of label maps")
+    if args.stand_in and not Path(args.stand_in).exists():
+        raise InputError(f"--stand-in {args.stand_in}: no such folder or archive")
     missing = []
     for dataset, wanted in NEEDED.items():
         rows = [name for name in names if ROWS[name].dataset == dataset]

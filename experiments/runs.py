@@ -11,7 +11,7 @@ import semgan
 from app import training
 from app.command_line import positive
 from app.run_folder import FORMAT, continued_log, require_not_negative, restore, usable
-from app.run_settings import shown, with_absolute_paths
+from app.run_settings import require_maps, shown, with_absolute_paths
 from experiments import pairs
 from experiments.pairs_command import add_arguments, require_outside_pairs
 from formats import memory, npz
@@ -118,6 +118,8 @@ def load_pairs(s, header=None, run=None):
 
     header: of a run's checkpoint, whose pairs they must be.
     """
+    if header:
+        require_maps(s)
     options = {name: getattr(s, name) for name in DATA if name != "dataset"}
     found = pairs.split(pairs.load(s.dataset, semgan.map_size(s), seed=s.seed, **options),
                         s.held_out)
@@ -237,9 +239,11 @@ def prepare(args, run, given, make, name, table, choices):
     ops = kernels.load(args.device, precision=args.precision)
     header = load_header(run, name, table, choices) if args.resume else None
     s = moved(header["settings"], given, run) if header else settings(table, given, choices)
-    require_outside_pairs(run, s)
+    if not header:
+        require_outside_pairs(run, s, s.labels)
     dataset, held_out = load_pairs(s, header, run)
-    memory.require("training", {"--batch-size, --side and --filters": least_bytes(s)})
+    if ops.name != "gpu":
+        memory.require("training", {"--batch-size, --side and --filters": least_bytes(s)})
     s.experiment, s.fingerprint = name, fingerprint(dataset)
     trainer = make(ops, s, dataset)
     if header:

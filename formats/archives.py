@@ -91,7 +91,7 @@ def _members_of_folder(path, patterns):
 
 
 def _reraise(error):
-    """os.walk would leave out a folder that cannot be read."""
+    """For os.walk, which would otherwise leave out a folder that cannot be read."""
     raise error
 
 

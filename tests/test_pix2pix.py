@@ -259,7 +259,7 @@ def in_other_colors(run, copy):
     (["train", "--out", "NEW", "--photos", ""], "--photos is empty"),
     (["train", "--out", "NEW", "--batch-size", "77777777"], "--batch-size, --side and --filters"),
     (["train", "--out", ""], "--out is empty"),
-    (["dream", "RUN", "--maps", ""], "MAPS is empty"),
+    (["dream", "RUN", "--maps", ""], "--maps is empty"),
     (["dream", "RUN", "--maps", "RUN"], "a run of experiments.pix2pix; expected one of semgan.py"),
     (["dream", "RUN", "--trained", "--count", "7" * 22], "--count")])
 def test_bad_input_is_one_line(run, tmp_path, capsys, words, message):
