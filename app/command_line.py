@@ -108,7 +108,7 @@ def evaluate_parser():
 
 
 def add_moved(parser):
-    """The flags MOVABLE. Returns their group."""
+    """The flags that say where a run's maps are now. Returns their group."""
     moved = parser.add_argument_group("where the run's maps are now, if they have moved")
     moved.add_argument("--dataset", metavar="PATH", help="their folder or archive")
     moved.add_argument("--data", metavar="PATH", nargs="+", help="of cityscapes or facades")

@@ -135,7 +135,7 @@ def read_table(path):
     """The rows of a table as dicts, none if there is no such file. Raises InputError."""
     if not path.exists():
         return []
-    whole = False
+    whole = False  # a row with too few cells has the value None, one with too many the key None
     with suppress(UnicodeError, csv.Error), open(path, newline="") as file:
         reader = csv.DictReader(file)
         rows = list(reader)

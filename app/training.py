@@ -96,7 +96,7 @@ def prepare(args, given, run):
 
 
 def tell_other_arithmetic(header, ops, run):
-    """Tell the user if a run continues on a device that rounds otherwise than its checkpoint's."""
+    """Tell the user if a run continues on a device that rounds differently from the last one."""
     before = header["arithmetic"] or "an earlier version of this program"
     if before != ops.arithmetic:
         print(f"{run} was computed by {printable(before)} and continues on {ops.arithmetic}: "
@@ -126,7 +126,7 @@ def run_name(given):
 
 
 def dataset_name(path):
-    """The name of a data set, or that of its folder or archive: maps of data/maps.tar.gz."""
+    """'shapes' -> 'shapes', 'data/maps.tar.gz' -> 'maps': the beginning of a run folder's name."""
     return Path(os.path.abspath(path)).name.removesuffix(".gz").rsplit(".", 1)[0]
 
 

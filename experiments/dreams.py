@@ -27,8 +27,10 @@ def load_sources(args, header):
     args: with the flags of add_sources. header: of the run's checkpoint. Raises InputError if two
     have the same name, or if classes, colours or size are not those of the run.
     """
-    found = {}
-    for path in [Path(path) for path in args.maps or ()] + [TRAINED] * args.trained:
+    found, paths = {}, [Path(path) for path in args.maps or ()]
+    if args.trained:
+        paths.append(TRAINED)
+    for path in paths:
         name = path.stem if path.is_file() else path.resolve().name
         if name in found:
             raise InputError(f"--maps: two sources of the name {name}; expected different names, "
@@ -50,11 +52,13 @@ def dream(args):
         raise InputError("no maps: expected --maps with runs of semgan.py, or --trained")
     translator, header = load_translator(args.run, args.device)
     sources = load_sources(args, header)
+    photo = 3 * prod(semgan.map_size(header["settings"]))  # bytes
+    # Pillow's images in RGB and in the colours of the GIF, of maps and photos with sides doubled
+    frame = 5 * 2 * 2 ** 2 * prod(max(64, side) for side in semgan.map_size(header["settings"]))
     for g in sources.values():
-        pixels = prod(semgan.map_size(g.s))
-        for flags, count, of_map in (("--count", args.count, 3 * pixels),
-                                     ("--keys and --frames", args.keys * args.frames, 60 * pixels)):
-            require_for_sampling(g.s, len(header["palette"]), count, flags, of_map)
+        k = len(header["palette"])
+        require_for_sampling(g.s, k, args.count, "--count", photo)
+        require_for_sampling(g.s, k, args.keys * args.frames, "--keys and --frames", frame)
     out = Path(args.out or Path(args.run) / "dreams")
     require_outside_pairs(out, header["settings"])
     if any(out.glob("*")):

@@ -52,7 +52,7 @@ def settings(of_generator, stages="both", **changes):
     for name in "first_steps", "second_steps":
         good = type(getattr(s, name)) is int and 0 <= getattr(s, name) <= 1 << 23
         require(s, name, good, f"0 to {1 << 23}: Adam counts steps in float32")
-    require(s, "second_steps", s.first_steps + s.second_steps, "1 or more without a first stage")
+    require(s, "second_steps", s.first_steps + s.second_steps, "1 or more if --first-steps is 0")
     height, width = map_size(s)
     good = (type(s.filters) is list and s.filters
             and all(type(n) is int and 1 <= n <= 1 << 14 for n in s.filters)

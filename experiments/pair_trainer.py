@@ -25,7 +25,7 @@ class PairTrainer:
         self.losses = ops.asarray(np.zeros(losses))
         self.drawn = self.replay = None
 
-    train_step = semgan.Trainer.train_step
+    train_step = semgan.Trainer.train_step  # first operation by operation, then as a recording
 
     def inputs(self, step):
         """Draws the pairs of the next steps; they depend on seed and step alone. Returns (B,)."""

@@ -28,7 +28,7 @@ def inspect(args):
     require_outside_pairs(out, args)
     size = given_size(args) or (64, 64)
     options = {name: getattr(args, name) for name in OPTIONS}
-    pairs = data_of_pairs.load("shapes" if args.dataset is None else args.dataset, size, **options)
+    pairs = data_of_pairs.load(args.dataset, size, **options)
     training, held_out = data_of_pairs.split(pairs, args.held_out)
     save_image(picture(pairs), out)
     error = data_of_pairs.mean_color_error(training, held_out)
@@ -63,6 +63,7 @@ def parser():
                     description="A picture of 8 pairs of label map and photo, the number of "
                     "pairs, and the error of a baseline.")
     add_arguments(parser)
+    parser.set_defaults(dataset="shapes")
     parser.add_argument("--side", type=int, help="height and width to resize to (default 64)")
     parser.add_argument("--size", metavar="HxW",
                         help="height and width, such as 64x128, of pairs that are not square")

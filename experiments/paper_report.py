@@ -221,7 +221,7 @@ def claims(results):
              "mean SWD is below the GAN's at its last. \"Very low variance\": the mean entropy of "
              "SemGAN's softmax over all pixels of its samples, in nats, at the first evaluation, "
              "one in the middle and at the last; 0: it is sure of every pixel. See entropy.png. "
-             "Never in 75: not up to step 75, the last at which SemGAN had an SWD.", ""]
+             "\"Never in 75\": not up to step 75, the last at which SemGAN had an SWD.", ""]
     lines += head("row", "the GAN's last mean SWD (step)", "SemGAN is below at step",
                   "entropy (step)")
     for name in ROWS:

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
+import data
 import kernels
 import semgan
-from app import training
+from app import run_settings, training
 from app.command_line import positive
 from app.run_folder import FORMAT, continued_log, require_not_negative, restore, usable
 from app.run_settings import require_maps, shown, with_absolute_paths
@@ -31,11 +32,10 @@ SHARED = {
     "held_out": (0.2, "share of the pairs that is kept for measuring"),
     "seed": (0, "determines data, weights and batches"),
 }
-# Where pairs come from: the arguments of pairs.load, each a flag too.
-DATA = ("dataset", "photos", "count", "data", "split", "classes", "palette", "labels", "void")
-KINDS = dict(data=list, dataset=str, photos=str, split=str, palette=str, labels=str, count=int,
-             classes=int, void=int)
-MOVABLE = ("dataset", "photos", "data", "palette", "labels")  # say where a run's pairs are
+# Where pairs come from: the arguments of pairs.load and their types, each a flag too.
+DATA = dict(dataset=str, photos=str, count=int) | {
+    name: data.OPTIONS[name] for name in ("data", "split", "classes", "palette", "labels", "void")}
+MOVABLE = ("photos", *run_settings.MOVABLE)  # say where a run's pairs are
 
 
 # ------------------------------------------------------------------------------ settings and flags
@@ -159,14 +159,17 @@ def load_header(run, experiment, table, choices):
         header = json.loads(npz.text(file, "header"))
         saved = header["settings"]
         other = saved.get("experiment")
-        if header["format"] != FORMAT or other != experiment:
+        if header["format"] != FORMAT:
+            raise InputError("written by a newer version of this program")
+        if other != experiment:
             program = f"experiments.{other}" if other else "semgan.py"
             raise InputError(f"a run of {program}; expected one of experiments.{experiment}")
         known = {"experiment", "fingerprint", *table, *DATA}
         if unknown := saved.keys() ^ known:
             raise InputError(f"the setting {min(unknown)} is missing or unknown")
-        for name, kind in KINDS.items():
-            if type(saved[name]) not in (kind, type(None)) or saved["dataset"] is None:
+        for name, kind in DATA.items():
+            kinds = (kind,) if name == "dataset" else (kind, type(None))
+            if type(saved[name]) not in kinds:
                 raise InputError(f"the setting {name} is {saved[name]!r:.100}")
         header["settings"] = s = settings(table, saved, choices)
         header["palette"], names = np.array(header["palette"], np.uint8), header["names"]
@@ -238,13 +241,16 @@ def prepare(args, run, given, make, name, table, choices):
                          "another folder with --out")
     ops = kernels.load(args.device, precision=args.precision)
     header = load_header(run, name, table, choices) if args.resume else None
-    s = moved(header["settings"], given, run) if header else settings(table, given, choices)
-    if not header:
+    if header:
+        s = moved(header["settings"], given, run)
+    else:
+        s = settings(table, given, choices)
         require_outside_pairs(run, s, s.labels)
     dataset, held_out = load_pairs(s, header, run)
     if ops.name != "gpu":
         memory.require("training", {"--batch-size, --side and --filters": least_bytes(s)})
-    s.experiment, s.fingerprint = name, fingerprint(dataset)
+    if not header:
+        s.experiment, s.fingerprint = name, fingerprint(dataset)
     trainer = make(ops, s, dataset)
     if header:
         load_arrays(run, name, trainer.networks)
@@ -257,11 +263,11 @@ def prepare(args, run, given, make, name, table, choices):
 
 
 def least_bytes(s):
-    """Bytes that a step takes at least: the U-Net's feature maps down and up, and their gradients.
-    """
+    """Bytes that a step takes at least: for the U-Net's feature maps and their gradients."""
     height, width = semgan.map_size(s)
     numbers = sum(channels / 4 ** i for i, channels in enumerate(s.filters, 1))  # of a pixel
-    return int(4 * np.dtype(np.float32).itemsize * s.batch_size * height * width * numbers)
+    numbers *= 4  # on the way down and up, with gradients
+    return int(np.dtype(np.float32).itemsize * s.batch_size * height * width * numbers)
 
 
 def open_log(run, trainer):

@@ -35,9 +35,9 @@ def check_values(s, defaults, choices):
             if name in ("beta1", "beta2"):
                 require(s, name, 0 <= in_float32 < 1, "from 0 to below 1 in float32")
             elif name not in MAY_BE_ZERO or value != 0:
-                least = "0, or a" if name in MAY_BE_ZERO else "a"
+                zero = "0, or " if name in MAY_BE_ZERO else ""
                 require(s, name, 0 < in_float32 < np.inf,
-                        f"{least} number above 0 that float32 can hold")
+                        f"{zero}a number above 0 that float32 can hold")
     require(s, "bn_momentum", s.bn_momentum <= 1, "a number above 0, up to 1")
     require(s, "steps", s.steps <= MOST_STEPS,
             f"at most {MOST_STEPS}: Adam counts steps in float32")
